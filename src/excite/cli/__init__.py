@@ -1,0 +1,21 @@
+"""The command line: a table of typed functions, imported one at a time.
+
+A command is `"module:function"`; a dict holds sub-commands. Functions are imported only when they are called, so
+`excite --help` stays fast however heavy a command is. `HELP` has one line per command (`"detect train"` for a sub-command).
+"""
+
+Table = dict[str, "str | dict[str, str]"]
+
+COMMANDS: Table = {
+    "train": "excite.cli.train:train",
+    "test": "excite.cli.test:test",
+    "predict": "excite.cli.predict:predict",
+    "list": "excite.cli.list:list_",
+}
+
+HELP: dict[str, str] = {
+    "train": "train a classifier (without arguments: eca_resnet20 on digits)",
+    "test": "top-1, top-5, per-class table and confusion matrix of a checkpoint",
+    "predict": "the most probable classes of images, with a checkpoint",
+    "list": "methods, models and recipes",
+}

@@ -1,0 +1,102 @@
+"""The dispatcher: find the command, import it alone, parse its options, turn errors into exit codes."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from excite.cli import COMMANDS, HELP
+from excite.errors import ExciteError, UsageError, unknown
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except ExciteError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) went away. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _complain(message: str) -> None:
+    sys.stdout.flush()
+    print(f"excite: error: {message}", file=sys.stderr)
+
+
+def _dispatch(args: list[str]) -> int:
+    """Walk down the table along `args`, then run what is found there."""
+    table: Any = COMMANDS
+    path: list[str] = []
+    while isinstance(table, dict):
+        if not args or args[0] in ("-h", "--help"):
+            print(overview(table, path))
+            return DONE if args else USAGE
+        if not path and args[0] == "--version":
+            from importlib.metadata import version
+
+            print(f"excite {version('excite')}")
+            return DONE
+        name = args.pop(0)
+        if name not in table:
+            raise _unknown_command(name, table, path)
+        path.append(name)
+        table = table[name]
+    return _run(load(table), path, args)
+
+
+def _unknown_command(name: str, table: dict[str, Any], path: list[str]) -> UsageError:
+    where = " ".join(["excite", *path])
+    if name.startswith("-"):
+        return UsageError(
+            f"{where} takes a command before its options, got {name!r}; `{where} --help` lists the commands"
+        )
+    if not difflib.get_close_matches(name, table, cutoff=0.55):
+        return UsageError(f"unknown command {name!r}; `{where} --help` lists the commands: {', '.join(table)}")
+    return unknown("command", name, table)
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import `module:function`; other parts of the command line may use it to reach a command."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _run(function: Callable[..., Any], path: list[str], args: list[str]) -> int:
+    from excite.cli.parsing import parse
+
+    call = parse(function, "excite " + " ".join(path), args)
+    if call is None:  # --help or --print_config has been answered
+        return DONE
+    result = function(**call)
+    return result if isinstance(result, int) else DONE
+
+
+def overview(table: dict[str, Any], path: Sequence[str] = ()) -> str:
+    """Return the help text of a (sub-)table of commands."""
+    prog = " ".join(["excite", *path])
+    width = max(map(len, table)) + 2
+    lines = [f"usage: {prog} COMMAND [options]", ""]
+    if not path:
+        lines += ["Channel attention for convolutional networks: train, compare, measure, explain, export.", ""]
+    lines += ["commands:"]
+    for name, target in table.items():
+        about = HELP.get(" ".join([*path, name]), "")
+        more = f" ({' | '.join(target)})" if isinstance(target, dict) else ""
+        lines.append(f"  {name:<{width}}{about}{more}")
+    lines += ["", f"`{prog} COMMAND --help` shows a command's options."]
+    if not path:
+        lines += ["Start with `excite train`: an ECA network learns handwritten digits in about a minute."]
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""Channel attention: squeeze, gate, recalibrate."""
+
+from torch import nn
+
+from excite.errors import UsageError
+from excite.ops import recalibrate
+from excite.types import FeatureMap, Weights
+
+
+class ChannelAttention(nn.Module):
+    """`x * gate(squeeze(x))`, `[n c *space] -> [n c *space]`.
+
+    squeeze: module `[n c *space] -> [n c k]`; gate: module `[n c k] -> [n c]`; channels: checked on every call.
+    Raises UsageError when the input has another number of channels or no space axes.
+    """
+
+    def __init__(self, squeeze: nn.Module, gate: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.squeeze = squeeze
+        self.gate = gate
+
+    def check(self, x: FeatureMap) -> None:
+        """Raise UsageError unless `x` is `[n channels *space]`."""
+        if x.dim() < 3 or x.shape[1] != self.channels:
+            raise UsageError(
+                f"attention over {self.channels} channels got a map of shape {tuple(x.shape)}; "
+                f"expected [n {self.channels} *space]"
+            )
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` that `x` would be multiplied by."""
+        return self.gate(self.squeeze(x))
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the recalibrated map."""
+        self.check(x)
+        return recalibrate(x, self.weights(x))
+
+    def extra_repr(self) -> str:
+        """Show the channels in the module's text."""
+        return f"channels={self.channels}"

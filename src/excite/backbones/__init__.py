@@ -1,0 +1,1 @@
+"""Backbones: convolutional networks with a place for attention in every block."""

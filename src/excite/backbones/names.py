@@ -1,0 +1,59 @@
+"""The names of all networks: a table of text, nothing heavy is imported."""
+
+import fnmatch
+from typing import NamedTuple
+
+from excite.errors import UsageError, near
+from excite.registry import METHODS
+
+
+class Entry(NamedTuple):
+    """A backbone: its module in `excite.backbones`, its function there, and what it is."""
+
+    module: str
+    function: str
+    summary: str
+
+
+def _resnets() -> dict[str, Entry]:
+    table = {}
+    for depth in (18, 34, 50, 101, 152):
+        table[f"resnet{depth}"] = Entry("resnet", f"resnet{depth}", f"ResNet-{depth}, ImageNet stem")
+        table[f"resnet{depth}_cifar"] = Entry("resnet", f"resnet{depth}_cifar", f"ResNet-{depth}, 3x3 stem for 32x32")
+    for depth in (20, 32, 44, 56, 110):
+        table[f"resnet{depth}"] = Entry("resnet_small", f"resnet{depth}", f"ResNet-{depth} of the CIFAR family")
+    return table
+
+
+BACKBONES: dict[str, Entry] = {
+    **_resnets(),
+    "mobilenet_v2": Entry("mobilenetv2", "mobilenet_v2", "MobileNetV2 (width_mult)"),
+    "mobilenet_v2_cifar": Entry("mobilenetv2", "mobilenet_v2_cifar", "MobileNetV2, strides for 32x32"),
+}
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return (method, backbone) of a name such as "eca_resnet50"; a bare backbone has method "none".
+
+    Raises UsageError with near names.
+    """
+    if name in BACKBONES:
+        return "none", name
+    for cut in sorted((i for i, letter in enumerate(name) if letter == "_"), reverse=True):
+        method, backbone = name[:cut], name[cut + 1 :]
+        if method in METHODS and backbone in BACKBONES:
+            return method, backbone
+    close = near(name, all_names()) or near(name, BACKBONES)
+    remedy = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "`excite list models` shows them"
+    raise UsageError(f"unknown model {name!r}; names are <method>_<backbone> or <backbone>; {remedy}")
+
+
+def all_names() -> list[str]:
+    """Return every network's name: each backbone alone, then with each method."""
+    methods = [m for m in METHODS if m != "none"]
+    return [*BACKBONES, *(f"{m}_{b}" for m in methods for b in BACKBONES)]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of our networks that match a shell pattern."""
+    return [name for name in all_names() if fnmatch.fnmatchcase(name, pattern)]

@@ -1,0 +1,83 @@
+"""Where attention goes in a backbone, and with which options at each place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from excite.errors import UsageError, unknown
+from excite.methods.base import Method
+from excite.registry import create_attention, get_method
+
+PLACEMENTS = ("all", "first", "last")
+
+
+class Site(NamedTuple):
+    """One place: its channels, its stage (from 0), its block in the stage (from 0), and the stage's blocks."""
+
+    channels: int
+    stage: int
+    block: int
+    blocks: int
+
+
+def per_stage(value: Any, stage: int, stages: int, name: str) -> Any:
+    """Return the entry of `stage` where `value` is a list of one entry per stage ("3,5,5,7" too), else `value`."""
+    if isinstance(value, str) and "," in value:
+        value = [int(v) if v.strip().lstrip("-").isdigit() else v.strip() for v in value.split(",")]
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) != stages:
+        raise UsageError(f"option {name}={list(value)!r} has {len(value)} entries; this backbone has {stages} stages")
+    return value[stage]
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """A method, its options (each one value, or one per stage) and its placement in every stage.
+
+    placement: "all" blocks, the "first" or the "last" block of each stage.
+    """
+
+    method: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    placement: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise unknown("placement", self.placement, PLACEMENTS)
+
+    @property
+    def card(self) -> Method:
+        """The method's card."""
+        return get_method(self.method)
+
+    def selects(self, block: int, blocks: int) -> bool:
+        """Tell whether block number `block` of a stage of `blocks` gets attention."""
+        if self.method == "none":
+            return False
+        return {"all": True, "first": block == 0, "last": block == blocks - 1}[self.placement]
+
+    def options_at(self, stage: int, stages: int) -> dict[str, Any]:
+        """Return the options for one stage."""
+        return {k: per_stage(v, stage, stages, k) for k, v in self.options.items()}
+
+    def residual(self, site: Site, stages: int) -> nn.Module | None:
+        """Build the module for the end of a residual branch, or None where there is none."""
+        if self.card.role != "residual" or not self.selects(site.block, site.blocks):
+            return None
+        return create_attention(self.method, site.channels, **self.options_at(site.stage, stages))
+
+    def conv3x3(self, site: Site, stages: int, out_channels: int, stride: int) -> nn.Module | None:
+        """Build the module that replaces a 3x3 convolution, or None where the convolution stays."""
+        if self.card.role != "conv" or not self.selects(site.block, site.blocks):
+            return None
+        options = self.options_at(site.stage, stages)
+        return create_attention(self.method, site.channels, out_channels=out_channels, stride=stride, **options)
+
+    def between(self, channels: int, stage: int, stages: int) -> nn.Module | None:
+        """Build the module after stage number `stage` (not after the last), or None."""
+        if self.card.role != "between-stages" or stage == stages - 1:
+            return None
+        return create_attention(self.method, channels, **self.options_at(stage, stages))

@@ -1,0 +1,1 @@
+"""Checkpoints: ours, the papers' published layouts, timm's and torchvision's."""

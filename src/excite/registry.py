@@ -1,0 +1,65 @@
+"""Name -> method. A table of text: nothing heavy is imported before a method is asked for."""
+
+import fnmatch
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from excite.errors import UsageError, near, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from excite.methods.base import Method
+
+
+class Entry(NamedTuple):
+    """Where a method lives (a module of `excite.methods`) and what it is, in a few words."""
+
+    module: str
+    summary: str
+
+
+METHODS: dict[str, Entry] = {
+    "none": Entry("none", "no attention, the baseline"),
+    "se": Entry("se", "mean, bottleneck of two layers, sigmoid"),
+    "se_var1": Entry("se_var1", "mean and sigmoid, no parameters"),
+    "se_var2": Entry("se_var2", "mean, one weight per channel, sigmoid"),
+    "se_var3": Entry("se_var3", "mean, full matrix, sigmoid"),
+    "eca": Entry("eca", "mean, 1-D convolution across channels, sigmoid"),
+}
+
+
+def list_methods(pattern: str = "*") -> list[str]:
+    """Return the names of all methods that match a shell pattern, in the table's order."""
+    return [name for name in METHODS if fnmatch.fnmatchcase(name, pattern)]
+
+
+def get_method(name: str) -> "Method":
+    """Return a method's card. Raises UsageError (with near names) for an unknown name."""
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return importlib.import_module(f"excite.methods.{METHODS[name].module}").METHOD
+
+
+def method_options(name: str) -> dict[str, inspect.Parameter]:
+    """Return the options that a method's build function takes, by name."""
+    parameters = inspect.signature(get_method(name).build).parameters
+    return {k: p for k, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def create_attention(name: str, channels: int, **options: Any) -> "nn.Module":
+    """Build method `name` over `channels` channels.
+
+    Raises UsageError for an unknown method, an unknown option, or fewer than one channel.
+    """
+    method = get_method(name)
+    if not isinstance(channels, int) or channels < 1:
+        raise UsageError(f"{name}: channels must be a positive integer, got {channels!r}")
+    known = method_options(name)
+    for option in options:
+        if option not in known:
+            close = near(option, known)
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known) or 'no options'}"
+            raise UsageError(f"method {name!r} has no option {option!r}; {remedy}")
+    return method.build(channels, **options)

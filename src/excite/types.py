@@ -1,0 +1,14 @@
+"""The three shapes everything is made of. Letters: n batch, c channels, k numbers per channel, then space."""
+
+from typing import TypeAlias
+
+import torch
+
+FeatureMap: TypeAlias = torch.Tensor
+"""`[n c l]`, `[n c h w]` or `[n c d h w]`: a batch of maps."""
+
+Descriptor: TypeAlias = torch.Tensor
+"""`[n c k]`: what a squeeze keeps of each channel."""
+
+Weights: TypeAlias = torch.Tensor
+"""`[n c]`: one factor per channel, what a gate returns."""

@@ -1,0 +1,32 @@
+"""Fixtures for all tests."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small networks run fastest, and repeatably, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder with real data beside the repository; tests that need it are skipped without it."""
+    folder = Path(os.environ.get("EXCITE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(
+            f"real data not found at {folder}; set EXCITE_DATA to the folder that holds cifar10/, coco_tiny/, bccd/"
+        )
+    return folder

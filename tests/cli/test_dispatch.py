@@ -101,6 +101,10 @@ def test_config_file_and_print_config(tmp_path, capsys):
     assert SEEN["config"] == Settings("wide", lr=0.25)
     assert run("fit", "--config", str(file), "--lr", "1") == 0
     assert SEEN["config"].lr == 1.0
+    assert run("fit", "--config", str(file), "--images", "x", "--options.k", "1") == 0
+    assert SEEN["config"] == Settings("wide", lr=0.25, options={"k": 1})
+    assert run("fit", "--config", str(file), "deep") == 0
+    assert SEEN["config"].model == "deep"
     SEEN.clear()
     assert run("fit", "--lr", "2", "--print_config") == 0
     printed = capsys.readouterr().out
@@ -111,7 +115,10 @@ def test_config_file_and_print_config(tmp_path, capsys):
     assert run("fit", "--config", str(file)) == 0
     assert SEEN["config"].lr == 2.0
     assert run("work", "3", "--print_config") == 0
-    assert "count: 3" in capsys.readouterr().out
+    file.write_text(capsys.readouterr().out)
+    SEEN.clear()
+    assert run("work", "--config", str(file), "--json") == 0
+    assert SEEN == {"count": 3, "kind": "a", "limit_train": None, "json": True}
 
 
 @pytest.mark.parametrize(

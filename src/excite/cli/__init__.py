@@ -1,7 +1,8 @@
 """The command line: a table of typed functions, imported one at a time.
 
 A command is `"module:function"`; a dict holds sub-commands. Functions are imported only when they are called, so
-`excite --help` stays fast however heavy a command is. `HELP` has one line per command (`"detect train"` for a sub-command).
+`excite --help` stays fast however heavy a command is. `HELP` has one line per command (`"detect train"` for a
+sub-command).
 """
 
 Table = dict[str, "str | dict[str, str]"]

@@ -44,7 +44,10 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
     options = read_options(function)
     defaults = _preset(function, argv)
     plain = not any(a.split("=")[0] in ("--config", "--print_config") for a in argv) and all(map(_is_simple, options))
-    parser = _plain_parser(options, defaults) if plain else _full_parser(options, defaults)
+    if plain:
+        parser: Any = _plain_parser(options, defaults)
+    else:
+        parser, argv = _full_parser(options, defaults, argv)
     parser.prog = prog
     parser.description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
     try:
@@ -154,18 +157,50 @@ class _Parser(argparse.ArgumentParser):
         return found
 
 
-def _full_parser(options: list[Option], defaults: dict[str, Any]) -> Any:
+def _full_parser(options: list[Option], defaults: dict[str, Any], argv: list[str]) -> tuple[Any, list[str]]:
+    """A jsonargparse parser and the arguments rewritten for it.
+
+    A configuration file cannot fill a positional argument, so except in --help each is turned into an option.
+    """
     from jsonargparse import ActionYesNo, ArgumentParser
 
+    if not {"-h", "--help"} & set(argv):
+        argv = _name_positionals(options, argv)
+        options = [o._replace(positional=False) for o in options]
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", metavar="FILE", help="read options from a YAML file")
     for option in options:
-        element = _element(option.type)
-        settings: dict[str, Any] = {"type": element or option.type}
+        settings: dict[str, Any] = {"type": _element(option.type) or option.type}
         if option.type is bool:
             settings = {"action": ActionYesNo(yes_prefix="", no_prefix="no-")}
         _add(parser, option, defaults, settings, show_default=False)
-    return parser
+    return parser, argv
+
+
+def _name_positionals(options: list[Option], argv: list[str]) -> list[str]:
+    """`small --lr 1` -> `--model=small --lr 1`."""
+    arity = {"--print_config": 0} | {f"--{o.name}": 0 if o.type is bool else -1 for o in options if _takes_any(o)}
+    waiting = [o for o in options if o.positional]
+    out: list[str] = []
+    room = 0  # values that the option before may still take; -1: any number
+    for token in argv:
+        if token.startswith("--"):
+            name = token.replace("-", "_").replace("__", "--", 1)
+            room = 0 if "=" in token or token.startswith("--no-") else arity.get(name, 1)
+            out.append(token)
+        elif room or not waiting:
+            room -= room > 0
+            out.append(token)
+        else:
+            option = waiting.pop(0)
+            is_list = _element(option.type) is not None
+            room = -1 if is_list else 0
+            out += [f"--{option.name}", token] if is_list else [f"--{option.name}={token}"]
+    return out
+
+
+def _takes_any(option: Option) -> bool:
+    return option.type is bool or _element(option.type) is not None
 
 
 def _add(

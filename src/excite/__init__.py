@@ -23,7 +23,21 @@ _PUBLIC = {
     "sites": "excite.attach",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "ExciteError",
+    "UsageError",
+    "__version__",
+    "attach",
+    "create_attention",
+    "create_detector",
+    "create_model",
+    "detach",
+    "import_checkpoint",
+    "list_methods",
+    "list_models",
+    "load_checkpoint",
+    "sites",
+]
 
 
 def __getattr__(name: str) -> Any:

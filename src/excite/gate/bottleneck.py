@@ -9,7 +9,7 @@ from excite.types import Descriptor, Weights
 class Bottleneck(nn.Module):
     """`w = sigmoid(W2 relu(W1 s))`, `[n c 1] -> [n c]` (Hu et al., Squeeze-and-Excitation Networks, eq. 3).
 
-    channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper's figures have none).
+    channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper counts none).
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool = False) -> None:

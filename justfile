@@ -1,0 +1,24 @@
+# The same checks as .ci/run, for people.
+check: test lint types docs
+
+test *args:
+    uv run pytest {{args}}
+
+# Tests that need minutes of processor time.
+slow:
+    uv run pytest -m slow
+
+lint:
+    uv run ruff check .
+    uv run ruff format --check .
+
+types:
+    uv run mypy
+
+docs:
+    uv run --group docs mkdocs build --strict
+
+# Rewrites what ruff can rewrite.
+fix:
+    uv run ruff check --fix .
+    uv run ruff format .

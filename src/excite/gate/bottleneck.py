@@ -15,8 +15,9 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, hidden: int, bias: bool = False) -> None:
         super().__init__()
         self.reduce = nn.Linear(channels, hidden, bias=bias)
+        self.act = nn.ReLU(inplace=True)  # a module, as in the reference: some counters see only modules
         self.expand = nn.Linear(hidden, channels, bias=bias)
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.expand(torch.relu(self.reduce(descriptor.squeeze(-1)))))
+        return torch.sigmoid(self.expand(self.act(self.reduce(descriptor.squeeze(-1)))))

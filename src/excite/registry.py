@@ -27,6 +27,8 @@ METHODS: dict[str, Entry] = {
     "se_var2": Entry("se_var2", "mean, one weight per channel, sigmoid"),
     "se_var3": Entry("se_var3", "mean, full matrix, sigmoid"),
     "eca": Entry("eca", "mean, 1-D convolution across channels, sigmoid"),
+    "psa": Entry("psa", "four convolutions of growing kernels, weighted by competing bottlenecks"),
+    "ma": Entry("ma", "psa with a mixer in every branch and a softmax-scaled norm"),
 }
 
 

@@ -1,0 +1,72 @@
+"""MA: multi-scale attention, the convolution of EMANet."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import nn
+
+from excite.methods.base import Method
+from excite.methods.nd import batch_norm, check_positive, conv
+from excite.methods.psa import pyramid
+from excite.methods.soft_norm import SoftNorm
+from excite.types import FeatureMap
+
+
+class MixerBranch(nn.Module):
+    """One branch of MA, `[n c *space] -> [n o *space / stride]`.
+
+    `h = norm(gelu(conv_k(x)))`, then `h += norm(gelu(depthwise(h)))`, then `h += norm(gelu(pointwise(soft_norm(h))))`.
+    GELU stands before the norms, as in the released code.
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, kernel_size: int, groups: int, stride: int, mixer_size: int
+    ) -> None:
+        super().__init__()
+        self.conv = conv(dims, inputs, outputs, kernel_size, stride=stride, groups=groups, bias=False)
+        self.norm = batch_norm(dims, outputs)
+        self.depthwise = conv(dims, outputs, outputs, mixer_size, groups=outputs)
+        self.depthwise_norm = batch_norm(dims, outputs)
+        self.soft_norm = SoftNorm(dims, outputs)
+        self.pointwise = conv(dims, outputs, outputs, 1)
+        self.pointwise_norm = batch_norm(dims, outputs)
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the branch's map."""
+        h = self.norm(F.gelu(self.conv(x)))
+        h = h + self.depthwise_norm(F.gelu(self.depthwise(h)))
+        return h + self.pointwise_norm(F.gelu(self.pointwise(self.soft_norm(h))))
+
+
+def ma(
+    channels: int,
+    *,
+    out_channels: int | None = None,
+    stride: int = 1,
+    kernels: Sequence[int] | str = (3, 5, 7, 9),
+    groups: Sequence[int] | str = (1, 4, 8, 16),
+    mixer_size: int = 9,
+    reduction: int = 16,
+    dims: int = 2,
+) -> nn.Module:
+    """Build MA, which stands for a 3x3 convolution from `channels` to `out_channels` (as many if None).
+
+    stride: of every branch; kernels, groups: one per branch; mixer_size: kernel of the depth-wise convolutions;
+    reduction: of the shared bottleneck; dims: space axes of the maps.
+    """
+    check_positive("ma", stride=stride, mixer_size=mixer_size)
+
+    def branch(inputs: int, outputs: int, kernel_size: int, group: int) -> nn.Module:
+        return MixerBranch(dims, inputs, outputs, kernel_size, group, stride, mixer_size)
+
+    return pyramid("ma", branch, channels, out_channels, kernels, groups, reduction, dims)
+
+
+METHOD = Method(
+    build=ma,
+    equation="h = norm(gelu(conv_{k_i, groups g_i}(x))),  h += norm(gelu(dw9(h))),  "
+    "f_i = h + norm(gelu(pw(softban(h)))),  s_i = sigmoid(W2 relu(W1 mean(f_i))),  y = concat_i softmax_i(s) * f_i",
+    paper="EMANet: efficient multi-scale attention network, code github.com/Xsmile-love/pytorch-emanet-master",
+    place="instead of the 3x3 convolution of a bottleneck",
+    role="conv",
+)

@@ -11,6 +11,9 @@ COMMANDS: Table = {
     "train": "excite.cli.train:train",
     "test": "excite.cli.test:test",
     "predict": "excite.cli.predict:predict",
+    "profile": "excite.cli.profile:profile",
+    "tables": "excite.cli.tables:tables",
+    "bench": "excite.cli.bench:bench",
     "list": "excite.cli.list:list_",
 }
 
@@ -18,5 +21,8 @@ HELP: dict[str, str] = {
     "train": "train a classifier (without arguments: eca_resnet20 on digits)",
     "test": "top-1, top-5, per-class table and confusion matrix of a checkpoint",
     "predict": "the most probable classes of images, with a checkpoint",
+    "profile": "parameters, multiply-accumulates by convention, activations and memory of networks",
+    "tables": "the papers' tables: published beside computed, with a verdict for each cell",
+    "bench": "latency, throughput, training step and memory, measured in turn",
     "list": "methods, models and recipes",
 }

@@ -1,0 +1,62 @@
+"""`excite profile`: what a network costs on paper."""
+
+from pathlib import Path
+
+
+def profile(
+    models: list[str],
+    *,
+    input_size: str = "224",
+    batch_size: int = 1,
+    convention: list[str] | None = None,
+    depth: int = 1,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    placement: str = "all",
+    attach: str | None = None,
+    option: list[str] | None = None,
+    csv: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Count parameters, multiply-accumulates (by named convention), activations and memory of networks.
+
+    No weights are allocated: the networks are built and run on the meta device. Conventions: macs, fvcore, thop-1907,
+    thop-2005, thop, mmcv; the parameters are printed in 10^6 and 2^20, the counts in 10^9 and 2^30.
+
+    Args:
+        models: names: eca_resnet50, timm/NAME, torchvision/NAME or path/to/file.py:factory.
+        input_size: side of the input in pixels, or HEIGHTxWIDTH.
+        batch_size: images per input.
+        convention: the conventions to count by; all of them unless told otherwise.
+        depth: depth of the breakdown; 0 for none, 1 for stages, -1 for every layer.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the input.
+        placement: blocks with attention in each stage; all, first or last.
+        attach: a method to attach to each network after building it.
+        option: options of the network or method, as kernel_size=3,5,5,7.
+        csv: write the breakdown to this file.
+        json: print JSON.
+    """
+    from excite.measure.conventions import CONVENTIONS, check
+    from excite.measure.files import write_text
+    from excite.measure.names import builder, parse_size
+    from excite.measure.profile import input_shape, profile_named
+    from excite.measure.report import show, to_csv, to_json
+
+    conventions = check(convention or list(CONVENTIONS))
+    shape = input_shape(parse_size(input_size), in_channels, batch_size)
+    built = {
+        name: builder(name, option or [], num_classes, in_channels, placement=placement, attach=attach)
+        for name in models
+    }
+    profiles = [profile_named(name, build, shape, conventions) for name, build in built.items()]
+    if csv is not None:
+        write_text(csv, to_csv(profiles, depth))
+    if json:
+        print(to_json(profiles, depth))
+        return
+    from excite.measure.console import make_console
+
+    show(profiles, depth, make_console())
+    if csv is not None:
+        print(f"wrote {csv}")

@@ -1,0 +1,188 @@
+"""Run a network once, normally on the meta device, and write down what it did.
+
+Three levels are watched, because the published counters look at three levels: calls of leaf modules (thop, mmcv), aten
+operations (torch's flop counter, fvcore) and two functions that aten splits up (fvcore).
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from excite.errors import ExciteError
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of one module: its path, the module, shapes of the first input and of the output."""
+
+    path: str
+    module: nn.Module
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpCall:
+    """One aten operation (or named function): the path of the module that called it, its name and arguments' shapes.
+
+    macs: multiply-accumulates (convolutions and matrix products, else 0); shapes: one per argument, None where the
+    argument is no tensor; y: output shape.
+    """
+
+    path: str
+    name: str
+    macs: int
+    shapes: tuple[tuple[int, ...] | None, ...]
+    flags: tuple[Any, ...]
+    y: tuple[int, ...]
+
+
+@dataclass
+class Trace:
+    """What one forward pass did. `peak_bytes`: most bytes of intermediate tensors alive at one time."""
+
+    layers: list[LayerCall] = field(default_factory=list)
+    ops: list[OpCall] = field(default_factory=list)
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    peak_bytes: int = 0
+    device: str = "meta"
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of a tensor, or of the first tensor in a container; () where there is none."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    items: Sequence[Any] = list(value.values()) if isinstance(value, dict) else value if _is_sequence(value) else ()
+    for item in items:
+        if shape := shape_of(item):
+            return shape
+    return ()
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+class _Ops(TorchDispatchMode):
+    """Counts aten operations and follows the life of every intermediate storage."""
+
+    def __init__(self, trace: Trace, where: Callable[[], str]) -> None:
+        super().__init__()
+        from torch.utils.flop_counter import flop_registry
+
+        self.trace, self.where, self.flops = trace, where, flop_registry
+        self.alive: dict[int, int] = {}
+        self.live = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = func._overloadpacket.__name__
+        flops = self.flops.get(func._overloadpacket)
+        if flops is not None or name in WATCHED:
+            macs = int(flops(*args, **kwargs, out_val=out)) // 2 if flops is not None else 0
+            shapes = tuple(tuple(a.shape) if isinstance(a, torch.Tensor) else None for a in args)
+            flags = tuple(a for a in args if isinstance(a, bool))
+            self.trace.ops.append(OpCall(self.where(), name, macs, shapes, flags, shape_of(out)))
+        self._follow(out)
+        return out
+
+    def _follow(self, out: Any) -> None:
+        for item in out if _is_sequence(out) else (out,):
+            if not isinstance(item, torch.Tensor) or item.layout != torch.strided:
+                continue
+            storage = item.untyped_storage()
+            key = storage._cdata
+            if key in self.alive:
+                continue
+            self.alive[key] = size = storage.nbytes()
+            self.live += size
+            self.trace.peak_bytes = max(self.trace.peak_bytes, self.live)
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self.live -= self.alive.pop(key, 0)
+
+
+WATCHED = frozenset(
+    "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
+    "native_group_norm native_layer_norm upsample_nearest2d upsample_bilinear2d grid_sampler_2d".split()
+)
+
+
+class _Functions(TorchFunctionMode):
+    """Sees global pooling before aten turns it into a mean."""
+
+    def __init__(self, trace: Trace, where: Callable[[], str]) -> None:
+        super().__init__()
+        self.trace, self.where = trace, where
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is nn.functional.adaptive_avg_pool2d:
+            x = shape_of(args or list((kwargs or {}).values()))
+            self.trace.ops.append(OpCall(self.where(), "adaptive_avg_pool2d", 0, (x,), (), shape_of(out)))
+        return out
+
+
+@contextlib.contextmanager
+def watch(model: nn.Module, trace: Trace) -> Iterator[list[str]]:
+    """Record into `trace` what happens inside; yields the stack of module paths (its last entry is running now)."""
+    stack: list[str] = [""]
+    handles = []
+
+    def enter(path: str) -> Callable[..., None]:
+        return lambda module, args: stack.append(path)
+
+    def leave(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            stack.pop()
+            trace.outputs[path] = shape_of(output)
+            trace.layers.append(LayerCall(path, module, shape_of(args), shape_of(output)))
+
+        return hook
+
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(path)))
+        handles.append(module.register_forward_hook(leave(path)))
+    try:
+        with _Functions(trace, lambda: stack[-1]), _Ops(trace, lambda: stack[-1]):
+            yield stack
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run(model: nn.Module, inputs: Sequence[torch.Tensor], call: Callable[..., Any] | None = None) -> Trace:
+    """Run `model` (or `call`) on `inputs` in eval mode without gradients and return the trace.
+
+    Raises ExciteError that names the layer in which the forward pass failed. The model's mode is restored.
+    """
+    trace = Trace(device=str(inputs[0].device))
+    training = {m: m.training for m in model.modules()}
+    model.eval()
+    stack: list[str] = [""]
+    try:
+        with torch.no_grad(), watch(model, trace) as stack:
+            (call or model)(*inputs)
+    except ExciteError:
+        raise
+    except Exception as error:
+        where = stack[-1] or "(top level)"
+        kind = type(dict(model.named_modules()).get(stack[-1], model)).__name__
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExciteError(
+            f"forward failed in layer {where!r} ({kind}) on an input of shape {shapes}: {reason}"
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return trace

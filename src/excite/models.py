@@ -91,6 +91,8 @@ def _ours(name: str, num_classes: int, in_channels: int, placement: str, options
     if get_method(method).role == "network":
         from excite.backbones.emca import create_emca
 
+        if placement != "all":
+            raise UsageError(f"{name}: EMCA has its own places (form, stages, blocks); placement does not apply")
         return create_emca(method, backbone, num_classes=num_classes, in_channels=in_channels, **options)
     build = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
     of_backbone, of_method = _split_options(name, build, method, options)

@@ -29,6 +29,8 @@ METHODS: dict[str, Entry] = {
     "eca": Entry("eca", "mean, 1-D convolution across channels, sigmoid"),
     "psa": Entry("psa", "four convolutions of growing kernels, weighted by competing bottlenecks"),
     "ma": Entry("ma", "psa with a mixer in every branch and a softmax-scaled norm"),
+    "emca_se": Entry("emca_se", "SE whose descriptor is fused with those of earlier blocks (networks)"),
+    "emca_eca": Entry("emca_eca", "ECA whose descriptor is fused with those of earlier blocks (networks)"),
 }
 
 

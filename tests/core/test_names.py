@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import excite
-from excite.backbones.names import all_names, split_name
+from excite.backbones.names import ALIASES, all_names, split_name
 from excite.errors import ExciteError, UsageError
 
 
@@ -22,7 +22,7 @@ def test_names_are_unique_and_split_back() -> None:
     assert len(names) == len(set(names))
     for name in names:
         method, backbone = split_name(name)
-        assert name == (backbone if method == "none" else f"{method}_{backbone}")
+        assert ALIASES.get(name, name) == (backbone if method == "none" else f"{method}_{backbone}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """MobileNetV2 (Sandler et al., CVPR 2018), keys as torchvision's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -67,13 +68,27 @@ def _with_published_kernels(attention: AttentionSpec, channels: list[int]) -> At
     return AttentionSpec("eca", {**attention.options, "kernel_size": sizes}, attention.placement)
 
 
+def _widths(width_mult: float, channels: Sequence[int] | None) -> list[int]:
+    if channels is None:
+        inner = [round_channels(c * width_mult, 8) for c in (32, *(c for _, c, _, _ in STAGES))]
+        return [*inner, round_channels(1280 * max(1.0, width_mult), 8)]
+    if len(channels) != len(STAGES) + 2 or min(channels) < 1 or width_mult != 1.0:
+        raise UsageError(
+            f"mobilenet_v2: channels={list(channels)!r} needs {len(STAGES) + 2} positive integers and no width_mult"
+        )
+    return list(channels)
+
+
 class MobileNetV2(nn.Module):
     """MobileNetV2 with one place for attention per inverted residual (on its output channels).
 
     width_mult: factor on all channels; stem: "imagenet" (output stride 32) or "cifar" (8, for 32x32 images);
     dropout: before the classifier (ECA-Net trains with 0.25). Placements count seven stages of equal channels.
+    channels: of the first layer, the seven stages and the last layer, instead of a width_mult (authors round differently).
     Raises UsageError for methods that replace a 3x3 convolution: here it is depth-wise.
     """
+
+    inverted_residual: type[InvertedResidual] = InvertedResidual
 
     def __init__(
         self,
@@ -81,6 +96,7 @@ class MobileNetV2(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         width_mult: float = 1.0,
+        channels: Sequence[int] | None = None,
         dropout: float = 0.2,
         stem: str = "imagenet",
         attention: AttentionSpec | None = None,
@@ -91,12 +107,10 @@ class MobileNetV2(nn.Module):
         spec = attention or AttentionSpec()
         if spec.card.role == "conv":
             raise UsageError(f"method {spec.method!r} replaces a dense 3x3 convolution; MobileNetV2 has none")
-        widths = [round_channels(c * width_mult, 8) for _, c, _, _ in STAGES]
+        entry, *widths, last = _widths(width_mult, channels)
         self.spec = _with_published_kernels(spec, widths)
         cifar = stem == "cifar"
-        channels = round_channels(32 * width_mult, 8)
-        last = round_channels(1280 * max(1.0, width_mult), 8)
-        features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 1 if cifar else 2)]
+        features: list[nn.Module] = [ConvNormAct(in_channels, entry, 3, 1 if cifar else 2)]
         taps = []
         for stage, (expansion, _, blocks, stride) in enumerate(STAGES):
             if cifar and stage == 1:
@@ -106,12 +120,12 @@ class MobileNetV2(nn.Module):
             for i in range(blocks):
                 made = self.spec.residual(Site(widths[stage], stage, i, blocks), len(STAGES))
                 step = stride if i == 0 else 1
-                features.append(InvertedResidual(channels, widths[stage], step, expansion, made))
-                channels = widths[stage]
-            after = self.spec.between(channels, stage, len(STAGES))
+                features.append(self.inverted_residual(entry, widths[stage], step, expansion, made))
+                entry = widths[stage]
+            after = self.spec.between(entry, stage, len(STAGES))
             if after is not None:
                 self.add_module(f"attention_after{len(features) - 1}", after)
-        features.append(ConvNormAct(channels, last, 1))
+        features.append(ConvNormAct(entry, last, 1))
         self.features = nn.Sequential(*features)
         self.taps = (*taps, len(features) - 1)
         self.feature_channels = (widths[1], widths[2], widths[4], last)

@@ -31,12 +31,21 @@ BACKBONES: dict[str, Entry] = {
     "mobilenet_v2_cifar": Entry("mobilenetv2", "mobilenet_v2_cifar", "MobileNetV2, strides for 32x32"),
 }
 
+# Networks that papers name after themselves: a method on a backbone.
+ALIASES: dict[str, str] = {
+    f"{paper}{depth}{stem}": f"{method}_resnet{depth}{stem}"
+    for paper, method in (("emanet", "ma"), ("epsanet", "psa"))
+    for depth in (50, 101)
+    for stem in ("", "_cifar")
+}
+
 
 def split_name(name: str) -> tuple[str, str]:
     """Return (method, backbone) of a name such as "eca_resnet50"; a bare backbone has method "none".
 
     Raises UsageError with near names.
     """
+    name = ALIASES.get(name, name)
     if name in BACKBONES:
         return "none", name
     for cut in sorted((i for i, letter in enumerate(name) if letter == "_"), reverse=True):
@@ -49,9 +58,9 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def all_names() -> list[str]:
-    """Return every network's name: each backbone alone, then with each method."""
+    """Return every network's name: each backbone alone, then with each method, then the papers' own names."""
     methods = [m for m in METHODS if m != "none"]
-    return [*BACKBONES, *(f"{m}_{b}" for m in methods for b in BACKBONES)]
+    return [*BACKBONES, *(f"{m}_{b}" for m in methods for b in BACKBONES), *ALIASES]
 
 
 def list_models(pattern: str = "*") -> list[str]:

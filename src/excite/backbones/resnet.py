@@ -5,20 +5,39 @@ from typing import Any
 
 from torch import nn
 
-from excite.backbones.blocks import BasicBlock, Bottleneck, conv1x1, initialise
+from excite.backbones.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3, initialise
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import unknown
 from excite.types import FeatureMap
 
 Block = type[BasicBlock] | type[Bottleneck]
-STEMS = ("imagenet", "cifar")
+STEMS = ("imagenet", "cifar", "deep")
+
+
+def _stem_conv(stem: str, in_channels: int, width: int, stem_widths: Sequence[int]) -> nn.Module:
+    if stem == "imagenet":
+        return nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+    if stem == "cifar":
+        return conv3x3(in_channels, width)
+    first, second = stem_widths
+    return nn.Sequential(
+        conv3x3(in_channels, first, 2),
+        nn.BatchNorm2d(first),
+        nn.ReLU(inplace=True),
+        conv3x3(first, second),
+        nn.BatchNorm2d(second),
+        nn.ReLU(inplace=True),
+        conv3x3(second, width),
+    )
 
 
 class ResNet(nn.Module):
     """A residual network with one place for attention per block.
 
     block: block class; depths: blocks per stage; widths: planes per stage; stem: "imagenet" (7x7/2 and a max pool/2)
-    or "cifar" (3x3/1); attention: what goes where. `forward_features` gives the map after every stage.
+    or "cifar" (3x3/1) or "deep" (three 3x3 with `stem_widths` inner channels, and a max pool/2); avg_down: projections
+    average over 2x2 and keep stride 1 (the "d" variants); attention: what goes where. `forward_features` gives the map
+    after every stage.
     """
 
     def __init__(
@@ -30,20 +49,19 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         stem: str = "imagenet",
+        stem_widths: Sequence[int] = (32, 32),
+        avg_down: bool = False,
         attention: AttentionSpec | None = None,
     ) -> None:
         super().__init__()
         if stem not in STEMS:
             raise unknown("stem", stem, STEMS)
         self.block, self.depths, self.spec = block, tuple(depths), attention or AttentionSpec()
-        self.channels = widths[0]
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stride=1, padding=1, bias=False)
+        self.channels, self.avg_down = widths[0], avg_down
+        self.conv1 = _stem_conv(stem, in_channels, widths[0], stem_widths)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
+        self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, stride=2, padding=1)
         self.feature_channels = tuple(w * block.expansion for w in widths)
         for stage, planes in enumerate(widths):
             self.add_module(f"layer{stage + 1}", self._stage(stage, planes))
@@ -72,6 +90,9 @@ class ResNet(nn.Module):
         """Return the projection (1x1 and batch norm), or None where the shapes agree."""
         if stride == 1 and in_channels == out_channels:
             return None
+        if self.avg_down:
+            pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+            return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
         return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
     def forward_stem(self, x: FeatureMap) -> FeatureMap:
@@ -112,11 +133,17 @@ DEPTHS: dict[int, tuple[Block, tuple[int, ...]]] = {
 
 
 def _named(depth: int, stem: str) -> Callable[..., ResNet]:
-    def build(*, attention: AttentionSpec | None = None, stem: str = stem, **kwargs: Any) -> ResNet:
+    def build(
+        *,
+        attention: AttentionSpec | None = None,
+        stem: str = stem,
+        blocks_per_stage: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> ResNet:
         block, depths = DEPTHS[depth]
-        return ResNet(block, depths, attention=attention, stem=stem, **kwargs)
+        return ResNet(block, blocks_per_stage or depths, attention=attention, stem=stem, **kwargs)
 
-    build.__doc__ = f"Build ResNet-{depth} ({stem} stem unless told otherwise)."
+    build.__doc__ = f"Build ResNet-{depth} ({stem} stem, blocks_per_stage {DEPTHS[depth][1]} unless told otherwise)."
     return build
 
 

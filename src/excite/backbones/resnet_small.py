@@ -31,6 +31,8 @@ class PadShortcut(nn.Module):
 class SmallResNet(ResNet):
     """ResNet of 6n+2 layers; shortcut: "pad" (the paper's option A) or "projection" (option B)."""
 
+    basic_block: type[BasicBlock] = BasicBlock
+
     def __init__(
         self, depth: int, *, shortcut: str = "pad", width: int = 16, stem: str = "cifar", **kwargs: Any
     ) -> None:
@@ -38,7 +40,7 @@ class SmallResNet(ResNet):
             raise unknown("shortcut", shortcut, SHORTCUTS)
         self.shortcut = shortcut
         n = (depth - 2) // 6
-        super().__init__(BasicBlock, (n, n, n), widths=(width, 2 * width, 4 * width), stem=stem, **kwargs)
+        super().__init__(self.basic_block, (n, n, n), widths=(width, 2 * width, 4 * width), stem=stem, **kwargs)
 
     def make_shortcut(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
         """Return the padding, the projection, or None where the shapes agree."""

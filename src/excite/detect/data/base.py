@@ -1,0 +1,154 @@
+"""What every detection data set is: images, boxes, and what had to be left out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from excite.errors import ExciteError, UsageError
+
+Segment = Any  # list of polygons, an RLE dictionary, or an array [h w]
+Item = tuple[torch.Tensor, dict[str, Any]]
+
+
+@dataclass
+class Thing:
+    """One annotated object.
+
+    box: x, y, width, height in pixels; label: from 1; area: pixels; crowd: COCO's region of many; difficult: VOC's flag.
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    area: float
+    crowd: bool = False
+    difficult: bool = False
+    segment: Segment = None
+
+    @property
+    def ignored(self) -> bool:
+        """Whether it is neither trained on nor counted as missed."""
+        return self.crowd or self.difficult
+
+
+@dataclass
+class Sample:
+    """One image: its id, size in pixels, where it comes from, and its objects."""
+
+    image_id: int | str
+    width: int
+    height: int
+    path: Path | None = None
+    things: list[Thing] = field(default_factory=list)
+
+
+class DetectionDataset(Dataset[Item]):
+    """Images and objects with their names.
+
+    `[i]` is `(image, target)`: image uint8 `[3 h w]` (or what the transform makes of it); target holds `boxes` float
+    `[n 4]` (x1 y1 x2 y2, pixels), `labels` `[n]` from 1, `ignored` `[n]`, `image_id`, and `masks` `[n h w]` where
+    `with_masks`. skipped: one sentence per annotation that was left out, with its place.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        class_names: Sequence[str],
+        *,
+        category_ids: Sequence[int] | None = None,
+        skipped: Sequence[str] = (),
+        has_masks: bool = False,
+    ) -> None:
+        self.samples = list(samples)
+        self.class_names = list(class_names)
+        self.category_ids = list(category_ids) if category_ids is not None else list(range(1, len(class_names) + 1))
+        self.skipped = list(skipped)
+        self.has_masks = has_masks
+        self.with_masks = False
+        self.transform: Callable[[Any, dict[str, Any]], Item] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def image(self, index: int) -> Image.Image:
+        """Return image number `index`. Raises ExciteError when its file is gone, broken or of another size."""
+        sample = self.samples[index]
+        picture = load_image(sample.path)  # type: ignore[arg-type]
+        if picture.size != (sample.width, sample.height):
+            raise ExciteError(
+                f"{sample.path}: the image is {picture.size[0]}x{picture.size[1]} pixels, its annotation says "
+                f"{sample.width}x{sample.height}"
+            )
+        return picture
+
+    def mask(self, index: int, thing: Thing) -> np.ndarray:
+        """Return the mask of one object of image number `index`, uint8 `[h w]`."""
+        from excite.detect.data.segments import decode
+
+        return decode(thing.segment, self.samples[index].height, self.samples[index].width)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self.samples[index]
+        image = tv_tensors.Image(torch.from_numpy(np.asarray(self.image(index)).copy()).permute(2, 0, 1))
+        things = sample.things
+        size = (sample.height, sample.width)
+        xywh = torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4)
+        boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
+        target: dict[str, Any] = {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
+            "labels": torch.tensor([t.label for t in things], dtype=torch.int64),
+            "ignored": torch.tensor([t.ignored for t in things], dtype=torch.bool),
+            "image_id": sample.image_id,
+        }
+        if self.with_masks:
+            masks = [torch.from_numpy(self.mask(index, t)) for t in things]
+            stacked = torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.uint8)
+            target["masks"] = tv_tensors.Mask(stacked)
+        return self.transform(image, target) if self.transform is not None else (image, target)
+
+    def subset(self, count: int) -> "DetectionDataset":
+        """Keep the first `count` images (all of them for 0); returns itself."""
+        if count < 0:
+            raise UsageError(f"a limit of {count} images; 0 means all")
+        if count:
+            self.samples = self.samples[:count]
+        return self
+
+
+def load_image(path: Path) -> Image.Image:
+    """Read an image file as RGB. Raises ExciteError when it is missing or broken."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except FileNotFoundError:
+        raise ExciteError(f"image {path} is missing") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ExciteError(f"image {path} cannot be read: {error}") from None
+
+
+def clip_box(
+    box: tuple[float, float, float, float], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """Clip x, y, w, h to the image; None where nothing with an area is left, or a number is not finite."""
+    x, y, w, h = box
+    if not all(map(np.isfinite, box)) or w <= 0 or h <= 0:
+        return None
+    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if x2 - x1 <= 0 or y2 - y1 <= 0:
+        return None
+    if (x1, y1, x2, y2) == (x, y, x + w, y + h):
+        return box  # untouched, so that not even the last digit changes
+    return (x1, y1, x2 - x1, y2 - y1)
+
+
+def check_not_empty(dataset: DetectionDataset, where: str) -> DetectionDataset:
+    """Return the data set; raises UsageError when it has no image."""
+    if not dataset.samples:
+        raise UsageError(f"{where} has no images")
+    return dataset

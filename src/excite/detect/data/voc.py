@@ -1,0 +1,123 @@
+"""Pascal VOC: ImageSets/Main/<split>.txt, Annotations/<name>.xml, JPEGImages/<name>.jpg (Everingham et al. 2010)."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from xml.parsers import expat
+
+from excite.detect.data.base import DetectionDataset, Sample, Thing, check_not_empty, clip_box
+from excite.errors import ExciteError, UsageError
+
+LINE = "line"  # attribute in which the line of an element is kept
+
+
+def splits(root: Path) -> list[str]:
+    """Return the names of the splits (not the per-category lists, which are called <category>_<split>)."""
+    return sorted(p.stem for p in (root / "ImageSets" / "Main").glob("*.txt") if "_" not in p.stem)
+
+
+def open_voc(root: Path, split: str) -> DetectionDataset:
+    """Read one split. Raises UsageError for a missing list or an empty set, ExciteError for broken contents.
+
+    The category names are all those that the annotations folder uses, in alphabetical order.
+    """
+    names = read_split(root, split)
+    class_names = category_names(root)
+    if not class_names:
+        raise UsageError(f"voc:{root}: no object in any file of {root / 'Annotations'}")
+    label_of = {n: i for i, n in enumerate(class_names, start=1)}
+    skipped: list[str] = []
+    samples = [_sample(root, name, label_of, skipped) for name in names]
+    return check_not_empty(DetectionDataset(samples, class_names, skipped=skipped), f"split {split!r} of voc:{root}")
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """Return the image names of a split. Raises UsageError when the list is missing or empty."""
+    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    if not path.is_file():
+        known = splits(root)
+        have = f"splits there: {', '.join(known)}" if known else "that folder has no lists"
+        raise UsageError(f"no file {path}; {have}")
+    names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise UsageError(f"{path} names no image")
+    return names
+
+
+def category_names(root: Path) -> list[str]:
+    """Return the names of all objects in the annotations folder, sorted."""
+    found: set[str] = set()
+    for path in sorted((root / "Annotations").glob("*.xml")):
+        for thing in read_xml(path).iter("object"):
+            found.add(_text(thing, "name", path))
+    return sorted(found)
+
+
+def read_xml(path: Path) -> ET.Element:
+    """Read an XML file; every element knows its line. Raises ExciteError when it is missing or broken."""
+    builder = ET.TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda tag, a: builder.start(tag, {**a, LINE: str(parser.CurrentLineNumber)})
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except FileNotFoundError:
+        raise ExciteError(f"annotation file {path} is missing") from None
+    except expat.ExpatError as error:
+        message = expat.errors.messages.get(error.code, "not XML")
+        raise ExciteError(f"{path}, line {error.lineno}, column {error.offset}: broken XML: {message}") from None
+    return builder.close()
+
+
+def _text(element: ET.Element, name: str, path: Path) -> str:
+    found = element.findtext(name)
+    if found is None or not found.strip():
+        raise ExciteError(f"{path}, line {element.get(LINE)}: <{element.tag}> has no <{name}>")
+    return found.strip()
+
+
+def _number(element: ET.Element, name: str, path: Path) -> float:
+    text = _text(element, name, path)
+    try:
+        return float(text)
+    except ValueError:
+        line = element.find(name).get(LINE)  # type: ignore[union-attr]
+        raise ExciteError(f"{path}, line {line}: <{name}> is {text!r}, not a number") from None
+
+
+def _sample(root: Path, name: str, label_of: dict[str, int], skipped: list[str]) -> Sample:
+    path = root / "Annotations" / f"{name}.xml"
+    tree = read_xml(path)
+    size = tree.find("size")
+    if size is None:
+        raise ExciteError(f"{path}: no <size>")
+    width, height = int(_number(size, "width", path)), int(_number(size, "height", path))
+    candidates = [root / "JPEGImages" / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".JPG")]
+    file = next((c for c in candidates if c.is_file()), None)
+    if file is None:
+        raise ExciteError(f"{path} is about an image that is missing: {candidates[0]}")
+    sample = Sample(name, width, height, path=file)
+    for thing in tree.findall("object"):
+        found = _thing(thing, path, sample, label_of, skipped)
+        if found is not None:
+            sample.things.append(found)
+    return sample
+
+
+def _thing(
+    element: ET.Element, path: Path, sample: Sample, label_of: dict[str, int], skipped: list[str]
+) -> Thing | None:
+    """Read one object, or say in `skipped` why it is left out."""
+    name = _text(element, "name", path)
+    corners = element.find("bndbox")
+    if corners is None:
+        raise ExciteError(f"{path}, line {element.get(LINE)}: object {name!r} has no <bndbox>")
+    xmin, ymin, xmax, ymax = (_number(corners, k, path) for k in ("xmin", "ymin", "xmax", "ymax"))
+    # VOC counts pixels from 1 and includes both ends, so the box starts half a step before xmin: at xmin - 1 from 0.
+    box = clip_box((xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1), sample.width, sample.height)
+    if xmax <= xmin or ymax <= ymin or box is None:
+        place = f"{path.name}, line {corners.get(LINE)}"
+        skipped.append(f"{place}: {name} box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area inside the image")
+        return None
+    difficult = element.findtext("difficult", "0").strip() in ("1", "true")
+    return Thing(box, label_of[name], box[2] * box[3], difficult=difficult)

@@ -3,10 +3,12 @@
 from torch import nn
 
 from excite.errors import UsageError
-from excite.ops import recalibrate
-from excite.types import FeatureMap, Weights
+from excite.ops import factored, recalibrate
+from excite.ops.precision import without_autocast
+from excite.types import Descriptor, FeatureMap, Weights
 
 
+@factored
 class ChannelAttention(nn.Module):
     """`x * gate(squeeze(x))`, `[n c *space] -> [n c *space]`.
 
@@ -29,8 +31,12 @@ class ChannelAttention(nn.Module):
             )
 
     def weights(self, x: FeatureMap) -> Weights:
-        """Return the weights `[n c]` that `x` would be multiplied by."""
-        return self.gate(self.squeeze(x))
+        """Return the weights `[n c]` that `x` would be multiplied by; autocast does not reach them."""
+        return without_autocast(lambda maps: self.gate(self.squeeze(maps)), x)
+
+    def weights_of(self, descriptor: Descriptor) -> Weights:
+        """Return the weights `[n c]` for a descriptor that was squeezed elsewhere; autocast does not reach them."""
+        return without_autocast(self.gate, descriptor)
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated map."""

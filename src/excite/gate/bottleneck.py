@@ -20,4 +20,4 @@ class Bottleneck(nn.Module):
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.expand(self.act(self.reduce(descriptor.squeeze(-1)))))
+        return torch.sigmoid(self.expand(self.act(self.reduce(descriptor.squeeze(-1).to(self.reduce.weight.dtype)))))

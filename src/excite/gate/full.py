@@ -15,4 +15,4 @@ class FullMatrix(nn.Module):
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.fc(descriptor.squeeze(-1)))
+        return torch.sigmoid(self.fc(descriptor.squeeze(-1).to(self.fc.weight.dtype)))

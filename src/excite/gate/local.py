@@ -18,4 +18,4 @@ class LocalConv(nn.Module):
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.conv(descriptor.transpose(1, 2)).squeeze(1))
+        return torch.sigmoid(self.conv(descriptor.transpose(1, 2).to(self.conv.weight.dtype)).squeeze(1))

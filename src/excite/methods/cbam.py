@@ -1,0 +1,107 @@
+"""CBAM: convolutional block attention, channels first, then positions."""
+
+import torch
+from torch import nn
+
+from excite.attention import ChannelAttention
+from excite.errors import UsageError
+from excite.gate.shared_bottleneck import SharedBottleneck
+from excite.methods.base import Method
+from excite.methods.nd import batch_norm, check_dims, check_map, check_positive, conv
+from excite.ops.precision import widen, without_autocast
+from excite.squeeze.pools import POOLS, Pools
+from excite.types import FeatureMap
+
+
+class SpatialGate(nn.Module):
+    """`y = x * sigmoid(norm(conv([max_c x, mean_c x])))`, `[n c *space]` (CBAM, eq. 3).
+
+    max_first: order of the two input maps; average: their mean as the only input; norm: a batch norm after the
+    convolution, starting from `norm_scale`.
+    """
+
+    def __init__(
+        self, dims: int, kernel_size: int, norm: bool, norm_scale: float, max_first: bool, average: bool
+    ) -> None:
+        super().__init__()
+        self.max_first, self.average = max_first, average
+        self.conv = conv(dims, 1 if average else 2, 1, kernel_size, bias=False)
+        self.norm = batch_norm(dims, 1, momentum=0.01) if norm else None
+        if self.norm is not None:
+            nn.init.constant_(self.norm.weight, norm_scale)  # type: ignore[arg-type]
+
+    def _weights(self, x: FeatureMap) -> torch.Tensor:
+        largest, mean = widen(x.amax(dim=1, keepdim=True)), widen(x.mean(dim=1, keepdim=True))
+        if self.average:
+            maps = (largest + mean) / 2
+        else:
+            maps = torch.cat((largest, mean) if self.max_first else (mean, largest), dim=1)
+        maps = self.conv(maps.to(self.conv.weight.dtype))  # type: ignore[arg-type]
+        return torch.sigmoid(maps if self.norm is None else self.norm(maps))
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the map weighed position by position."""
+        return x * without_autocast(self._weights, x).to(x.dtype)
+
+
+class Cbam(nn.Module):
+    """Channel attention, then spatial attention, `[n c *space] -> [n c *space]`."""
+
+    def __init__(self, dims: int, channel: ChannelAttention, spatial: SpatialGate) -> None:
+        super().__init__()
+        self.dims, self.channels = dims, channel.channels
+        self.channel, self.spatial = channel, spatial
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the recalibrated map."""
+        check_map("cbam", x, self.channels, self.dims)
+        return self.spatial(self.channel(x))
+
+
+def pool_names(pools: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the pools of a list such as `avg,max`. Raises UsageError for unknown ones, none or repeated ones."""
+    names = tuple(p.strip() for p in pools.split(",")) if isinstance(pools, str) else tuple(pools)
+    if not names or set(names) - set(POOLS) or len(set(names)) < len(names):
+        raise UsageError(f"cbam: pools {pools!r}; expected some of {','.join(POOLS)}, each once")
+    return names
+
+
+def cbam(
+    channels: int,
+    *,
+    reduction: int = 16,
+    pools: str | tuple[str, ...] = "avg,max",
+    mlp_bias: bool = True,
+    spatial: bool = True,
+    kernel_size: int = 7,
+    spatial_norm: bool = True,
+    norm_scale: float = 1.0,
+    max_first: bool = True,
+    average_pools: bool = False,
+    dims: int = 2,
+) -> nn.Module:
+    """Build CBAM over `channels` channels.
+
+    reduction, mlp_bias: of the shared bottleneck; pools: some of avg, max, lp, lse; spatial: with the spatial gate
+    (else channels only); kernel_size, spatial_norm, norm_scale, max_first: of the spatial gate (norm_scale is the
+    initial scale of its norm; the original ResNets start from 0); average_pools: one mean of the pools in both gates
+    (timm's light CBAM); dims: space axes. timm: mlp_bias=False, max_first=False. EMANet's tables: mlp_bias=False,
+    spatial_norm=False, max_first=False.
+    """
+    check_positive("cbam", reduction=reduction, kernel_size=kernel_size)
+    check_dims("cbam", dims)
+    if kernel_size % 2 == 0:
+        raise UsageError(f"cbam: kernel_size {kernel_size} is even; the spatial gate needs an odd one")
+    gate = SharedBottleneck(channels, max(1, channels // reduction), mlp_bias)
+    channel = ChannelAttention(Pools(pool_names(pools), average_pools), gate, channels)
+    if not spatial:
+        return channel
+    return Cbam(dims, channel, SpatialGate(dims, kernel_size, spatial_norm, norm_scale, max_first, average_pools))
+
+
+METHOD = Method(
+    build=cbam,
+    equation="w = sigmoid(mlp(mean(x)) + mlp(max(x))),  x' = w * x,  "
+    "v = sigmoid(norm(conv7([max_c x', mean_c x']))),  y = v * x'",
+    paper="Woo, Park, Lee, Kweon: CBAM, ECCV 2018, arXiv:1807.06521, eq. 1-3",
+)

@@ -1,0 +1,20 @@
+"""eSE: effective squeeze-and-excitation."""
+
+from torch import nn
+
+from excite.attention import ChannelAttention
+from excite.gate.hard import HardFullMatrix
+from excite.methods.base import Method
+from excite.squeeze import Mean
+
+
+def ese(channels: int) -> nn.Module:
+    """Build eSE over `channels` channels."""
+    return ChannelAttention(Mean(), HardFullMatrix(channels), channels)
+
+
+METHOD = Method(
+    build=ese,
+    equation="w = hard_sigmoid(W mean(x) + b),  W: c x c,  y = w * x",
+    paper="Lee, Park: CenterMask (VoVNetV2), CVPR 2020, arXiv:1911.06667, eq. 3-4",
+)

@@ -1,0 +1,65 @@
+"""FcaNet: frequency channel attention."""
+
+from typing import Any
+
+from torch import nn
+
+from excite.attention import ChannelAttention
+from excite.errors import UsageError
+from excite.gate import Bottleneck
+from excite.methods.base import Method
+from excite.methods.nd import check_divides, check_positive, integers
+from excite.squeeze.spectral import Spectral
+
+# (u, v) of a 7x7 transform, u along h, one digit each: best first ("top"), worst first ("bot"), by frequency ("low").
+TABLES = {
+    "top": "00 01 60 05 02 10 12 40 50 16 30 04 06 03 35 22 46 63 33 53 55 21 61 52 54 32 31 41 23 20 65 13",
+    "low": "00 01 10 11 02 20 21 12 22 03 30 40 04 13 31 05 14 23 32 41 50 06 15 24 33 42 51 60 16 25 34 43",
+    "bot": "66 14 34 36 26 43 11 24 44 45 56 15 42 62 25 51 64 13 65 20 23 41 31 32 54 52 61 21 55 53 33 63",
+}
+
+
+def frequency_pairs(frequencies: str) -> list[tuple[int, int]]:
+    """Return the (u, v) of a selection such as `top16`. Raises UsageError for anything else."""
+    kind, count = frequencies[:3], frequencies[3:]
+    if kind not in TABLES or not count.isdigit() or not 1 <= int(count) <= 32:
+        raise UsageError(f"fca: frequencies {frequencies!r}; expected top, low or bot and a number from 1 to 32: top16")
+    return [(int(uv[0]), int(uv[1])) for uv in TABLES[kind].split()[: int(count)]]
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    if size is None or (isinstance(size, str) and size.lower() in ("none", "any")):
+        return None
+    height, width = (size, size) if isinstance(size, int) else integers("fca", "size", str(size).strip("()[]"), 2)
+    check_positive("fca", height=height, width=width)
+    return height, width
+
+
+def fca(
+    channels: int,
+    *,
+    frequencies: str = "top16",
+    size: int | str | tuple[int, int] | None = None,
+    reduction: int = 16,
+    bias: bool = False,
+) -> nn.Module:
+    """Build FcaNet's attention over `channels` channels.
+
+    frequencies: top, low or bot (best, lowest, worst of the paper) and their number, which must divide the channels;
+    size: side of the transform, to which other maps are resampled (released networks: 56, 28, 14, 7 per stage), None:
+    the map's own; reduction, bias: of the bottleneck.
+    """
+    check_positive("fca", reduction=reduction)
+    pairs = frequency_pairs(frequencies)
+    check_divides("fca", "the number of frequencies", len(pairs), channels, "the channels")
+    return ChannelAttention(
+        Spectral(pairs, _size(size)), Bottleneck(channels, max(1, channels // reduction), bias), channels
+    )
+
+
+METHOD = Method(
+    build=fca,
+    equation="s_c = sum_hw x_c[h w] dct_{u_c}[h] dct_{v_c}[w],  w = sigmoid(W2 relu(W1 s)),  y = w * x",
+    paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, eq. 6-11",
+    dims=(2,),
+)

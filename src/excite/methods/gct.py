@@ -1,0 +1,24 @@
+"""GCT: gated channel transformation."""
+
+from torch import nn
+
+from excite.attention import ChannelAttention
+from excite.gate.competition import Competition
+from excite.methods.base import Method
+from excite.methods.nd import check_choice
+from excite.squeeze.norms import L1, L2
+
+
+def gct(channels: int, *, norm: str = "l2", eps: float = 1e-5) -> nn.Module:
+    """Build GCT over `channels` channels; norm: "l2" (paper) or "l1"; eps: inside the roots (l1: in the divisor)."""
+    check_choice("gct", "norm", norm, ("l2", "l1"))
+    return ChannelAttention(L2(eps) if norm == "l2" else L1(), Competition(channels, norm, eps), channels)
+
+
+METHOD = Method(
+    build=gct,
+    equation="e = alpha |x|_2,  w = 1 + tanh(gamma e / rms_c(e) + beta),  y = w * x",
+    paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation, CVPR 2020, arXiv:1909.11519, eq. 2-4",
+    place="before every convolution (paper); here after the last norm of the residual branch like the others",
+    identity_at_init=True,
+)

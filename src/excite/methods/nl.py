@@ -1,0 +1,85 @@
+"""NL: the non-local block."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from excite.methods.base import Method
+from excite.methods.nd import check_choice, check_map, check_positive
+from excite.ops.precision import widen, without_autocast
+from excite.types import FeatureMap
+
+_MAX_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+class NonLocal(nn.Module):
+    """Every position looks at all others, `y = x + norm(W z)`, `[n c *space]` (Wang et al., eq. 1-6).
+
+    mode: "embedded" `softmax(theta^T phi) g`, "gaussian" `softmax(x^T x) g`, "dot" `theta^T phi g / positions`.
+    norm: a batch norm after W whose scale starts at 0 (else W starts at 0), so the block starts as the identity.
+    subsample: theta looks at a map max-pooled by 2.
+    """
+
+    def __init__(self, channels: int, hidden: int, mode: str, norm: bool, subsample: bool, scale: bool) -> None:
+        super().__init__()
+        self.channels, self.mode, self.subsample = channels, mode, subsample
+        width = channels if mode == "gaussian" else hidden
+        self.scale = width**-0.5 if scale else 1.0
+        self.theta = None if mode == "gaussian" else nn.Conv1d(channels, hidden, 1)
+        self.phi = None if mode == "gaussian" else nn.Conv1d(channels, hidden, 1)
+        self.g = nn.Conv1d(channels, hidden, 1)
+        self.out = nn.Conv1d(hidden, channels, 1)
+        self.norm = nn.BatchNorm1d(channels) if norm else None
+        if self.norm is not None:
+            nn.init.zeros_(self.norm.weight)
+        else:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        # All [n d positions]. Products of large activations overflow half precision.
+        q, k, v = widen(q), widen(k), widen(v)
+        if self.mode == "dot":
+            return torch.matmul(torch.matmul(v, k.transpose(1, 2)), q) * (self.scale / k.shape[2])
+        rows = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
+        return F.scaled_dot_product_attention(*rows, scale=self.scale).squeeze(1).transpose(1, 2)
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the map with what it saw elsewhere."""
+        check_map("nl", x, self.channels)
+        flat = x.flatten(2)
+        seen = _MAX_POOLS[x.dim() - 2](x, 2).flatten(2) if self.subsample else flat
+        q = flat if self.theta is None else self.theta(flat)
+        k = seen if self.phi is None else self.phi(seen)
+        z = without_autocast(self._attend, q, k, self.g(seen)).to(x.dtype)
+        y = self.out(z)
+        return x + (y if self.norm is None else self.norm(y)).reshape(x.shape)
+
+
+def nl(
+    channels: int,
+    *,
+    reduction: int = 2,
+    mode: str = "embedded",
+    norm: bool = True,
+    subsample: bool = False,
+    scale: bool = False,
+) -> nn.Module:
+    """Build the non-local block over `channels` channels.
+
+    reduction: channels of the embeddings are c / reduction; mode: "embedded" (Gaussian), "gaussian" or "dot"; norm: a
+    batch norm at the end; subsample: max-pool keys and values by 2; scale: products divided by the root of their
+    length, as in transformers.
+    """
+    check_positive("nl", reduction=reduction)
+    check_choice("nl", "mode", mode, ("embedded", "gaussian", "dot"))
+    return NonLocal(channels, max(1, channels // reduction), mode, norm, subsample, scale)
+
+
+METHOD = Method(
+    build=nl,
+    equation="y = x + norm(W z),  z_p = sum_q softmax_q(theta(x_p) . phi(x_q)) g(x_q)",
+    paper="Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, arXiv:1711.07971, eq. 1-6",
+    place="after the last norm of a residual branch; the paper: one to ten after whole blocks of stages 2 and 3",
+    identity_at_init=True,
+)

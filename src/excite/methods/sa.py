@@ -1,0 +1,67 @@
+"""SA: shuffle attention."""
+
+import torch
+from torch import nn
+
+from excite.errors import UsageError
+from excite.methods.base import Method
+from excite.methods.nd import check_map, over_space
+from excite.ops.precision import widen, without_autocast
+from excite.squeeze import Mean
+from excite.types import FeatureMap
+
+
+class ShuffleAttention(nn.Module):
+    """Half of every group weighed by channel, half by position, then a shuffle, `[n c *space]` (SA-Net, eq. 1-4).
+
+    groups: G; all groups share one set of 6 vectors of c / 2G numbers. At the start every weight is sigmoid(1).
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.channels, self.groups = channels, groups
+        part = channels // (2 * groups)
+        self.squeeze = Mean()
+        self.channel_weight = nn.Parameter(torch.zeros(part))
+        self.channel_bias = nn.Parameter(torch.ones(part))
+        self.spatial_weight = nn.Parameter(torch.zeros(part))
+        self.spatial_bias = nn.Parameter(torch.ones(part))
+        self.norm = nn.GroupNorm(part, part)
+
+    def _by_channel(self, x: torch.Tensor) -> torch.Tensor:
+        s = widen(self.squeeze(x).squeeze(-1))
+        return over_space(torch.sigmoid(s * self.channel_weight + self.channel_bias), x)
+
+    def _by_position(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(x)
+        weight, bias = over_space(self.spatial_weight, x), over_space(self.spatial_bias, x)
+        return torch.sigmoid(normed * weight.to(normed.dtype) + bias.to(normed.dtype))
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the recalibrated, shuffled map."""
+        check_map("sa", x, self.channels)
+        n, space = x.shape[0], x.shape[2:]
+        grouped = x.reshape(n * self.groups, -1, *space)
+        first, second = grouped.chunk(2, dim=1)
+        first = first * without_autocast(self._by_channel, first).to(x.dtype)
+        second = second * self._by_position(second).to(x.dtype)
+        y = torch.cat((first, second), dim=1)
+        # Channel shuffle with two groups: channel 2i comes from the first half, 2i + 1 from the second.
+        return y.reshape(n, 2, self.channels // 2, *space).transpose(1, 2).reshape(x.shape)
+
+
+def sa(channels: int, *, groups: int = 64) -> nn.Module:
+    """Build shuffle attention over `channels` channels; groups: twice as many must divide the channels."""
+    if groups < 1 or channels % (2 * groups):
+        fit = [g for g in range(1, channels // 2 + 1) if channels % (2 * g) == 0]
+        remedy = f"groups={max(g for g in fit if g <= groups or g == fit[0])} would fit" if fit else "it needs pairs"
+        raise UsageError(f"sa: {channels} channels cannot be cut into 2 x {groups} equal parts; {remedy}")
+    return ShuffleAttention(channels, groups)
+
+
+METHOD = Method(
+    build=sa,
+    equation="per group [a, b] = x:  a' = a * sigmoid(w mean(a) + u),  b' = b * sigmoid(v norm(b) + t),  "
+    "y = shuffle([a', b'])",
+    paper="Zhang, Yang: SA-Net, Shuffle Attention for Deep CNNs, ICASSP 2021, arXiv:2102.00240, eq. 1-4",
+)

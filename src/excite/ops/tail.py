@@ -1,26 +1,72 @@
 """The residual tail: everything between the last convolution of a block and the block's output."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
-from excite.types import FeatureMap
+from excite.ops.eligible import why_not, why_not_described
+from excite.ops.mode import mode
+from excite.ops.recalibrate import recalibrate
+from excite.ops.select import kernels_for
+from excite.types import Descriptor, FeatureMap, Weights
+
+Act = Callable[[FeatureMap], FeatureMap] | None
 
 
 def residual_tail(
-    z: FeatureMap,
-    norm: nn.Module,
-    attention: nn.Module | None,
-    shortcut: FeatureMap | None,
-    act: Callable[[FeatureMap], FeatureMap] | None,
+    z: FeatureMap, norm: nn.Module, attention: nn.Module | None, shortcut: FeatureMap | None, act: Act
 ) -> FeatureMap:
     """Return `act(attention(norm(z)) + shortcut)`, `[n c h w]`; each of `attention`, `shortcut`, `act` may be None.
 
-    z: output of the block's last convolution. `norm` updates its running statistics in train mode as always.
+    z: output of the block's last convolution. `norm` updates its running statistics in train mode as always. Where it
+    is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
     """
+    if mode() != "reference":
+        kernels = kernels_for(z, attention is not None)
+        if kernels is not None and why_not(z, norm, attention, shortcut) is None:
+            from excite.ops.fused import fused_tail
+
+            if isinstance(attention, nn.Identity):
+                attention = None
+            parts: Any = attention
+            squeeze, weigh = (None, None) if parts is None else (parts.squeeze, parts.weights_of)
+            if parts is not None:
+                parts.check(z)
+            return fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels)[0]
     y = norm(z)
     if attention is not None:
         y = attention(y)
     if shortcut is not None:
         y = y + shortcut
     return act(y) if act is not None else y
+
+
+def described_tail(
+    z: FeatureMap,
+    norm: nn.Module,
+    squeeze: nn.Module,
+    weigh: Callable[[Descriptor], Weights] | None,
+    shortcut: FeatureMap | None,
+    act: Act,
+) -> tuple[FeatureMap, Descriptor]:
+    """Return `act(y * weigh(s) + shortcut)` and the descriptor `s = squeeze(y)` `[n c k]`, where `y = norm(z)`.
+
+    For attention that looks beyond its own block: `weigh` maps the descriptor to weights `[n c]` (None: 1) and may use
+    whatever else it knows. Otherwise as `residual_tail`.
+    """
+    if mode() != "reference":
+        kernels = kernels_for(z, True)
+        if kernels is not None and why_not_described(z, norm, squeeze, shortcut) is None:
+            from excite.ops.fused import fused_tail
+
+            out, descriptor = fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels)
+            assert descriptor is not None
+            return out, descriptor
+    y = norm(z)
+    descriptor = squeeze(y)
+    if weigh is not None:
+        y = recalibrate(y, weigh(descriptor))
+    if shortcut is not None:
+        y = y + shortcut
+    return (act(y) if act is not None else y), descriptor

@@ -1,0 +1,161 @@
+"""How a module carries attention: its class is exchanged for a subclass, its own tensors stay under their own names.
+
+`layer1.0.bn3` stays a batch norm with the key `layer1.0.bn3.weight`; the attention is its child and adds keys such as
+`layer1.0.bn3.attention.gate.conv.weight`. There are no hooks, so copies, pickles, compiled and exported graphs and
+networks cut up by others (detection bodies) keep the attention.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from excite.errors import UsageError
+
+Side = Literal["after", "before"]
+
+
+class Carrier:
+    """What all carriers have in common: a child module with the attention, and how they travel and load."""
+
+    carried_base: type[nn.Module]
+    carried_side: str
+    carried_name: str
+    __dict__: dict[str, Any]
+
+    @property
+    def carried(self) -> nn.Module:
+        """The attention."""
+        return self._modules[self.carried_name]  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Copy and pickle by the host's own class: the subclass is made again on arrival."""
+        return _rebuild, (self.carried_base, self.carried_side, self.carried_name), self.__getstate__()  # type: ignore[attr-defined]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """A checkpoint of the bare host has no attention here: keep what is there and ask for nothing."""
+        mine = f"{prefix}{self.carried_name}."
+        if not any(key.startswith(mine) for key in state_dict):
+            state_dict.update(_tensors(self.carried, mine))
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+
+
+class After(Carrier):
+    """A module whose output is recalibrated."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the host module's output, through the attention."""
+        return self._modules[self.carried_name](super().forward(*args, **kwargs))  # type: ignore[misc, attr-defined]
+
+
+class Before(Carrier):
+    """A module whose input is recalibrated."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the host module makes of its input, recalibrated."""
+        return super().forward(self._modules[self.carried_name](x), *args, **kwargs)  # type: ignore[misc, attr-defined]
+
+
+class Instead:
+    """Attention in the place of a module of the host; the module is kept aside, outside of the state dict."""
+
+    carried_base: type[nn.Module]
+    replaced: tuple[nn.Module]
+    __dict__: dict[str, Any]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Copy and pickle by the attention's own class."""
+        return _rebuild, (self.carried_base, "instead", ""), self.__getstate__()  # type: ignore[attr-defined]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """A checkpoint of the bare host has the replaced module's tensors here: they go to it, aside."""
+        given = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+        own = _tensors(self, prefix)  # type: ignore[arg-type]
+        old = _tensors(self.replaced[0], prefix)
+        if given.keys() == old.keys() and given.keys() != own.keys():
+            self.replaced[0].load_state_dict({k[len(prefix) :]: v for k, v in given.items()})
+            for key in given:
+                del state_dict[key]
+            state_dict.update(own)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+
+
+KINDS: Mapping[str, type] = {"after": After, "before": Before, "instead": Instead}
+
+
+@lru_cache(maxsize=None)
+def carrier_class(base: type[nn.Module], side: str, name: str) -> type[nn.Module]:
+    """Return the subclass of `base` that carries attention as its child `name` on one side.
+
+    It keeps the name and the home of `base`: tools that go by them (FX takes `torch.nn` modules as leaves) go on.
+    """
+    members = {
+        "carried_base": base,
+        "carried_side": side,
+        "carried_name": name,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+    }
+    return type(base.__name__, (KINDS[side], base), members)
+
+
+def _rebuild(base: type[nn.Module], side: str, name: str) -> nn.Module:
+    made = carrier_class(base, side, name)
+    return made.__new__(made)
+
+
+def _tensors(module: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    """Return a module's state under full keys, the very parameters, so that `assign=True` keeps them."""
+    return module.state_dict(prefix=prefix, keep_vars=True)
+
+
+def free_name(module: nn.Module) -> str:
+    """Return the child name for the attention: "attention", or another where the host uses that."""
+    return "attention" if not hasattr(module, "attention") else "attention_after"
+
+
+def carry(module: nn.Module, attention: nn.Module, side: str) -> None:
+    """Make `module` carry `attention` after or before itself."""
+    name = free_name(module)
+    module.__class__ = carrier_class(type(module), side, name)
+    module.register_module(name, attention)
+
+
+def drop(module: nn.Module) -> None:
+    """Undo `carry`."""
+    name, base = module.carried_name, module.carried_base
+    module.__class__ = base  # type: ignore[assignment]
+    del module._modules[str(name)]
+
+
+def stand_in(attention: nn.Module, original: nn.Module) -> nn.Module:
+    """Make `attention` remember the module that it replaces; returns it."""
+    attention.__class__ = carrier_class(type(attention), "instead", "")
+    attention.__dict__["replaced"] = (original,)
+    return attention
+
+
+def carriers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield path and module of everything that `attach` put into a network."""
+    for path, module in model.named_modules():
+        if isinstance(module, Carrier | Instead):
+            yield path, module
+
+
+def refuse(model: nn.Module) -> None:
+    """Raise UsageError for what no attention can be attached to: no module, wrapped, compiled or scripted."""
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    name = type(model).__name__
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or name == "FullyShardedDataParallel":
+        raise UsageError(f"the model is wrapped in {name}: attach to `model.module` before wrapping it")
+    if hasattr(model, "_orig_mod"):
+        raise UsageError("the model is compiled (torch.compile): attach to the original, `model._orig_mod`, then compile")
+    for path, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise UsageError(f"module {path or '(the model)'!r} is compiled in place: attach first, then call .compile()")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(f"module {path or '(the model)'!r} is TorchScript, which cannot be changed: attach before scripting")

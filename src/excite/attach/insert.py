@@ -1,0 +1,175 @@
+"""attach and detach."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from excite.attach.carrier import Instead, carriers, carry, drop, refuse, stand_in
+from excite.attach.graph import Graph
+from excite.attach.report import AttachReport
+from excite.attach.select import Wanted, select
+from excite.attach.site import Site
+from excite.attach.trace import record
+from excite.backbones.placement import per_stage
+from excite.errors import ExciteError, UsageError
+from excite.methods.base import Method
+from excite.registry import create_attention, get_method
+
+DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual", "network": "residual"}
+
+
+def attach(
+    model: nn.Module,
+    method: str,
+    sites: Wanted | None = None,
+    replace: bool = False,
+    input_size: Sequence[int] | None = None,
+    **options: Any,
+) -> AttachReport:
+    """Put attention `method` into `model`, in place; every tensor that the model had stays as it is.
+
+    sites: a preset ("residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage"), a
+    pattern of module paths ("layer[34].*.bn3") or a list of paths; None is the method's own place. replace: swap the
+    attention that the model came with (or, for methods that take a convolution's place, that convolution).
+    input_size: channels, then space, of a sample, where the usual sizes do not pass. options: the method's; a list has
+    one entry per stage. Channels are inferred. Raises UsageError (no sites, attached already, wrapped or compiled
+    model, unknown method or option); then the model is as it was.
+    """
+    refuse(model)
+    card = get_method(method)
+    there = next(carriers(model), None)
+    if there is not None:
+        raise UsageError(f"attention is attached already (at {there[0]!r}); call excite.detach(model) first")
+    graph = Graph(model, record(model, input_size))
+    _check_dims(method, card, graph)
+    if card.role == "network":
+        from excite.attach.network import attach_network
+
+        return attach_network(graph, method, sites, replace, options)
+    chosen = _choose(graph, method, card, sites, replace)
+    built = [_build(graph, method, card, site, chosen, options) for site in chosen]
+    before = dict(model.state_dict(keep_vars=True))
+    for site, attention in zip(chosen, built, strict=True):
+        _insert(graph, site, attention)
+    try:
+        after = record(model, graph.trace.input_size)
+        _verify(graph, chosen, after.calls)
+    except ExciteError:
+        detach(model)
+        raise
+    return report_of(graph, method, options, chosen, before, after.macs)
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Take out what `attach` put in, in place: the model's outputs are those it had without, bit for bit.
+
+    Training in between is kept. Returns the model. Raises UsageError where nothing is attached.
+    """
+    refuse(model)
+    found = list(carriers(model))
+    if not found:
+        raise UsageError("nothing is attached to this model")
+    for _, module in found:
+        if isinstance(module, Instead):
+            _restore(model, module)
+        else:
+            drop(module)
+    if hasattr(type(model), "graph_host"):
+        type(model).graph_host(model)
+    return model
+
+
+def _restore(model: nn.Module, module: nn.Module) -> None:
+    original = module.replaced[0]
+    like = next((t for t in module.parameters()), None)
+    if like is not None:
+        original.to(device=like.device, dtype=like.dtype)
+    original.train(module.training)
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is module:
+                parent._modules[name] = original
+
+
+def _check_dims(method: str, card: Method, graph: Graph) -> None:
+    dims = len(graph.trace.input_size) - 1
+    if dims not in card.dims:
+        able = " and ".join(f"{d}-D" for d in card.dims)
+        raise UsageError(f"{method} works on {able} maps; {type(graph.model).__name__} is a {dims}-D network")
+
+
+def _choose(graph: Graph, method: str, card: Method, sites: Wanted | None, replace: bool) -> list[Site]:
+    wanted = sites if sites is not None else DEFAULT_SITES[card.role]
+    if card.role == "conv":
+        if not replace:
+            raise UsageError(
+                f"{method} takes the place of a k x k convolution, whose weights then go unused; say replace=True"
+            )
+        return select(graph, wanted, "conv")
+    if card.role == "between-stages" and wanted in ("residual", "all-blocks", "first-in-stage"):
+        raise UsageError(f"{method} sits between stages, not at {wanted!r}; use sites='between-stages' or 'stage-ends'")
+    return select(graph, wanted, "attention" if replace else None)
+
+
+def _build(
+    graph: Graph, method: str, card: Method, site: Site, chosen: Sequence[Site], options: Mapping[str, Any]
+) -> nn.Module:
+    stages = 1 + max(s.stage for s in chosen)
+    values = {k: per_stage(v, site.stage, stages, k) for k, v in options.items()}
+    host = graph.modules[site.path]
+    if card.role == "conv":
+        stride = host.stride[0]  # type: ignore[index]
+        values |= {"out_channels": host.out_channels, "stride": stride}
+    try:
+        attention = create_attention(method, site.channels, **values)
+    except UsageError as error:
+        raise UsageError(f"at {site.path!r} ({site.channels} channels): {error}") from error
+    like = next((p for m in (host, graph.model) for p in m.parameters() if p.is_floating_point()), torch.empty(0))
+    return attention.to(device=like.device, dtype=like.dtype).train(host.training)
+
+
+def _insert(graph: Graph, site: Site, attention: nn.Module) -> None:
+    host = graph.modules[site.path]
+    if site.place != "instead":
+        carry(host, attention, site.place)
+        return
+    stand_in(attention, host)
+    for parent in list(graph.model.modules()):
+        for name, child in parent._modules.items():
+            if child is host:
+                parent._modules[name] = attention
+
+
+def _verify(graph: Graph, chosen: Sequence[Site], calls: Mapping[str, Any]) -> None:
+    """Raise ExciteError unless every attached module runs: a host may go through its children in ways of its own."""
+    for site in chosen:
+        if len(calls.get(site.path, ())) != 1:
+            raise ExciteError(f"attention at {site.path!r} would not run; the model was left as it was: name another site")
+
+
+def report_of(
+    graph: Graph, method: str, options: Mapping[str, Any], chosen: Sequence[Site], before: Mapping[str, Any], macs: int
+) -> AttachReport:
+    """Compare the model with what it was before and write the report."""
+    now = graph.model.state_dict(keep_vars=True)
+    kept = {k: t for k, t in before.items() if k in now and now[k] is t}
+    removed = tuple(k for k in before if k not in kept)
+    parameters = {id(p) for p in before.values() if isinstance(p, nn.Parameter)}
+    added = sum(p.numel() for p in graph.model.parameters() if id(p) not in parameters)
+    replaced = {s.path for s in chosen if s.place == "instead"}
+    return AttachReport(
+        method=method,
+        options=dict(options),
+        sites=tuple(chosen),
+        input_size=graph.trace.input_size,
+        parameters_added=added,
+        parameters_removed=sum(before[k].numel() for k in removed if isinstance(before[k], nn.Parameter)),
+        macs_before=graph.trace.macs,
+        macs_added=macs - graph.trace.macs,
+        kept_tensors=len(kept),
+        kept_parameters=sum(t.numel() for t in kept.values() if isinstance(t, nn.Parameter)),
+        removed=removed,
+        existing=tuple(a for a in graph.attention if a not in replaced),
+    )

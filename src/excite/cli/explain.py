@@ -1,0 +1,79 @@
+"""`excite explain`: Grad-CAM and channel scales of one or several networks."""
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from excite.errors import UsageError
+
+if TYPE_CHECKING:
+    from excite.explain.networks import Network
+
+
+def explain(
+    checkpoint: str,
+    images: list[str] = [],  # noqa: B006  (read, never written)
+    *,
+    compare: list[str] = [],  # noqa: B006
+    data: str | None = None,
+    limit: int = 500,
+    top: int = 3,
+    classes: list[str] = [],  # noqa: B006
+    layer: str | None = None,
+    output: str = "explained",
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Show what a network looks at: Grad-CAM overlays, channel scales, weights, learned kernels.
+
+    Grad-CAM is drawn for the images given; channel scales are means over the validation images of --data, or over the
+    images given where there is no --data.
+
+    Args:
+        checkpoint: a checkpoint, a run directory, or random:NAME for an untrained network.
+        images: image files for Grad-CAM.
+        compare: more checkpoints, drawn into the same figures.
+        data: a data spec for channel scales and per-class scales, as 'digits' or 'parquet:PATH'.
+        limit: how many validation images of --data to use.
+        top: how many classes to show per image.
+        classes: show these classes instead (names or numbers).
+        layer: the layer Grad-CAM looks at (default: the last one whose output has positions).
+        output: folder for the pictures and explain.json.
+        device: where to run, as 'cpu' or 'cuda'.
+        json: print the numbers as JSON.
+    """
+    if not images and data is None:
+        raise UsageError("nothing to explain: give image files, or --data SPEC for channel scales, or both")
+    if limit < 1 or top < 1:
+        raise UsageError(f"--limit and --top must be at least 1, got {limit} and {top}")
+    from excite.explain.networks import open_networks
+    from excite.explain.report import Request, run
+
+    networks = open_networks([checkpoint, *compare])
+    request = Request(images, data, limit, top, classes, layer, Path(output), device)
+    result = run(networks, request)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        _show(networks, result)
+
+
+def _show(networks: "list[Network]", result: dict[str, Any]) -> None:
+    for network, found in zip(networks, result["networks"], strict=True):
+        print(f"{network.label}  ({network.source})")
+        for image in found["grad_cam"]:
+            parts = [f"{c['name']} {100 * c['probability']:.1f} %" for c in image["classes"]]
+            print(f"  {image['image']}: {', '.join(parts)}")
+        if found["scales"]:
+            print(f"  {'attention':<28}{'channels':>9}{'mean':>8}{'±channels':>11}{'±images':>9}{'±classes':>10}")
+        for s in found["scales"]:
+            spread = f"{s['class_spread']:>10.4f}" if s["class_spread"] is not None else f"{'-':>10}"
+            numbers = f"{s['channels']:>9}{s['mean']:>8.3f}{s['std_over_channels']:>11.4f}{s['std_over_images']:>9.4f}"
+            print(f"  {s['name']:<28}{numbers}{spread}")
+        for note in found["notes"]:
+            print(f"  note: {note}")
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    for path in result["files"]:
+        print(path)

@@ -1,0 +1,71 @@
+"""Networks by name for the commands that look at them: a checkpoint, or `random:NAME` for an untrained network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from excite.checkpoints.card import ModelCard
+from excite.errors import UsageError
+
+IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@dataclass
+class Network:
+    """A network ready to look at: in eval mode; label: unique among those opened together."""
+
+    label: str
+    source: str
+    model: nn.Module
+    card: ModelCard
+
+    @property
+    def preprocess(self) -> dict[str, object]:
+        """Size and statistics of its images; ImageNet's where the card has none."""
+        return dict(self.card.preprocess or IMAGENET)
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its number."""
+        names = self.card.class_names
+        return names[index] if names and index < len(names) else f"class {index}"
+
+
+def open_network(source: str) -> Network:
+    """Open a checkpoint, a run directory, or `random:NAME` (weights drawn with seed 0, for networks without training).
+
+    Raises UsageError where there is no such file or name, ExciteError where the file is not a checkpoint.
+    """
+    if source.startswith("random:"):
+        from excite.models import create_model
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = create_model(source[7:])
+        card = model.excite_card
+        assert isinstance(card, ModelCard)
+        return Network(f"{card.name} (random)", source, model.eval(), card)
+    if not Path(source).exists():
+        raise UsageError(
+            f"no checkpoint {source!r}; give a .safetensors or .ckpt file, a run directory, or random:NAME"
+        )
+    from excite.checkpoints.bundle import load_bundle
+
+    model, card = load_bundle(source)
+    return Network(card.name, source, model.eval(), card)
+
+
+def open_networks(sources: Sequence[str]) -> list[Network]:
+    """Open several; equal names are told apart by their files' or folders' names, then by number."""
+    opened = [open_network(s) for s in sources]
+    for network in opened:
+        if sum(o.card.name == network.card.name for o in opened) > 1:
+            path = Path(network.source)
+            stem = path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
+            network.label = f"{network.label} ({stem})"
+    for i, network in enumerate(opened):
+        if any(o.label == network.label for o in opened[:i]):
+            network.label = f"{network.label} #{i + 1}"
+    return opened

@@ -1,0 +1,158 @@
+"""Everything `excite explain` does, as one function: numbers, pictures, and what could not be shown."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from excite.data import DataBundle, open_data
+from excite.data.decode import read_rgb
+from excite.errors import UsageError, unknown
+from excite.explain.cam import grad_cam
+from excite.explain.cam_figure import CamRow, plot_cams
+from excite.explain.figures import plot_classes, plot_distribution, plot_learned, plot_scales
+from excite.explain.gates import GateRecorder
+from excite.explain.kernels import learned_parts
+from excite.explain.networks import Network
+from excite.explain.pixels import batches, normalise, to_pixels
+from excite.explain.scales import SiteScales, collect_scales
+
+
+@dataclass
+class Request:
+    """What to show; see the command's options."""
+
+    images: Sequence[str]
+    data: str | None
+    limit: int
+    top: int
+    classes: Sequence[str]
+    layer: str | None
+    output: Path
+    device: str = "cpu"
+
+
+def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
+    """Return the numbers, having written the pictures and `explain.json` into `request.output`.
+
+    Raises UsageError for bad names and unreadable data specs, ExciteError for images that are none; nothing is written
+    before all inputs were read.
+    """
+    device = open_device(request.device)
+    pictures = [(Path(path).stem, read_rgb(path)) for path in request.images]
+    data = None if request.data is None else open_data(request.data, limit_val=request.limit)
+    for network in networks:
+        network.model.to(device)
+    wanted = {n.label: _classes(n, request) for n in networks}
+    rows = [_cam_row(n, name, image, wanted[n.label], request) for name, image in pictures for n in networks]
+    scales = {n.label: _scales(n, pictures, data, device) for n in networks}
+    learned = {n.label: learned_parts(n.model) for n in networks}
+    files: list[Path] = []
+    out = request.output
+    if rows:
+        files.append(plot_cams([r for r, _ in rows], out / "gradcam.png"))
+    shown = {label: found for label, found in scales.items() if found}
+    if shown:
+        files += [plot_scales(shown, out / "scales.png"), plot_distribution(shown, out / "weights.png")]
+        if data is not None:
+            names = {n.label: n.card.class_names or data.class_names for n in networks}
+            chosen = next((c for c in wanted.values() if not isinstance(c, int)), None)
+            files.append(plot_classes(shown, names, out / "classes.png", chosen))
+    if any(learned.values()):
+        files.append(plot_learned(learned, out / "kernels.png"))
+    result = {
+        "networks": [
+            {
+                "label": n.label,
+                "source": n.source,
+                "model": n.card.name,
+                "grad_cam": [entry for row, entry in rows if row.network == n.label],
+                "scales": [s.to_dict() for s in scales[n.label]],
+                "learned": [p.to_dict() for p in learned[n.label]],
+                "notes": _notes(n, scales[n.label]),
+            }
+            for n in networks
+        ],
+        "notes": []
+        if data is not None or not shown
+        else ["the scales are means over the images given, not a data set"],
+    }
+    files.append(_write(result, out / "explain.json"))
+    result["files"] = [str(f) for f in files]
+    return result
+
+
+def open_device(name: str) -> torch.device:
+    """Return the device. Raises UsageError where it does not exist here."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _write(result: Mapping[str, Any], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2))
+    os.replace(partial, path)
+    return path
+
+
+def _classes(network: Network, request: Request) -> int | list[int]:
+    """The number of top classes, or the indices of those that were named."""
+    if not request.classes:
+        return request.top
+    names = network.card.class_names or []
+    found = []
+    for given in request.classes:
+        if given in names:
+            found.append(names.index(given))
+        elif given.isdigit():
+            found.append(int(given))
+        else:
+            raise unknown(f"class of {network.label}", given, names)
+    return found
+
+
+def _cam_row(
+    network: Network, name: str, image: Any, wanted: int | list[int], request: Request
+) -> tuple[CamRow, dict[str, Any]]:
+    pixels = to_pixels(image, network.preprocess)
+    x = normalise(pixels[None], network.preprocess, network.card.in_channels)[0]
+    results = grad_cam(network.model, x.to(request.device), wanted, request.layer)
+    names = [network.class_name(r.index) for r in results]
+    classes = [{"index": r.index, "name": n, "probability": r.probability} for r, n in zip(results, names, strict=True)]
+    return CamRow(name, network.label, pixels, results, names), {"image": name, "classes": classes}
+
+
+def _scales(
+    network: Network, pictures: Sequence[tuple[str, Any]], data: DataBundle | None, device: torch.device
+) -> list[SiteScales]:
+    channels = network.card.in_channels
+    if data is not None:
+        found = batches(data.val, network.preprocess, channels)
+        return collect_scales(network.model, ((x.to(device), y) for x, y in found), data.num_classes)
+    pixels = [to_pixels(image, network.preprocess) for _, image in pictures]
+    prepared = normalise(torch.stack(pixels), network.preprocess, channels).to(device)
+    return collect_scales(network.model, ((x[None], None) for x in prepared))
+
+
+def _notes(network: Network, scales: Sequence[SiteScales]) -> list[str]:
+    """What is missing from this network's part, and why."""
+    notes = []
+    if network.source.startswith("random:"):
+        notes.append("its weights are random, so the pictures show the method, not what such a network learns")
+    if scales:
+        return notes
+    sites = GateRecorder(network.model).sites
+    if sites:
+        notes.append("its attention weighs positions, not channels: there are no channel scales to show")
+    else:
+        notes.append("it has no channel attention: Grad-CAM is all there is to show")
+    return notes

@@ -10,7 +10,10 @@ from excite.explain.gates import find_sites
 
 @dataclass
 class Learned:
-    """One small learned vector. kind: "kernel" (across channels), "fusion" (one weight per scale), "join" (local, global)."""
+    """One small learned vector.
+
+    kind: "kernel" (across channels), "fusion" (one weight per scale), "join" (of the local and the global gate).
+    """
 
     site: str
     stage: int

@@ -48,9 +48,7 @@ def open_network(source: str) -> Network:
         assert isinstance(card, ModelCard)
         return Network(f"{card.name} (random)", source, model.eval(), card)
     if not Path(source).exists():
-        raise UsageError(
-            f"no checkpoint {source!r}; give a .safetensors or .ckpt file, a run directory, or random:NAME"
-        )
+        raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")
     from excite.checkpoints.bundle import load_bundle
 
     model, card = load_bundle(source)

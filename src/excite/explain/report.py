@@ -14,8 +14,9 @@ from excite.data.decode import read_rgb
 from excite.errors import UsageError, unknown
 from excite.explain.cam import grad_cam
 from excite.explain.cam_figure import CamRow, plot_cams
-from excite.explain.figures import plot_classes, plot_distribution, plot_learned, plot_scales
+from excite.explain.figures import plot_classes, plot_distribution, plot_scales
 from excite.explain.gates import GateRecorder
+from excite.explain.kernel_figure import plot_learned
 from excite.explain.kernels import learned_parts
 from excite.explain.networks import Network
 from excite.explain.pixels import batches, normalise, to_pixels

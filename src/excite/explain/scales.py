@@ -92,7 +92,7 @@ class _Sums:
 
 
 def collect_scales(model: nn.Module, batches: Iterable[Batch], num_classes: int = 0) -> list[SiteScales]:
-    """Return the channel scales of every attention in `model` over batches of (images `[n c h w]`, labels `[n]` or None).
+    """Return the channel scales of every attention over batches of (images `[n c h w]`, labels `[n]` or None).
 
     The images are prepared as the network wants them. Empty where the network weighs no channels. The model's mode is
     left as it was found.

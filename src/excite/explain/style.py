@@ -1,7 +1,7 @@
 """How our plots look: one column of a paper is 3.4 inches, two are 7; colours that colour-blind readers tell apart."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,24 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
-def legend_above(figure: Any, axes: Any, columns: int) -> None:
-    """Put one legend for all panels above them."""
+def legend_above(figure: Any, axes: Any) -> None:
+    """Put one legend for all panels above them, in as many columns as the figure's width has room for."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(columns, len(labels))))
+        room = int(figure.get_figwidth() * 17 / (max(map(len, labels)) + 8))
+        figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(room, len(labels))))
+
+
+def panels(plt: Any, count: int, height: float, **shared: Any) -> tuple[Any, list[Any]]:
+    """Return a page-wide figure and its `count` panels in even rows of at most four; what is left over is hidden."""
+    rows = -(-count // 4)
+    columns = -(-count // rows)
+    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + 0.3), squeeze=False, **shared)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def first_of_rows(axes: Sequence[Any]) -> list[Any]:
+    """Return the panels at the left edge: the ones that carry the y label."""
+    return [axis for axis in axes if axis.get_subplotspec().is_first_col()]

@@ -1,0 +1,61 @@
+"""The figure of what an attention learned: ECA kernels and EMCA fusion weights as bars."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from excite.explain.kernels import Learned
+from excite.explain.style import PAGE, colour, drawing, save
+
+PANELS = 9  # in a row
+TITLES = {
+    "kernel": "ECA kernels by offset from the channel itself",
+    "fusion": "EMCA fusion weights by descriptor, earlier ones first",
+    "join": "weights of the local and the global gate",
+}
+
+
+def plot_learned(parts: Mapping[str, Sequence[Learned]], path: Path) -> Path:
+    """Draw the learned vectors: rows by network and kind, a panel per attention titled stage.block."""
+    rows = [
+        (f"{network}: {title}", found[i : i + PANELS])
+        for network, all_parts in parts.items()
+        for kind, title in TITLES.items()
+        for found in [[p for p in all_parts if p.kind == kind]]
+        for i in range(0, len(found), PANELS)
+    ]
+    columns = max(len(found) for _, found in rows)
+    with drawing() as plt:
+        figure = plt.figure(figsize=(PAGE, 1.4 * len(rows)))
+        parts_of_figure = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, (title, found) in zip(parts_of_figure, rows, strict=True):
+            part.suptitle(title, fontsize=8, fontweight="bold")
+            axes = part.subplots(1, columns, squeeze=False, sharey=True)[0]
+            for axis, learned in zip(axes, found, strict=False):
+                _bars(axis, learned)
+            for axis in axes[len(found) :]:
+                axis.set_axis_off()
+            axes[0].set_ylabel("weight")
+        return save(figure, path)
+
+
+def _bars(axis: Any, part: Learned) -> None:
+    positions = np.arange(len(part.values))
+    axis.bar(positions, part.values, color=[colour(0) if v >= 0 else colour(1) for v in part.values], width=0.75)
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.set_xticks(positions, _ticks(part), fontsize=6 if len(part.values) < 5 else 5)
+    axis.set_xlim(-0.7, len(part.values) - 0.3)
+    axis.tick_params(axis="x", length=0)
+    axis.grid(axis="x", visible=False)
+    axis.set_title(f"{part.stage}.{part.block}", fontsize=7)
+
+
+def _ticks(part: Learned) -> list[str]:
+    n = len(part.values)
+    if part.kind == "kernel":
+        return [f"{i - n // 2:+d}" if i != n // 2 else "0" for i in range(n)]
+    if part.kind == "join":
+        return ["local", "global"]
+    return ["own" if i == n - 1 else f"−{n - 1 - i}" for i in range(n)]

@@ -7,12 +7,14 @@ function's module has a function `<name>_defaults(argv) -> dict`, what it return
 """
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from excite.errors import UsageError, near
@@ -255,3 +257,25 @@ def _gather(function: Callable[..., Any], options: list[Option], values: dict[st
     for owner, fields in owned.items():
         call[owner] = hints[owner](**fields)
     return call
+
+
+def peek(function: Callable[..., Any], argv: list[str], names: Sequence[str]) -> dict[str, Any]:
+    """Return the named options as far as `argv`, or the configuration file it names, gives them; nothing is checked.
+
+    For `<name>_defaults` hooks, which must know an option (a recipe) before the defaults of the others are settled.
+    """
+    tokens = _name_positionals(read_options(function), argv)
+    given: dict[str, Any] = {}
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+        key, equals, value = token.partition("=")
+        name = key.removeprefix("--").replace("-", "_")
+        if key.startswith("--") and name in (*names, "config"):
+            given[name] = value if equals else after
+    file = Path(given.pop("config", "") or ".")
+    if file.is_file():
+        import yaml
+
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # the parser will say what is wrong with it
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            given = {k: v for k, v in (content or {}).items() if k in names} | given
+    return given

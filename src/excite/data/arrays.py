@@ -1,0 +1,57 @@
+"""Images held decoded in memory as one uint8 tensor."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from excite.data.bundle import Images
+from excite.data.decode import UnreadableImageError
+
+
+class ArrayImages:
+    """Decoded images [n 3 h w] (uint8) with labels [n]."""
+
+    def __init__(self, images: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> None:
+        self.images, self.labels = images, labels
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """Say where image `index` comes from."""
+        return self._names[index] if self._names else f"image {index}"
+
+
+def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages, list[str]]:
+    """Decode all of `source` once, with the shorter side resized to `size` and the central square kept.
+
+    Returns the images and the names of those that could not be read. Raises UnreadableImageError for the first one of them
+    unless `skip`.
+    """
+    if isinstance(source, ArrayImages) and source.images.shape[-2:] == (size, size):
+        return source, []
+    square = v2.Compose([v2.PILToTensor(), v2.Resize(size, antialias=True), v2.CenterCrop(size)])
+    images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
+    labels: list[int] = []
+    bad: list[str] = []
+    for index in range(len(source)):
+        try:
+            image, label = source[index]
+        except UnreadableImageError as error:
+            if not skip:
+                raise
+            bad.append(error.name)
+            continue
+        if not isinstance(image, Tensor) and image.size == (size, size):
+            images[len(labels)] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        else:
+            images[len(labels)] = square(image)
+        labels.append(label)
+    return ArrayImages(images[: len(labels)], torch.tensor(labels, dtype=torch.long)), bad

@@ -1,0 +1,57 @@
+"""What a data spec opens to: two splits, the classes, and how images are to be prepared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+CIFAR_MEAN, CIFAR_STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+
+
+class Images(Protocol):
+    """A map-style dataset of (RGB PIL image or uint8 tensor [3 h w], label)."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Decode one image. Raises UnreadableImageError, which names it."""
+
+    def name(self, index: int) -> str:
+        """Say where image `index` comes from, for messages."""
+
+
+@dataclass
+class DataBundle:
+    """A classification data set.
+
+    default_preprocess: `{"size", "resize", "mean", "std"}`, pixels and statistics of images in [0, 1]; evaluation
+    resizes the shorter side to `resize` and cuts the central `size` square.
+    """
+
+    spec: str
+    train: Images
+    val: Images
+    class_names: list[str]
+    default_preprocess: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+
+def preprocess(size: int, resize: int | None = None, *, cifar: bool = False) -> dict[str, Any]:
+    """Return a `default_preprocess` with the usual statistics (CIFAR-10's or ImageNet's)."""
+    mean, std = (CIFAR_MEAN, CIFAR_STD) if cifar else (IMAGENET_MEAN, IMAGENET_STD)
+    return {"size": size, "resize": resize or size, "mean": list(mean), "std": list(std)}
+
+
+def chosen(n: int, limit: int | None) -> Sequence[int]:
+    """Return which of `n` images a limit keeps: always the same scattered ones, in their order."""
+    if limit is None or limit >= n:
+        return range(n)
+    picked: list[int] = np.sort(np.random.default_rng(0).permutation(n)[:limit]).tolist()
+    return picked

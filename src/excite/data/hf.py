@@ -1,0 +1,67 @@
+"""`hfds:NAME`: a data set of the Hugging Face hub, or a folder that `datasets` can load (extra `hf`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from excite.data.bundle import DataBundle, chosen, preprocess
+from excite.data.decode import read_rgb
+from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from excite.errors import ExciteError, UsageError
+
+SPLITS = ("validation", "val", "valid", "test")
+
+
+class HfImages:
+    """Rows of a `datasets.Dataset` whose image column is left encoded."""
+
+    def __init__(self, rows: Any, image: str, label: str, where: str, indices: Sequence[int]) -> None:
+        self.rows, self.image, self.label, self.where, self.indices = rows, image, label, where, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        row = self.rows[int(self.indices[index])]
+        encoded = row[self.image]
+        source = encoded["bytes"] if encoded.get("bytes") is not None else encoded["path"]
+        return read_rgb(source, self.name(index)), int(row[self.label])
+
+    def name(self, index: int) -> str:
+        """Return the data set, split and row."""
+        return f"{self.where} row {self.indices[index]}"
+
+
+def open_hf(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
+    """Open NAME, or NAME/CONFIG after a colon (`hfds:uoft-cs/cifar100:CONFIG`).
+
+    Raises ExciteError where `datasets` is missing or cannot load it, UsageError where columns or splits are missing.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ExciteError(f"{spec} needs the datasets library; install it with `pip install 'excite[hf]'`") from error
+    name, _, config = spec.partition(":")[2].partition(":")
+    if not name:
+        raise UsageError(f"{spec}: expected hfds:NAME")
+    try:
+        loaded = datasets.load_dataset(name, config or None)
+    except Exception as error:  # many kinds: no network, no such data set, a script that is refused
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExciteError(f"cannot load {spec}: {first}") from error
+    val = next((s for s in SPLITS if s in loaded), None)
+    if "train" not in loaded or val is None:
+        raise UsageError(f"{spec}: expected splits train and {' or '.join(SPLITS)}, found {list(loaded)}")
+    features = loaded["train"].features
+    image = next((c for c in IMAGE_COLUMNS if c in features), None)
+    label = next((c for c in LABEL_COLUMNS if c in features), None)
+    if image is None or label is None or not hasattr(features[label], "names"):
+        raise UsageError(f"{spec}: expected an image column and a ClassLabel column, found {dict(features)}")
+    splits = []
+    for split, limit in (("train", limit_train), (val, limit_val)):
+        rows = loaded[split].cast_column(image, datasets.Image(decode=False))
+        splits.append(HfImages(rows, image, label, f"{spec} {split}", chosen(len(rows), limit)))
+    size = min(splits[0][0][0].size)
+    how = preprocess(size, cifar=True) if size <= 64 else preprocess(224, 256)
+    return DataBundle(spec, splits[0], splits[1], list(features[label].names), how)

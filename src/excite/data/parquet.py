@@ -1,0 +1,106 @@
+"""`parquet:PATH`: the layout that Hugging Face `datasets` writes; splits by file name."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from excite.data.bundle import DataBundle, chosen, preprocess
+from excite.data.decode import read_rgb
+from excite.errors import ExciteError, UsageError
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "fine_label", "labels")
+
+
+class ParquetImages:
+    """Encoded images of a table in memory, decoded when asked for."""
+
+    def __init__(self, table: Any, image: str, label: str, names: Sequence[str]) -> None:
+        struct = table.column(image).combine_chunks()
+        self.encoded = struct.field("bytes")
+        self.labels: list[int] = table.column(label).to_pylist()
+        self._names = list(names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return read_rgb(self.encoded[index].as_py() or b"", self.name(index)), self.labels[index]
+
+    def name(self, index: int) -> str:
+        """Return the file and row."""
+        return self._names[index]
+
+
+def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
+    """Open parquet files; names that start with train, and with val, valid or test, are the two splits.
+
+    Raises UsageError for a missing path or split, ExciteError for files without image and label columns.
+    """
+    root = Path(spec.partition(":")[2]).expanduser()
+    if not root.exists():
+        raise UsageError(f"{spec}: no folder {root}")
+    files = sorted(root.rglob("*.parquet")) if root.is_dir() else []
+    train = [f for f in files if f.name.startswith("train")]
+    val = [f for f in files if f.name.startswith(("val", "valid"))] or [f for f in files if f.name.startswith("test")]
+    if not train or not val:
+        found = [f.name for f in files] or "no parquet files"
+        raise UsageError(f"{spec}: expected train*.parquet and val*.parquet or test*.parquet in {root}, found {found}")
+    first, classes = _read(train, limit_train)
+    second, _ = _read(val, limit_val)
+    if classes is None:
+        top = max([*first.labels, *second.labels])
+        classes = [str(i) for i in range(top + 1)]
+    _check_labels(spec, [first, second], len(classes))
+    size = min(first[0][0].size)
+    how = preprocess(size, cifar=True) if size <= 64 else preprocess(224, 256)
+    return DataBundle(spec, first, second, classes, how)
+
+
+def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str] | None]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schemas = [pq.read_schema(f) for f in files]
+        image, label = _columns(files[0], schemas[0])
+        tables = [pq.read_table(f, columns=[image, label]) for f in files]
+    except pa.ArrowInvalid as error:
+        raise ExciteError(f"cannot read parquet files {[str(f) for f in files]}: {error}") from error
+    names = [f"{f.name} row {i}" for f, t in zip(files, tables, strict=True) for i in range(len(t))]
+    table = pa.concat_tables(tables)
+    if not len(table):
+        raise ExciteError(f"{files[0]} holds no rows")
+    rows = chosen(len(table), limit)
+    if len(rows) < len(table):
+        table, names = table.take(pa.array(rows)), [names[i] for i in rows]
+    return ParquetImages(table, image, label, names), _class_names(schemas[0], label)
+
+
+def _columns(file: Path, schema: Any) -> tuple[str, str]:
+    image = next((c for c in IMAGE_COLUMNS if c in schema.names), None)
+    label = next((c for c in LABEL_COLUMNS if c in schema.names), None)
+    if image is None or label is None:
+        raise ExciteError(
+            f"{file} needs a column {' or '.join(IMAGE_COLUMNS)} and a column label; it has {schema.names}"
+        )
+    return image, label
+
+
+def _class_names(schema: Any, label: str) -> list[str] | None:
+    """The names that `datasets` keeps in the schema's metadata, or None."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return list(features[label]["names"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return None
+
+
+def _check_labels(spec: str, splits: list[ParquetImages], classes: int) -> None:
+    for split in splits:
+        for index, label in enumerate(split.labels):
+            if not isinstance(label, int) or not 0 <= label < classes:
+                raise ExciteError(f"{spec}: {split.name(index)} has label {label!r}; expected 0 to {classes - 1}")

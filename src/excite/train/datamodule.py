@@ -1,0 +1,83 @@
+"""A data spec as a LightningDataModule."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from excite.data import DataBundle, open_data
+from excite.data.arrays import ArrayImages, cache
+from excite.errors import ExciteError
+from excite.train.augment import eval_transform, train_transform
+from excite.train.config import TrainConfig
+from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Loader, WorkerLoader
+
+CACHE_BYTES = 2 * 2**30
+
+
+class ImageData(L.LightningDataModule):
+    """The two splits of a data spec as loaders; small images are cached in memory.
+
+    Raises what `open_data` raises, and ExciteError if no readable image is left.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        start = time.perf_counter()
+        self.config = config
+        self.bundle: DataBundle = open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
+        self.preprocess = resolve_preprocess(self.bundle, config)
+        self.skipped: set[str] = set()
+        self.loaders: list[Loader] = []
+        size, resize = self.preprocess["size"], self.preprocess["resize"]
+        self.cached = config.augment != "resized-crop" and size == resize and self._fits(size)
+        if self.cached:
+            self.train_images, self.val_images = self._cache(self.bundle.train), self._cache(self.bundle.val)
+        self.seconds = time.perf_counter() - start
+
+    def _fits(self, size: int) -> bool:
+        return size <= 64 and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
+
+    def _cache(self, images: Any) -> ArrayImages:
+        kept, bad = cache(images, self.preprocess["size"], skip=self.config.skip_unreadable)
+        self.skipped.update(bad)
+        if not len(kept):
+            raise ExciteError(f"{self.config.data}: no image of a split can be read, the first is {bad[0]}")
+        return kept
+
+    def train_dataloader(self) -> Loader:
+        """Return the training batches."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.cached and not self.config.randaugment:
+            return self._keep(CachedTrainLoader(self.train_images, self.config, rank, world))
+        images = self.train_images if self.cached else self.bundle.train
+        transform = train_transform(self.config, self.preprocess["size"])
+        return self._keep(WorkerLoader(images, self.config, transform, train=True, rank=rank, world=world))
+
+    def val_dataloader(self) -> Loader:
+        """Return the validation batches; every process sees all of them."""
+        if self.cached:
+            return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
+        transform = eval_transform(self.preprocess["size"], self.preprocess["resize"])
+        return self._keep(WorkerLoader(self.bundle.val, self.config, transform, train=False))
+
+    def _keep(self, loader: Loader) -> Loader:
+        self.loaders.append(loader)
+        return loader
+
+    def unreadable(self) -> list[str]:
+        """Return the names of the images that were passed over so far."""
+        return sorted(self.skipped.union(*(loader.skipped for loader in self.loaders)))
+
+
+def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> dict[str, Any]:
+    """Return the data's preprocessing with the configuration's size and resize."""
+    how = dict(bundle.default_preprocess)
+    if config.size:
+        how["resize"] = round(how["resize"] * config.size / how["size"])
+        how["size"] = config.size
+    if config.resize:
+        how["resize"] = config.resize
+    if how["resize"] < how["size"]:
+        raise ExciteError(f"--resize {how['resize']} is smaller than the image size {how['size']}")
+    return how

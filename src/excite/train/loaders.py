@@ -1,0 +1,170 @@
+"""Batches of (uint8 images [n 3 s s], labels [n]), and the time spent waiting for them.
+
+Small images are decoded once and augmented a batch at a time; large ones are decoded by worker processes. Both draw order
+and augmentation from (seed, epoch, index).
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from excite.data.arrays import ArrayImages
+from excite.data.bundle import Images
+from excite.data.decode import UnreadableImageError
+from excite.train.augment import crop_and_flip
+from excite.train.config import TrainConfig
+from excite.train.seeds import derive, epoch_order, generator
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Loader:
+    """Iterates over an epoch's batches. `waited` adds up the seconds that the consumer waited for them."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.epoch = 0
+        self.waited = 0.0
+        self.skipped: set[str] = set()
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentation come next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        source = iter(self._epoch())
+        while True:
+            start = time.perf_counter()
+            batch = next(source, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def _epoch(self) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
+class CachedTrainLoader(Loader):
+    """Training batches from decoded images; crop and flip are vectorised over the batch."""
+
+    def __init__(self, images: ArrayImages, config: TrainConfig, rank: int = 0, world: int = 1) -> None:
+        self.images, self.config, self.rank, self.world = images, config, rank, world
+        super().__init__(count_batches(len(images) // world, config))
+
+    def _epoch(self) -> Iterator[Batch]:
+        config, epoch = self.config, self.epoch
+        order = epoch_order(len(self.images), config.seed, epoch, self.rank, self.world)
+        for index, rows in enumerate(order.split(config.batch_size)[: self.batches]):
+            chance = generator(config.seed, epoch, self.rank, index)
+            padding = config.padding if config.augment == "crop" else 0
+            images = crop_and_flip(self.images.images[rows], padding, config.flip, chance)
+            yield images, self.images.labels[rows]
+
+
+class CachedEvalLoader(Loader):
+    """Decoded images in their order."""
+
+    def __init__(self, images: ArrayImages, batch_size: int) -> None:
+        self.images, self.batch_size = images, batch_size
+        super().__init__(-(-len(images) // batch_size))
+
+    def _epoch(self) -> Iterator[Batch]:
+        yield from zip(
+            self.images.images.split(self.batch_size), self.images.labels.split(self.batch_size), strict=True
+        )
+
+
+class WorkerLoader(Loader):
+    """Batches decoded and augmented image by image in worker processes (the calling one if `workers` is 0)."""
+
+    def __init__(
+        self, images: Images, config: TrainConfig, transform: Any, *, train: bool, rank: int = 0, world: int = 1
+    ) -> None:
+        self.config = config
+        self.order = _Order(len(images), config.seed, rank, world) if train else _Order(len(images), None)
+        workers = worker_count(config)
+        self.inner: DataLoader[Any] = DataLoader(
+            _Prepared(images, transform, config.seed),
+            batch_size=config.batch_size,
+            sampler=self.order,
+            drop_last=train and len(self.order) >= config.batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_collate,
+            # fork would copy the threads' locks of OpenMP and Arrow
+            multiprocessing_context="forkserver" if workers else None,
+        )
+        super().__init__(count_batches(len(self.order), config) if train else len(self.inner))
+
+    def _epoch(self) -> Iterator[Batch]:
+        self.order.epoch = self.epoch
+        for index, (images, labels, bad) in enumerate(self.inner):
+            if index == self.batches:
+                return
+            for name, reason in bad:
+                if not self.config.skip_unreadable:
+                    raise UnreadableImageError(name, reason)
+                self.skipped.add(name)
+            if len(labels):
+                yield images, labels
+
+
+class _Order(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs: workers need the epoch for their seeds."""
+
+    def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
+        self.n, self.seed, self.rank, self.world, self.epoch = n, seed, rank, world, 0
+
+    def __len__(self) -> int:
+        return self.n // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self.seed is None:
+            order = torch.arange(self.n)
+        else:
+            order = epoch_order(self.n, self.seed, self.epoch, self.rank, self.world)
+        yield from ((self.epoch, int(i)) for i in order)
+
+
+class _Prepared(Dataset[Any]):
+    """Transformed images; an unreadable one becomes (None, name, reason), for errors lose their kind in a worker."""
+
+    def __init__(self, images: Images, transform: Any, seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        try:
+            image, label = self.images[index]
+        except UnreadableImageError as error:
+            return None, error.name, error.reason
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, epoch, index))
+            return self.transform(image), label, None
+
+
+def _collate(items: list[Any]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
+    good = [item for item in items if item[0] is not None]
+    bad = [(item[1], item[2]) for item in items if item[0] is None]
+    images = torch.stack([item[0] for item in good]) if good else torch.empty(0, dtype=torch.uint8)
+    return images, torch.tensor([item[1] for item in good], dtype=torch.long), bad
+
+
+def count_batches(n: int, config: TrainConfig) -> int:
+    """Return the training batches of an epoch; a last incomplete one is left out unless it is the only one."""
+    whole = max(n // config.batch_size, 1)
+    return min(whole, config.limit_batches or whole)
+
+
+def worker_count(config: TrainConfig) -> int:
+    """Return how many worker processes to start."""
+    return config.workers if config.workers >= 0 else max(len(os.sched_getaffinity(0)) - 1, 1)

@@ -1,0 +1,78 @@
+"""What a run says at its end, on the terminal and as summary.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from excite.train.config import write_text
+
+MACS = "multiply-accumulates of convolutions and matrix products for one image (torch's flop counter / 2)"
+
+
+def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:
+    """Return (parameters, MACs for one image of size x size)."""
+    was_training = model.training
+    model.eval()
+    first = next(model.parameters())
+    image = torch.zeros(1, channels, size, size, device=first.device, dtype=first.dtype)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    model.train(was_training)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
+    """Return the summary: `facts` and the best and last epoch of the history."""
+    best = max(rows, key=lambda row: row["val_top1"])
+    seconds = sum(row["seconds"] for row in rows)
+    training = [row for row in rows if row["images_per_s"]]
+    return {
+        **facts,
+        "macs_convention": MACS,
+        "epochs": len(rows),
+        "top1": best["val_top1"],
+        "top5": best["val_top5"],
+        "best_epoch": int(best["epoch"]),
+        "last_top1": rows[-1]["val_top1"],
+        "last_top5": rows[-1]["val_top5"],
+        "seconds": round(seconds, 2),
+        "images_per_s": round(sum(r["images_per_s"] for r in training) / max(len(training), 1), 1),
+        "waiting": round(sum(r["waiting"] for r in rows) / len(rows), 4),
+    }
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json."""
+    write_text(path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def show(summary: dict[str, Any]) -> str:
+    """Return the summary for people."""
+    run = summary["run"]
+    rows = [
+        ("model", f"{summary['model']}, {summary['parameters']:,} parameters"),
+        ("MACs", f"{summary['macs'] / 1e6:,.2f} M for {summary['size']}x{summary['size']} ({MACS.split(' for ')[0]})"),
+        (
+            "top-1 / top-5",
+            f"{100 * summary['top1']:.2f} % / {100 * summary['top5']:.2f} % on {summary['val_images']} images "
+            f"(epoch {summary['best_epoch']}; last {100 * summary['last_top1']:.2f} %)",
+        ),
+        (
+            "speed",
+            f"{summary['images_per_s']:.0f} images/s, {summary['seconds']:.1f} s in all, {100 * summary['waiting']:.1f} % "
+            f"of training spent waiting for data",
+        ),
+    ]
+    if summary["unreadable"]:
+        names = ", ".join(summary["unreadable_names"][:3])
+        rows.append(("unreadable", f"{summary['unreadable']} images passed over: {names}"))
+    rows.append(("files", f"{run}: config.yaml metrics.csv curves.png summary.json checkpoints/ tensorboard/ samples/"))
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"{name:<{width}}{text}" for name, text in rows]
+    lines += ["", "next:", f"  excite test {run}", f"  excite predict {run} {run}/samples"]
+    lines += [f"  excite train --resume {run} --epochs {2 * summary['epochs']}"]
+    return "\n".join(lines)

@@ -16,6 +16,7 @@ from excite.measure.trace import LayerCall, OpCall, Trace
 from excite.squeeze import Mean
 
 Rule = Callable[["Layer"], float]
+Skip = Sequence[nn.Module]
 CONVENTIONS: dict[str, str] = {
     "macs": "multiply-accumulates of convolutions and matrix products (torch's flop counter / 2)",
     "fvcore": "fvcore: macs, batch norm 2 per element (1 without affine), module pooling 1 per input element",
@@ -82,7 +83,7 @@ def zero(_: Layer) -> float:
 
 def _upsample(nearest: int) -> Rule:
     factors = {"nearest": nearest, "linear": 5, "bilinear": 11, "bicubic": 259, "trilinear": 31}
-    return lambda l: factors.get(getattr(l.module, "mode", "nearest"), 0) * l.y  # noqa: E741
+    return lambda c: factors.get(getattr(c.module, "mode", "nearest"), 0) * c.y
 
 
 # fmt: off  (and single letters: the table is to be read by columns)
@@ -109,60 +110,60 @@ FAMILIES: dict[str, tuple[type[nn.Module], ...]] = {
     "zero padding, pixel shuffle": (nn.ZeroPad2d, nn.PixelShuffle),
 }
 
-# The table. `l.k` = in_channels / groups * kernel positions.
+# The table. `c.k` = in_channels / groups * kernel positions.
 RULES: dict[str, dict[str, Rule]] = {
     "convolution": {
-        "thop-1907": lambda l: l.y * (l.k + l.bias * l.cin),
-        "thop-2005": lambda l: l.y * (l.k + l.bias),
-        "thop": lambda l: l.y * l.k,
-        "mmcv": lambda l: l.y * (l.k + l.bias),
+        "thop-1907": lambda c: c.y * (c.k + c.bias * c.cin),
+        "thop-2005": lambda c: c.y * (c.k + c.bias),
+        "thop": lambda c: c.y * c.k,
+        "mmcv": lambda c: c.y * (c.k + c.bias),
     },
     "deconvolution": {
-        "thop-1907": lambda l: l.y * (l.k + l.bias),
-        "thop-2005": lambda l: l.y * (l.k + l.bias),
-        "thop": lambda l: l.y * l.k * l.module.out_channels / l.module.in_channels,
-        "mmcv": lambda l: l.y * (l.k + l.bias),
+        "thop-1907": lambda c: c.y * (c.k + c.bias),
+        "thop-2005": lambda c: c.y * (c.k + c.bias),
+        "thop": lambda c: c.y * c.k * c.module.out_channels / c.module.in_channels,
+        "mmcv": lambda c: c.y * (c.k + c.bias),
     },
     "deconvolution 1-D, 3-D": {
-        "thop-2005": lambda l: l.y * (l.k + l.bias),
-        "thop": lambda l: l.y * l.k * l.module.out_channels / l.module.in_channels,
+        "thop-2005": lambda c: c.y * (c.k + c.bias),
+        "thop": lambda c: c.y * c.k * c.module.out_channels / c.module.in_channels,
     },
     "linear": {
-        "thop-1907": lambda l: l.y * (2 * l.k - 1),
-        "thop-2005": lambda l: l.y * l.k,
-        "thop": lambda l: l.y * l.k,
-        "mmcv": lambda l: l.y * l.k,
+        "thop-1907": lambda c: c.y * (2 * c.k - 1),
+        "thop-2005": lambda c: c.y * c.k,
+        "thop": lambda c: c.y * c.k,
+        "mmcv": lambda c: c.y * c.k,
     },
     "batch norm": {
-        "thop-1907": lambda l: 4 * l.x,
-        "thop-2005": lambda l: 2 * l.x,
-        "thop": lambda l: 2 * l.affine * l.x,
-        "mmcv": lambda l: l.affine * l.x,
+        "thop-1907": lambda c: 4 * c.x,
+        "thop-2005": lambda c: 2 * c.x,
+        "thop": lambda c: 2 * c.affine * c.x,
+        "mmcv": lambda c: c.affine * c.x,
     },
-    "synchronised batch norm": {"thop-2005": lambda l: 2 * l.x, "thop": lambda l: 2 * l.affine * l.x},
-    "layer, instance norm": {"thop": lambda l: 2 * l.affine * l.x, "mmcv": lambda l: l.affine * l.x},
-    "group norm": {"mmcv": lambda l: l.affine * l.x},
-    "ReLU": {"thop-1907": lambda l: l.x, "thop-2005": zero, "thop": zero, "mmcv": lambda l: l.y},
-    "leaky ReLU": {"thop-1907": lambda l: l.x, "thop-2005": lambda l: l.x, "thop": zero, "mmcv": lambda l: l.y},
-    "PReLU": {"thop": lambda l: l.x, "mmcv": lambda l: l.y},
-    "ELU": {"mmcv": lambda l: l.y},
-    "softmax": {"thop": lambda l: l.softmax},
+    "synchronised batch norm": {"thop-2005": lambda c: 2 * c.x, "thop": lambda c: 2 * c.affine * c.x},
+    "layer, instance norm": {"thop": lambda c: 2 * c.affine * c.x, "mmcv": lambda c: c.affine * c.x},
+    "group norm": {"mmcv": lambda c: c.affine * c.x},
+    "ReLU": {"thop-1907": lambda c: c.x, "thop-2005": zero, "thop": zero, "mmcv": lambda c: c.y},
+    "leaky ReLU": {"thop-1907": lambda c: c.x, "thop-2005": lambda c: c.x, "thop": zero, "mmcv": lambda c: c.y},
+    "PReLU": {"thop": lambda c: c.x, "mmcv": lambda c: c.y},
+    "ELU": {"mmcv": lambda c: c.y},
+    "softmax": {"thop": lambda c: c.softmax},
     "global pooling": {
-        "thop-1907": lambda l: (l.window + 1) * l.y,
-        "thop-2005": lambda l: (l.window + 1) * l.y,
-        "thop": lambda l: l.y + l.x,
-        "mmcv": lambda l: l.x,
+        "thop-1907": lambda c: (c.window + 1) * c.y,
+        "thop-2005": lambda c: (c.window + 1) * c.y,
+        "thop": lambda c: c.y + c.x,
+        "mmcv": lambda c: c.x,
     },
     "average pooling": {
-        "thop-1907": lambda l: (l.kernel + 1) * l.y,
-        "thop-2005": lambda l: l.y,
-        "thop": lambda l: l.y,
-        "mmcv": lambda l: l.x,
+        "thop-1907": lambda c: (c.kernel + 1) * c.y,
+        "thop-2005": lambda c: c.y,
+        "thop": lambda c: c.y,
+        "mmcv": lambda c: c.x,
     },
-    "max pooling": {"thop-2005": zero, "thop": zero, "mmcv": lambda l: l.x},
-    "global max pooling": {"thop-2005": zero, "thop": zero, "mmcv": lambda l: l.x},
+    "max pooling": {"thop-2005": zero, "thop": zero, "mmcv": lambda c: c.x},
+    "global max pooling": {"thop-2005": zero, "thop": zero, "mmcv": lambda c: c.x},
     "dropout": {"thop-2005": zero, "thop": zero},
-    "upsampling": {"thop-2005": _upsample(0), "thop": _upsample(1), "mmcv": lambda l: l.y / l.y_shape[0]},
+    "upsampling": {"thop-2005": _upsample(0), "thop": _upsample(1), "mmcv": lambda c: c.y / c.y_shape[0]},
     "zero padding, pixel shuffle": {"thop-2005": zero, "thop": zero},
 }
 
@@ -220,14 +221,23 @@ def rule_of(module: nn.Module, convention: str) -> Rule | None:
     return RULES.get(_FAMILY_OF.get(type(module), ""), {}).get(convention)
 
 
-def count(trace: Trace, convention: str) -> dict[str, int]:
-    """Return what `convention` counts in each layer, by module path. Raises UsageError for an unknown convention."""
+def pooling_of_attention(model: nn.Module) -> Skip:
+    """Return the global poolings inside attention: some references call them as functions, which thop does not see."""
+    return tuple(m for m in model.modules() if isinstance(m, Mean))
+
+
+def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
+    """Return what `convention` counts in each layer, by module path; `skip`: layers that it does not see.
+
+    Raises UsageError for an unknown convention.
+    """
     check([convention])
+    skipped = {id(m) for m in skip}
     found: dict[str, int] = {}
     if convention in MODULE_CONVENTIONS:
         for call in trace.layers:
             rule = rule_of(call.module, convention)
-            if rule is None:
+            if rule is None or id(call.module) in skipped:
                 continue
             value = int(rule(_layer(call)))
             # thop 0.0.23 assigns where later ones add: of a module that runs three times only the last call counts.

@@ -112,8 +112,7 @@ class _Ops(TorchDispatchMode):
 
 
 WATCHED = frozenset(
-    "native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
-    "native_group_norm native_layer_norm upsample_nearest2d upsample_bilinear2d grid_sampler_2d".split()
+    ["native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "native_group_norm", "native_layer_norm", "upsample_nearest2d", "upsample_bilinear2d", "grid_sampler_2d"]
 )
 
 

@@ -30,9 +30,14 @@ class MeanGather(nn.Module):
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the averaged map."""
-        size = 2 * self.extent - 1
-        pooled: FeatureMap = _POOLS[self.dims](x, size, self.extent, self.extent - 1, count_include_pad=False)
-        return pooled
+        size, pad = 2 * self.extent - 1, self.extent - 1
+        if self.dims < 3:
+            pooled: FeatureMap = _POOLS[self.dims](x, size, self.extent, pad, count_include_pad=False)
+            return pooled
+        # avg_pool3d refuses maps smaller than its window even where padding fills it; pad first, then leave it out.
+        ones = torch.ones_like(x[:1, :1])
+        sums, counts = (F.avg_pool3d(F.pad(t, (pad,) * 6), size, self.extent) for t in (x, ones))
+        return sums / counts
 
 
 def conv_gather(dims: int, channels: int, extent: int) -> nn.Sequential:
@@ -125,6 +130,6 @@ def ge(
 
 METHOD = Method(
     build=ge,
-    equation="y = x * upsample(sigmoid(f(gather_e(x)))),  gather: average or depth-wise convolution,  f: identity or MLP",
+    equation="y = x * upsample(sigmoid(f(gather_e(x)))),  gather: average or depth-wise convs,  f: identity or MLP",
     paper="Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, NeurIPS 2018, arXiv:1810.12348, section 3",
 )

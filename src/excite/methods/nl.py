@@ -67,7 +67,8 @@ def nl(
 ) -> nn.Module:
     """Build the non-local block over `channels` channels.
 
-    reduction: channels of the embeddings are c / reduction; mode: "embedded" (Gaussian), "gaussian" or "dot"; norm: a
+    reduction: channels of the embeddings are c / reduction; mode: "embedded" (Gaussian), "gaussian" or "dot" (of
+    third order in the map, so not for large maps in half precision); norm: a
     batch norm at the end; subsample: max-pool keys and values by 2; scale: products divided by the root of their
     length, as in transformers.
     """

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from excite.errors import UsageError
 from excite.ops.precision import widen
 from excite.types import Descriptor, FeatureMap
 
@@ -74,7 +75,12 @@ class Spectral(nn.Module):
         return self
 
     def forward(self, x: FeatureMap) -> Descriptor:
-        """Return one coefficient per channel."""
+        """Return one coefficient per channel. Raises UsageError for maps that are not `[n c h w]`."""
+        if x.dim() != 4:
+            raise UsageError(
+                f"fca works on maps [n c h w], got one of shape {tuple(x.shape)}: its frequencies are pairs, found on "
+                "images; for other maps use se or gct"
+            )
         x = widen(x)
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             x = F.adaptive_avg_pool2d(x, self.size)

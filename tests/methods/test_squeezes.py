@@ -1,0 +1,85 @@
+"""Squeezes from moments, and the cosine transform at any size."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from excite.errors import UsageError
+from excite.methods.fca import TABLES, frequency_pairs
+from excite.squeeze import Mean
+from excite.squeeze.mean_std import MeanStd
+from excite.squeeze.norms import L2
+from excite.squeeze.spectral import Spectral
+
+
+@pytest.mark.parametrize("squeeze", [Mean(), MeanStd(), L2()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("space", [(1,), (7, 5), (3, 4, 2), (1, 1)])
+def test_moments_give_the_same_descriptor(squeeze: torch.nn.Module, space: tuple[int, ...]) -> None:
+    x = 3 + torch.randn(2, 6, *space, dtype=torch.float64)
+    flat = x.flatten(2)
+    descriptor = squeeze.from_moments(flat.sum(2), flat.square().sum(2), flat.shape[2])
+    torch.testing.assert_close(descriptor, squeeze(x), rtol=1e-9, atol=1e-9)
+    assert squeeze.needs_second_moment == (not isinstance(squeeze, Mean))
+
+
+def test_one_position_has_no_deviation() -> None:
+    assert torch.isfinite(MeanStd()(torch.randn(2, 3, 1, 1))).all()
+
+
+def test_deviation_survives_a_large_mean_in_half_precision() -> None:
+    x = torch.tensor([1000.0, 1002.0]).half().expand(1, 1, 2)
+    assert abs(float(MeanStd()(x)[0, 0, 1]) - 2**0.5) < 1e-3
+
+
+@pytest.mark.parametrize("size", [7, 14, 28, 56, 5, 13, 20])
+def test_the_generated_basis_is_the_orthonormal_cosine_transform(size: int) -> None:
+    pairs = frequency_pairs("low32")
+    x = torch.randn(1, 32, size, size, dtype=torch.float64)
+    n = torch.arange(size, dtype=torch.float64)
+    for dct in (Spectral(pairs, None).double(), Spectral(pairs, (size, size)).double()):
+        out = dct(x)[0, :, 0]
+        for i, (u, v) in enumerate(pairs):
+            step = size // 7 if size % 7 == 0 or (dct.size and size > 7) else size / 7
+            rows, columns = int(u * step + 0.5), int(v * step + 0.5)
+            expected = (
+                x[0, i]
+                * torch.cos(torch.pi * rows * (n[:, None] + 0.5) / size)
+                * torch.cos(torch.pi * columns * (n[None, :] + 0.5) / size)
+            ).sum()
+            expected = expected * (2 ** (0.5 * ((rows > 0) + (columns > 0)))) / size
+            assert abs(float(out[i] - expected)) < 1e-10
+
+
+def test_another_size_is_resampled_and_the_constant_is_exact_after_a_cast() -> None:
+    fixed = Spectral(frequency_pairs("top4"), (7, 7))
+    x = torch.randn(2, 8, 12, 9)
+    torch.testing.assert_close(fixed(x), fixed(F.adaptive_avg_pool2d(x, (7, 7))))
+    assert not fixed.state_dict()
+    before = fixed.basis.clone()
+    fixed.half().double()
+    torch.testing.assert_close(fixed.basis.float(), before, rtol=0, atol=0)
+
+
+def test_the_constant_survives_a_meta_device() -> None:
+    with torch.device("meta"):
+        fixed = Spectral(frequency_pairs("top4"), (7, 7))
+    fixed = fixed.to_empty(device="cpu")
+    torch.testing.assert_close(fixed.basis, Spectral(frequency_pairs("top4"), (7, 7)).basis)
+
+
+def test_frequency_zero_is_the_root_of_the_area_times_the_mean() -> None:
+    x = torch.randn(2, 4, 6, 9)
+    torch.testing.assert_close(Spectral([(0, 0)], None)(x), Mean()(x) * 54**0.5)
+
+
+def test_tables_hold_32_different_pairs() -> None:
+    for kind in TABLES:
+        pairs = frequency_pairs(f"{kind}32")
+        assert len(set(pairs)) == 32
+        assert all(0 <= u < 7 and 0 <= v < 7 for u, v in pairs)
+
+
+@pytest.mark.parametrize("wrong", ["top", "top0", "top33", "mid4", "16", ""])
+def test_wrong_frequencies(wrong: str) -> None:
+    with pytest.raises(UsageError, match="top16"):
+        frequency_pairs(wrong)

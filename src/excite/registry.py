@@ -46,6 +46,7 @@ METHODS: dict[str, Entry] = {
     "ma": Entry("ma", "psa with a mixer in every branch and a softmax-scaled norm"),
     "emca_se": Entry("emca_se", "SE whose descriptor is fused with those of earlier blocks (networks)"),
     "emca_eca": Entry("emca_eca", "ECA whose descriptor is fused with those of earlier blocks (networks)"),
+    "emca_srm": Entry("emca_srm", "SRM whose descriptor is fused with those of earlier blocks (networks)"),
 }
 
 

@@ -167,5 +167,3 @@ def _sort(
             raise UsageError(f"model {name!r} has no option {key!r}; {remedy}")
         sorted_options[known[key]][key] = value
     return sorted_options
-
-

@@ -52,9 +52,10 @@ def earlier(depths: Sequence[int], stage: int, stages: int, blocks: int, with_st
 class EmcaSpec(AttentionSpec):
     """An AttentionSpec that also says where each block's context comes from.
 
-    form: "paper" (one module per stage, on its first block) or "released" (one in every block); stages, blocks: S and N
-    of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "block" (the
-    block's output is squeezed and scaled, as drawn in the paper) or "branch" (the residual branch, before the addition).
+    form: "paper" (one module per stage, on its first block) or "released" (one in every block); stages, blocks: S and
+    N of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "block" (the
+    block's output is squeezed and scaled, as drawn in the paper) or "branch" (the residual branch, before the
+    addition).
     """
 
     form: str = "paper"

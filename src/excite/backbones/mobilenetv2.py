@@ -84,7 +84,8 @@ class MobileNetV2(nn.Module):
 
     width_mult: factor on all channels; stem: "imagenet" (output stride 32) or "cifar" (8, for 32x32 images);
     dropout: before the classifier (ECA-Net trains with 0.25). Placements count seven stages of equal channels.
-    channels: of the first layer, the seven stages and the last layer, instead of a width_mult (authors round differently).
+    channels: of the first layer, the seven stages and the last layer, instead of a width_mult (authors round
+    differently).
     Raises UsageError for methods that replace a 3x3 convolution: here it is depth-wise.
     """
 

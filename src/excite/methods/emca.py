@@ -112,7 +112,9 @@ def emca(build: Callable[[], nn.Module], *, form: str = "paper", scales: int = 0
     made = build()
     if not isinstance(made, ChannelAttention):
         raise UsageError("emca: only methods made of a squeeze and a gate can be fused across scales")
-    return Emca(made, scales) if form == "paper" else LocalGlobalEmca(lambda: build(), scales)  # type: ignore[arg-type, return-value]
+    if form == "paper":
+        return Emca(made, scales)
+    return LocalGlobalEmca(build, scales)  # type: ignore[arg-type]
 
 
 PAPER = (

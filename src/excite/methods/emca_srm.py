@@ -18,7 +18,8 @@ def emca_srm(channels: int, *, form: str = "paper", scales: int = 0) -> nn.Modul
 
 METHOD = Method(
     build=emca_srm,
-    equation="z = relu(sum_r v_r t_r),  t_r = (mean, std) of an earlier map, tiled,  w = sigmoid(norm(a z_mean + b z_std)),  y = w * x",
+    equation="z = relu(sum_r v_r t_r),  t_r = (mean, std) of an earlier map, tiled,  "
+    "w = sigmoid(norm(a z_mean + b z_std)),  y = w * x",
     paper=PAPER,
     place=PLACE,
     role="network",

@@ -1,0 +1,115 @@
+"""import_checkpoint: from a file of any known family to the network it belongs to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from excite.backbones.names import ALIASES
+from excite.checkpoints.backbone import Backbone, read_backbone
+from excite.checkpoints.emca_form import emca_options
+from excite.checkpoints.infer import attention_options, method_of
+from excite.checkpoints.layouts import LAYOUTS, OURS, Layout, recognise
+from excite.checkpoints.reading import Weights, read_weights
+from excite.checkpoints.report import TransferReport
+from excite.checkpoints.transfer import forgive_counters, transfer
+from excite.errors import ExciteError, UsageError
+
+
+def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module, TransferReport]:
+    """Build the network that a file (or state dict) belongs to and load every tensor of it.
+
+    The family is recognised by keys and shapes; depth, kernel sizes, reduction, biases, stem, classes and EMCA's form
+    are read off the weights. The network has the file's precision (half precision becomes float32), is in eval mode
+    and carries its card as `excite_card`.
+    Raises UsageError for a missing file; ExciteError for a file that is damaged, needs code to be run, is of no known
+    family, or does not fill its network.
+    """
+    from excite.models import create_model
+
+    weights = read_weights(source)
+    layout = recognise(weights.state)
+    if layout is None:
+        raise ExciteError(_unrecognised(weights))
+    kept, ignored = layout.translate(weights.state)
+    renamed = {ours: weights.state[theirs] for ours, theirs in kept.items()}
+    try:
+        name, backbone, options = _network(layout, renamed, weights.state)
+        model = create_model(name, num_classes=backbone.num_classes, in_channels=backbone.in_channels, **options)
+    except UsageError as error:
+        raise ExciteError(f"{weights.source}, recognised as {layout.name}: {error}") from error
+    except ExciteError as error:
+        raise ExciteError(f"{weights.source}, recognised as {layout.name}: {error}") from error
+    if any(v.dtype == torch.float64 for v in weights.state.values()):
+        model = model.double()
+    report = transfer(model, weights.state, kept)
+    forgive_counters(report)
+    report.layout, report.model, report.options = layout.name, name, options
+    report.ignored.update(ignored)
+    report.notes = [*weights.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
+    _check(report, weights.source)
+    return model.eval(), report
+
+
+def _network(
+    layout: Layout, state: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]
+) -> tuple[str, Backbone, dict[str, Any]]:
+    """Return name, backbone and options of the network."""
+    backbone = read_backbone(state)
+    method = method_of(backbone) if layout is OURS else layout.method
+    options = {**backbone.options, **attention_options(method, backbone), **layout.options(original)}
+    if method.startswith("emca_"):
+        options.update(emca_options(method, backbone))
+    elif method not in ("none", "bam", "psa", "ma"):
+        options.update(_placement(backbone))
+    if method == "none" and any(m for stage in backbone.blocks for m in stage):
+        raise ExciteError("blocks have attention that the layout does not explain")
+    name = backbone.name if method == "none" else f"{method}_{backbone.name}"
+    return next((paper for paper, full in ALIASES.items() if full == name), name), backbone, options
+
+
+def _placement(backbone: Backbone) -> dict[str, str]:
+    """Return where attention is, if not in all blocks. Raises ExciteError for any other pattern."""
+    has = [[bool(m) for m in stage] for stage in backbone.blocks]
+    patterns = {
+        "all": [[True] * len(s) for s in has],
+        "first": [[b == 0 for b in range(len(s))] for s in has],
+        "last": [[b == len(s) - 1 for b in range(len(s))] for s in has],
+    }
+    for name, pattern in patterns.items():
+        if has == pattern:
+            return {} if name == "all" else {"placement": name}
+    where = [[b for b, there in enumerate(s) if there] for s in has]
+    raise ExciteError(f"attention sits in the blocks {where} of the stages; known: all, the first or the last of each")
+
+
+def _assumptions(backbone: Backbone) -> list[str]:
+    """Return what no weight can tell."""
+    if backbone.name.endswith("_cifar"):
+        return ["a 3x3 first convolution is taken as the CIFAR stem: stride 1, no max pool"]
+    if backbone.name == "mobilenet_v2":
+        return ["strides cannot be read off weights: those of the ImageNet network are taken"]
+    return []
+
+
+def _check(report: TransferReport, source: str) -> None:
+    wrong = [f"{k} is {list(f)} in the file and {list(m)} in the network" for k, (f, m) in report.mismatched.items()]
+    wrong += [f"{k} is not in the file" for k in report.fresh]
+    wrong += [
+        f"{k} of the file has no place in the network" for k, why in report.ignored.items() if why.startswith("no such")
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise ExciteError(
+            f"{source} was recognised as {report.layout} and taken for {report.model}, but does not fill it: "
+            f"{'; '.join(wrong[:4])}{more}. For a partial match use load_checkpoint(model, ...)"
+        )
+
+
+def _unrecognised(weights: Weights) -> str:
+    keys = list(weights.state)
+    shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+    known = "; ".join(layout.name for layout in LAYOUTS)
+    return f"{weights.source} is of no known family; its keys: {shown}. Known: {known}"

@@ -1,0 +1,209 @@
+"""From weights to the attention: method and options, read off the shapes of one module after the other."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from excite.checkpoints.backbone import Backbone
+from excite.errors import ExciteError
+from excite.methods.se import round_channels
+from excite.registry import method_options
+
+Module = Mapping[str, torch.Tensor]
+Options = dict[str, Any]
+
+
+def _rows(module: Module, key: str) -> int:
+    return module[key].shape[0]
+
+
+def _bottleneck(module: Module, at: str = "gate.") -> Options:
+    """Return channels and hidden units of a bottleneck, to be turned into a reduction once all stages are known."""
+    return {"_channels": _rows(module, at + "expand.weight"), "_hidden": _rows(module, at + "reduce.weight")}
+
+
+def _eca(module: Module) -> Options:
+    return {"kernel_size": module["gate.conv.weight"].shape[-1]}
+
+
+def _se(module: Module) -> Options:
+    return {**_bottleneck(module), "bias": "gate.reduce.bias" in module}
+
+
+def _cbam(module: Module) -> Options:
+    if "gate.reduce.weight" in module:
+        return {**_bottleneck(module), "mlp_bias": "gate.reduce.bias" in module, "spatial": False}
+    conv = module["spatial.conv.weight"]
+    return {
+        **_bottleneck(module, "channel.gate."),
+        "mlp_bias": "channel.gate.reduce.bias" in module,
+        "kernel_size": conv.shape[-1],
+        "spatial_norm": "spatial.norm.weight" in module,
+        "average_pools": conv.shape[1] == 1,
+    }
+
+
+def _bam(module: Module) -> Options:
+    depth = sum(1 for k in module if k.startswith("spatial.") and k.endswith(".weight") and module[k].dim() == 4) - 2
+    return {**_bottleneck(module, "channel."), "depth": depth}
+
+
+def _pyramid(first: str) -> Callable[[Module], Options]:
+    def options(module: Module) -> Options:
+        convs = [module[f"branches.{i}.{first}weight"] for i in range(4)]
+        made: Options = {
+            "_channels": _rows(module, "gate.expand.weight"),
+            "_hidden": _rows(module, "gate.reduce.weight"),
+            "kernels": tuple(c.shape[-1] for c in convs),
+            # The module stands for a 3x3 convolution that keeps the channels: four branches of a quarter each.
+            "_inputs": 4 * _rows(module, "gate.expand.weight"),
+            "_seen": tuple(c.shape[1] for c in convs),
+        }
+        if first:
+            made["mixer_size"] = module["branches.0.depthwise.weight"].shape[-1]
+        return made
+
+    return options
+
+
+def _sa(module: Module) -> Options:
+    return {"_part": module["channel_weight"].numel()}
+
+
+def _ge(module: Module) -> Options:
+    weight = module["squeeze.weight"]
+    return {"size": weight.shape[-1], "bias": "squeeze.bias" in module}
+
+
+def _nothing(module: Module) -> Options:
+    return {}
+
+
+READERS: dict[str, Callable[[Module], Options]] = {
+    "eca": _eca,
+    "se": _se,
+    "fca": _se,
+    "cbam": _cbam,
+    "bam": _bam,
+    "psa": _pyramid(""),
+    "ma": _pyramid("conv."),
+    "sa": _sa,
+    "srm": _nothing,
+    "ge": _ge,
+    "gct": _nothing,
+    "se_var2": _nothing,
+    "se_var3": lambda module: {"bias": "gate.fc.bias" in module},
+    "emca_eca": _eca,
+    "emca_se": _se,
+    "emca_srm": _nothing,
+}
+
+# A key of our own modules -> the method; files of ours without a card are told by it.
+SIGNATURES = (
+    ("gate.cfc", "srm"),
+    ("gate.conv.weight", "eca"),
+    ("gate.reduce.weight", "se"),
+    ("gate.alpha", "gct"),
+    ("gate.fc.weight", "se_var3"),
+    ("channel.gate.reduce.weight", "cbam"),
+    ("channel_weight", "sa"),
+    ("gate.weight", "se_var2"),
+)
+
+
+def method_of(backbone: Backbone) -> str:
+    """Return the method of our own state dict without a card. Raises ExciteError where the keys do not tell."""
+    if any(backbone.after.values()):
+        return "bam"
+    conv = backbone.spatial[0][0] if backbone.spatial else {}
+    if "branches.0.soft_norm.weight" in conv:
+        return "ma"
+    if "branches.0.weight" in conv:
+        return "psa"
+    modules = [m for stage in backbone.blocks for m in stage if m]
+    if not modules:
+        return "none"
+    keys = {k for m in modules for k in m}
+    fused = keys & {"fusion.weight", "join"}
+    for key, method in SIGNATURES:
+        if key in keys:
+            return f"emca_{method}" if fused else method
+    raise ExciteError(
+        f"the attention's entries ({', '.join(sorted(keys)[:4])}) do not tell its method; "
+        "build the network with create_model and use load_checkpoint"
+    )
+
+
+def attention_options(method: str, backbone: Backbone) -> Options:
+    """Return the method's options, one value or one per stage. Raises ExciteError where blocks of a stage differ."""
+    if method == "none":
+        return {}
+    if method not in READERS:
+        raise ExciteError(f"no options can be read off the weights of method {method!r}")
+    if method == "bam":
+        modules = [[m] for _, m in sorted(backbone.after.items()) if m]
+    elif method in ("psa", "ma"):
+        modules = [[m for m in stage if m] for stage in backbone.spatial]
+    else:
+        modules = [[m for m in stage if m] for stage in backbone.blocks]
+    per_stage = [_of_stage(method, i, stage) for i, stage in enumerate(modules)]
+    combined = {k: [o.get(k) for o in per_stage] for o in per_stage for k in o}
+    options = _combine(method, combined, backbone)
+    known = method_options(method)
+    return {k: v for k, v in options.items() if k not in known or not _is_default(v, known[k].default)}
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value == default or (isinstance(value, tuple) and bool(value) and all(v == default for v in value))
+
+
+def _of_stage(method: str, number: int, modules: list[Module]) -> Options:
+    found = [READERS[method](m) for m in modules]
+    for other in found[1:]:
+        if other != found[0]:
+            raise ExciteError(f"{method}: the blocks of stage {number + 1} differ ({found[0]} and {other})")
+    return found[0] if found else {}
+
+
+def _combine(method: str, values: dict[str, list[Any]], backbone: Backbone) -> Options:
+    made: Options = {}
+    for key, given in values.items():
+        known = [v for v in given if v is not None]
+        if key.startswith("_"):
+            continue
+        filled = [known[0] if v is None else v for v in given]
+        # A tuple as the value itself is always given per stage: one tuple of as many entries would be taken apart.
+        made[key] = filled[0] if len(set(filled)) == 1 and not isinstance(filled[0], tuple) else tuple(filled)
+    if "_hidden" in values:
+        pairs = [(c, h) for c, h in zip(values["_channels"], values["_hidden"], strict=True) if c is not None]
+        made.update(_reduction(method, pairs, len(values["_hidden"])))
+    if "_seen" in values:
+        made["groups"] = tuple(
+            tuple(inputs // s for s in seen) for inputs, seen in zip(values["_inputs"], values["_seen"], strict=True)
+        )
+    if "_part" in values:
+        made["groups"] = _shuffle_groups(values["_part"], backbone)
+    return made
+
+
+def _reduction(method: str, pairs: list[tuple[int, int]], stages: int) -> Options:
+    """Return the reduction that explains every (channels, hidden), with timm's rounding where that is needed."""
+    candidates = [16, *range(1, 129)]
+    for r in candidates:
+        if all(max(1, c // r) == h for c, h in pairs):
+            return {"reduction": r}
+    for r in candidates if method == "se" else []:
+        if all(round_channels(c / r, 8) == h for c, h in pairs):
+            return {"reduction": r, "divisor": 8}
+    if method in ("se", "emca_se") and len(pairs) == stages:
+        return {"hidden": tuple(h for _, h in pairs)}
+    raise ExciteError(f"{method}: no single reduction gives the hidden units {pairs} (channels, hidden)")
+
+
+def _shuffle_groups(parts: list[int | None], backbone: Backbone) -> Any:
+    # c = 2 * groups * part; c follows from the stage: 64, 128, ... planes, 4 times as many in bottlenecks.
+    expansion = 1 if backbone.name.split("_")[0] in ("resnet18", "resnet34") else 4
+    groups = [64 * 2**s * expansion // (2 * p) if p else None for s, p in enumerate(parts)]
+    known = [g for g in groups if g is not None]
+    return known[0] if len(set(known)) == 1 else tuple(g or known[0] for g in groups)

@@ -1,0 +1,64 @@
+"""load_checkpoint: put what fits of a file into a given network, and say what happened to every entry."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from excite.checkpoints.layouts import LAYOUTS
+from excite.checkpoints.reading import Weights, read_weights
+from excite.checkpoints.report import TransferReport
+from excite.checkpoints.transfer import forgive_counters, squeezed, transfer
+from excite.errors import ExciteError
+
+SUBSETS = ("", "backbone.", "backbone.body.", "model.backbone.", "encoder.")
+
+
+def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) -> TransferReport:
+    """Copy every tensor of a file (or state dict) that has its place in `model`; keep the rest of `model` as it is.
+
+    The file may be of any known family, wrapped, prefixed, or hold a detector whose backbone is meant; the reading that
+    fills most of the model is taken. Entries of other shapes (another number of classes) are reported as mismatched.
+    Raises ExciteError where not one entry fits, naming keys of both sides.
+    """
+    weights = read_weights(source)
+    sources, ignored, name = _best(model, weights)
+    report = transfer(model, weights.state, sources)
+    forgive_counters(report)
+    report.layout = name
+    report.ignored.update(ignored)
+    report.notes = [*weights.notes, *report.notes]
+    if not report.loaded:
+        theirs, ours = list(weights.state)[:3], list(model.state_dict())[:3]
+        raise ExciteError(
+            f"{weights.source}: not one entry fits the model; the file has {', '.join(theirs)}, ..., "
+            f"the model {', '.join(ours)}, ..."
+        )
+    return report
+
+
+def _best(model: nn.Module, weights: Weights) -> tuple[dict[str, str], dict[str, str], str]:
+    """Return (model key -> file key, left out -> reason, name) of the reading that fits most numbers."""
+    shapes = {k: squeezed(tuple(v.shape)) for k, v in model.state_dict().items()}
+    best: tuple[int, dict[str, str], dict[str, str], str] = (-1, {}, {}, "")
+    for prefix in SUBSETS:
+        inside = {k[len(prefix) :]: k for k in weights.state if k.startswith(prefix)}
+        if not inside:
+            continue
+        part = {k: weights.state[full] for k, full in inside.items()}
+        readings = [("the model's own keys", {k: k for k in part}, {})]
+        readings += [(f.name, *f.translate(part)) for f in LAYOUTS if f.recognises(part)]
+        for name, kept, ignored in readings:
+            fits = sum(
+                part[v].numel() for k, v in kept.items() if k in shapes and shapes[k] == squeezed(tuple(part[v].shape))
+            )
+            if fits > best[0]:
+                outside = {k: f"outside {prefix!r}" for k in weights.state if not k.startswith(prefix)}
+                best = (
+                    fits,
+                    {k: inside[v] for k, v in kept.items()},
+                    {**{inside[k]: why for k, why in ignored.items()}, **outside},
+                    name + (f", under {prefix!r}" if prefix else ""),
+                )
+    return best[1:]

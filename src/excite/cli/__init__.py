@@ -14,6 +14,7 @@ COMMANDS: Table = {
     "profile": "excite.cli.profile:profile",
     "tables": "excite.cli.tables:tables",
     "bench": "excite.cli.bench:bench",
+    "export": "excite.cli.export:export",
     "list": "excite.cli.list:list_",
 }
 
@@ -24,5 +25,6 @@ HELP: dict[str, str] = {
     "profile": "parameters, multiply-accumulates by convention, activations and memory of networks",
     "tables": "the papers' tables: published beside computed, with a verdict for each cell",
     "bench": "latency, throughput, training step and memory, measured in turn",
+    "export": "a network as ONNX, OpenVINO or torch.export, checked before it is written",
     "list": "methods, models and recipes",
 }

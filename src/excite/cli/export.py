@@ -1,0 +1,123 @@
+"""`excite export`: a network as a file for another engine."""
+
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from excite.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from excite.checkpoints.card import ModelCard
+
+
+def export(
+    model: str,
+    *,
+    format: Literal["onnx", "openvino", "torch-export"] = "onnx",
+    output: Path | None = None,
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
+    dynamic: bool = False,
+    input_size: int | None = None,
+    num_classes: int = 1000,
+    move_squeezes: bool = True,
+    data: str | None = None,
+    limit: int = 256,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Export a checkpoint (or a network by name, with fresh weights) to ONNX, OpenVINO or torch.export.
+
+    Batch norms are folded; the squeeze moves before a last 1x1 convolution, gates become 1x1 convolutions. The file's
+    outputs are compared with the network's before it gets its name; class names and preprocessing travel inside.
+    `excite predict FILE IMAGE...` and `excite bench` run the result.
+
+    Args:
+        model: a checkpoint, a run directory, or the name of a network.
+        format: the kind of file; .onnx, .xml (with its .bin) or .pt2.
+        output: the file to write; by default the model's name with the format's ending, here.
+        precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised and needs --data.
+        dynamic: accept any batch size instead of one image at a time.
+        input_size: side of the images in pixels; by default what the network was trained on, else 224.
+        num_classes: classes of a network given by name.
+        move_squeezes: move squeezes before the last convolution and keep gates as convolutions.
+        data: a data set to calibrate int8 with, and to measure the accuracy before and after on.
+        limit: most images of it that are used, for either.
+        overwrite: replace an existing file.
+        json: print JSON.
+    """
+    import torch
+
+    from excite.export import FORMATS, export_model, open_exported
+    from excite.export.images import labelled_batches, top1
+
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: at least one image is needed")
+    network, card = find_network(model, num_classes)
+    size = input_size or (card.preprocess or {}).get("size") or 224
+    name = Path(model.rstrip("/")).stem if Path(model).exists() else model.replace("/", "_").replace(":", "_")
+    path = output or Path(name + FORMATS[format])
+    calibration, held_out = [], []
+    if data is not None:
+        from excite.data import open_data
+
+        bundle = open_data(data)
+        if bundle.num_classes != card.num_classes:
+            raise UsageError(f"{data} has {bundle.num_classes} classes, the network {card.num_classes}")
+        if precision == "int8":
+            calibration = [x for x, _ in labelled_batches(bundle.train, card, size, limit)]
+        held_out = list(labelled_batches(bundle.val, card, size, limit))
+    result = export_model(
+        network,
+        card,
+        path,
+        format=format,
+        precision=precision,
+        input_size=size,
+        dynamic=dynamic,
+        move_squeezes=move_squeezes,
+        calibration=calibration,
+        overwrite=overwrite,
+    )
+    report = result.to_dict() | {"input_size": size, "batch": None if dynamic else 1}
+    if held_out:
+        with torch.inference_mode():
+            before = top1(network, held_out)
+        report |= {"images": sum(len(y) for _, y in held_out), "top1_before": before}
+        report["top1_after"] = top1(open_exported(path), held_out)
+    print(json_.dumps(report, indent=2) if json else describe(report))
+
+
+def find_network(model: str, num_classes: int) -> "tuple[nn.Module, ModelCard]":
+    """Return (network in eval mode, card) of a checkpoint, a run directory, or a network's name."""
+    if Path(model).exists():
+        from excite.checkpoints.bundle import load_bundle
+
+        return load_bundle(model)
+    if Path(model).suffix in (".ckpt", ".safetensors"):
+        raise UsageError(f"no checkpoint {model!r}")
+    from excite.models import create_model
+
+    network = create_model(model, num_classes=num_classes)
+    return network.eval(), network.excite_card  # type: ignore[return-value]
+
+
+def describe(report: dict) -> str:
+    """Return the report as text."""
+    done = report["rewrites"]
+    batch = "any batch size" if report["batch"] is None else "batch 1"
+    lines = [
+        f"wrote {report['path']} ({report['megabytes']:.1f} MB, {report['format']}, {report['precision']}, "
+        f"{report['input_size']}x{report['input_size']}, {batch})",
+        f"rewritten: {done['norms_folded']} batch norms folded, {done['squeezes_moved']} squeezes moved before their "
+        f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions",
+        f"checked on {report['images_checked']} random images: largest difference of a logit {report['error']:.1e} of "
+        "the largest logit" + (f" (allowed {report['tolerance']:.0e})" if report["tolerance"] else ""),
+    ]
+    if "top1_after" in report:
+        lines.append(
+            f"top-1 on {report['images']} images: {report['top1_before']:.2%} before, {report['top1_after']:.2%} after"
+        )
+    lines.append(f"next: excite predict {report['path']} IMAGE...")
+    return "\n".join(lines)

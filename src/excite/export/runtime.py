@@ -1,0 +1,83 @@
+"""An exported file, opened: the engine, and the card with class names and preprocessing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from excite.checkpoints.card import ModelCard
+from excite.errors import ExciteError, UsageError
+from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program, require
+
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
+
+
+@dataclass
+class ExportedModel:
+    """A callable `images [n c h w] -> logits [n classes]` (float32, CPU).
+
+    card: what the network was; input_size: pixels; batch: the batch size it was exported for, None for any.
+    """
+
+    engine: Engine
+    card: ModelCard
+    format: str
+    precision: str
+    input_size: int
+    batch: int | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits; a fixed batch size is met by cutting and padding."""
+        if self.batch is None:
+            return self.engine(x)
+        parts = []
+        for chunk in x.split(self.batch):
+            missing = self.batch - len(chunk)
+            full = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])]) if missing else chunk
+            parts.append(self.engine(full)[: len(chunk)].clone())
+        return torch.cat(parts)
+
+
+def describe(card: ModelCard, precision: str, input_size: int, batch: int | None) -> str:
+    """Return what travels inside an exported file, as JSON."""
+    return json.dumps({"card": card.to_dict(), "precision": precision, "input_size": input_size, "batch": batch})
+
+
+def open_exported(path: str | Path) -> ExportedModel:
+    """Open an .onnx, .xml (OpenVINO) or .pt2 (torch.export) file that `excite export` wrote.
+
+    Raises UsageError for another kind of file, ExciteError where it is broken or carries no card.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: not an exported network; expected {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise UsageError(f"no file {str(path)!r}")
+    try:
+        engine, text = _open(path)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise ExciteError(f"{path}: cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    if not text:
+        raise ExciteError(f"{path}: carries no card of excite (class names, preprocessing); export it again")
+    info: dict[str, Any] = json.loads(text)
+    card = ModelCard.from_dict(info["card"])
+    return ExportedModel(engine, card, SUFFIXES[path.suffix], info["precision"], info["input_size"], info["batch"])
+
+
+def _open(path: Path) -> tuple[Engine, str]:
+    if path.suffix == ".onnx":
+        engine, metadata = open_onnx(str(path))
+        return engine, metadata.get("excite", "")
+    if path.suffix == ".pt2":
+        return open_torch_program(path)
+    require("openvino")
+    import openvino
+
+    model = openvino.Core().read_model(str(path))
+    text = str(model.get_rt_info("excite").value) if model.has_rt_info("excite") else ""
+    precision = json.loads(text)["precision"] if text else "fp32"
+    return open_openvino(model, precision), text

@@ -1,0 +1,211 @@
+"""Write a network as ONNX, OpenVINO or torch.export; check what the file computes before it gets its name."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from excite.checkpoints.card import ModelCard
+from excite.errors import ExciteError, UsageError, unknown
+from excite.export.engines import require
+from excite.export.graph import Rewrites, capture, rewrite
+from excite.export.runtime import describe, open_exported
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+PRECISIONS = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch-export": ("fp32", "fp16", "bf16"),
+}
+# Largest difference of a logit, relative to the largest logit, that a precision may cost.
+TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 8e-2}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written. error: largest difference of a logit relative to the largest logit, over the checked images."""
+
+    path: str
+    format: str
+    precision: str
+    error: float
+    tolerance: float | None
+    images_checked: int
+    megabytes: float
+    rewrites: Rewrites
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain containers."""
+        return asdict(self)
+
+
+class Cast(nn.Module):
+    """float32 outside, another dtype inside."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model.to(dtype), dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits of float32 images."""
+        return self.model(x.to(self.dtype)).float()
+
+
+def prepare(
+    model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True
+) -> tuple[fx.GraphModule, Rewrites, Any]:
+    """Return the rewritten graph of `model.eval()`, what was rewritten, and the graph as an exported program."""
+    graph = capture(model.eval(), example, dynamic)
+    done = rewrite(graph, move_squeezes=move_squeezes)
+    example = torch.cat([example, example]) if dynamic and example.shape[0] == 1 else example
+    shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},) if dynamic else None
+    return graph, done, torch.export.export(graph, (example,), dynamic_shapes=shapes)
+
+
+def _onnx(program: Any, dynamic: bool) -> Any:
+    require("onnx")
+    require("onnxscript")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=["images"], output_names=["logits"], optimize=True, verbose=False
+        )
+    assert made is not None
+    proto = made.model_proto
+    if dynamic:
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto
+
+
+def to_onnx_bytes(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True) -> bytes:
+    """Return `model.eval()` as a serialised ONNX model."""
+    program = prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2]
+    return _onnx(program, dynamic).SerializeToString()
+
+
+def to_openvino(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True) -> Any:
+    """Return `model.eval()` as an OpenVINO model object."""
+    return _openvino(prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2], dynamic)
+
+
+def _openvino(program: Any, dynamic: bool) -> Any:
+    require("openvino")
+    import openvino
+
+    # Through ONNX: its reader keeps a dynamic batch and the names of inputs and outputs.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(_onnx(program, dynamic).SerializeToString())
+        return openvino.convert_model(str(file))
+
+
+def export_model(
+    model: nn.Module,
+    card: ModelCard,
+    path: str | Path,
+    *,
+    format: str = "onnx",
+    precision: str = "fp32",
+    input_size: int = 224,
+    dynamic: bool = False,
+    move_squeezes: bool = True,
+    calibration: Sequence[torch.Tensor] = (),
+    overwrite: bool = False,
+) -> ExportResult:
+    """Export `model` (in eval mode, on the CPU) to `path`; the file carries the card.
+
+    input_size: pixels of the square images; dynamic: any batch size (else 1); move_squeezes: see `excite.export.graph`;
+    calibration: batches `[n c h w]` of real images, needed for int8. The file is checked against the network on random
+    images first; where a logit differs by more than the precision explains, nothing is written.
+    Raises UsageError for combinations that do not exist, ExciteError on a mismatch.
+    """
+    path = Path(path)
+    _check_request(path, format, precision, input_size, calibration, overwrite)
+    model = model.eval().cpu()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3 if dynamic else 1, card.in_channels, input_size, input_size, generator=generator)
+    with torch.no_grad():
+        wanted = model(images).float()
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    inside = model
+    if dtype is not None and format != "openvino":
+        import copy
+
+        inside = Cast(copy.deepcopy(model), dtype)
+    _, done, program = prepare(inside, images[:1], dynamic=dynamic, move_squeezes=move_squeezes)
+    text = describe(card, precision, input_size, None if dynamic else 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        draft = Path(folder) / path.name
+        _write(program, draft, format, precision, text, dynamic, calibration)
+        error = _compare(draft, images, wanted, precision)
+        size = sum(f.stat().st_size for f in Path(folder).iterdir()) / 1e6
+        # Weights first: an .xml must never stand without its .bin.
+        for file in sorted(Path(folder).iterdir(), key=lambda f: f.suffix == ".xml"):
+            os.replace(file, path.parent / file.name)
+    tolerance = TOLERANCES.get(precision)
+    return ExportResult(str(path), format, precision, error, tolerance, len(images), size, done)
+
+
+def _check_request(
+    path: Path, format: str, precision: str, input_size: int, calibration: Sequence[torch.Tensor], overwrite: bool
+) -> None:
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if precision not in PRECISIONS[format]:
+        raise UsageError(f"{format} has no precision {precision!r} here; it has: {', '.join(PRECISIONS[format])}")
+    if path.suffix != FORMATS[format]:
+        raise UsageError(f"{path}: a file of format {format} ends in {FORMATS[format]}")
+    if input_size < 1:
+        raise UsageError(f"input size {input_size} is not a number of pixels")
+    if precision == "int8" and not calibration:
+        raise UsageError("int8 needs real images to calibrate with; name a data set with --data")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; choose another name or pass --overwrite")
+
+
+def _write(
+    program: Any, path: Path, format: str, precision: str, text: str, dynamic: bool, calibration: Sequence[torch.Tensor]
+) -> None:
+    if format == "torch-export":
+        torch.export.save(program, str(path), extra_files={"excite.json": text})
+        return
+    if format == "onnx":
+        proto = _onnx(program, dynamic)
+        if precision == "int8":
+            from excite.export.quantise import quantise
+
+            proto = quantise(proto, calibration, fixed_batch=not dynamic, input_name="images")
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = "excite", text
+        path.write_bytes(proto.SerializeToString())
+        return
+    model = _openvino(program, dynamic)
+    if precision == "int8":
+        from excite.export.quantise import quantise
+
+        model = quantise(model, calibration, fixed_batch=not dynamic)
+    import openvino
+
+    model.set_rt_info(text, "excite")
+    openvino.save_model(model, str(path), compress_to_fp16=precision == "fp16")
+
+
+def _compare(path: Path, images: torch.Tensor, wanted: torch.Tensor, precision: str) -> float:
+    """Return the relative error of the written file; raise ExciteError where it is too large or not finite."""
+    got = open_exported(path)(images).float()
+    error = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+    tolerance = TOLERANCES.get(precision)
+    # int8 has no bound on a logit; its cost is an accuracy, which the caller measures.
+    if got.shape != wanted.shape or not torch.isfinite(got).all() or (tolerance is not None and error > tolerance):
+        raise ExciteError(
+            f"the exported network disagrees with the original: largest difference {error:.2e} of the largest logit "
+            f"(allowed: {tolerance if tolerance is not None else 'finite'}); nothing was written"
+        )
+    return error

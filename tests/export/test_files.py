@@ -1,0 +1,154 @@
+"""Exported files: written whole or not at all, and what they compute."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import excite
+from excite.cli.main import main
+from excite.errors import ExciteError, UsageError
+from excite.export import export_model, open_engine, open_exported
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = excite.create_model("se_resnet20", num_classes=4, width=4).eval()
+    model.excite_card.class_names = ["a", "b", "c", "d"]
+    model.excite_card.preprocess = {"size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return model
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+CASES = [
+    ("onnx", "m.onnx", "fp32", 1e-4),
+    ("onnx", "m.onnx", "fp16", 2e-2),
+    ("openvino", "m.xml", "fp32", 1e-4),
+    ("openvino", "m.xml", "bf16", 8e-2),
+    ("torch-export", "m.pt2", "fp32", 1e-4),
+]
+
+
+@pytest.mark.parametrize(("format", "file", "precision", "tolerance"), CASES)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_round_trip(network, tmp_path: Path, format, file, precision, tolerance, dynamic) -> None:
+    if dynamic and precision != "fp32":
+        pytest.skip("one precision is enough for any batch size")
+    path = tmp_path / file
+    result = export_model(
+        network, network.excite_card, path, format=format, precision=precision, input_size=16, dynamic=dynamic
+    )
+    assert result.error <= tolerance
+    opened = open_exported(path)
+    assert opened.card.class_names == ["a", "b", "c", "d"]
+    assert (opened.precision, opened.input_size, opened.batch) == (precision, 16, None if dynamic else 1)
+    x = images(5)
+    with torch.no_grad():
+        wanted = network(x)
+    assert float((opened(x) - wanted).abs().max() / wanted.abs().max()) <= tolerance
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("format", "file"), [("onnx", "q.onnx"), ("openvino", "q.xml")])
+def test_int8_is_smaller_and_near(network, tmp_path: Path, format: str, file: str) -> None:
+    kwargs = {"format": format, "input_size": 16}
+    export_model(network, network.excite_card, tmp_path / f"full{Path(file).suffix}", **kwargs)
+    result = export_model(
+        network, network.excite_card, tmp_path / file, precision="int8", calibration=[images(8)], **kwargs
+    )
+    assert 0 < result.error < 0.3  # a quantised network is never exactly the original
+    with torch.no_grad():
+        wanted = network(images(8))
+    got = open_exported(tmp_path / file)(images(8))
+    assert torch.nn.functional.cosine_similarity(got.flatten(), wanted.flatten(), 0) > 0.95
+
+
+def test_a_file_that_disagrees_is_not_written(network, tmp_path: Path, monkeypatch) -> None:
+    from excite.export import write
+
+    def broken(path):
+        opened = open_exported(path)
+        opened.engine = lambda x, engine=opened.engine: engine(x) * 1.01
+        return opened
+
+    monkeypatch.setattr(write, "open_exported", broken)
+    with pytest.raises(ExciteError, match="nothing was written"):
+        export_model(network, network.excite_card, tmp_path / "m.onnx", input_size=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_requests_that_cannot_be_met(network, tmp_path: Path) -> None:
+    card = network.excite_card
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        export_model(network, card, tmp_path / "m.xml", format="onnx")
+    with pytest.raises(UsageError, match="bf16"):
+        export_model(network, card, tmp_path / "m.onnx", precision="bf16")
+    with pytest.raises(UsageError, match="calibrate"):
+        export_model(network, card, tmp_path / "m.onnx", precision="int8")
+    with pytest.raises(UsageError, match="format"):
+        export_model(network, card, tmp_path / "m.onnx", format="onx")
+    (tmp_path / "m.onnx").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        export_model(network, card, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_text() == "mine"
+    with pytest.raises(ExciteError, match="cannot be opened"):
+        open_exported(tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="no file"):
+        open_exported(tmp_path / "n.onnx")
+    with pytest.raises(UsageError, match="not an exported network"):
+        open_exported(tmp_path / "n.ckpt")
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_engines_agree(network, engine: str) -> None:
+    x = images(2)
+    with torch.no_grad():
+        wanted = network(x)
+    torch.testing.assert_close(open_engine(network, engine, x)(x), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_engines(network) -> None:
+    with pytest.raises(UsageError, match="onnxruntime"):
+        open_engine(network, "onnxruntim", images(1))
+    with pytest.raises(UsageError, match="bfloat16"):
+        open_engine(network, "onnxruntime", images(1), "bf16")
+
+
+def test_command(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(
+            [
+                "export",
+                "eca_resnet20",
+                "--num-classes",
+                "10",
+                "--input-size",
+                "16",
+                "--format",
+                "torch-export",
+                "--data",
+                "digits",
+                "--limit",
+                "20",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    report = json.loads(capsys.readouterr().out)
+    assert report["path"] == "eca_resnet20.pt2"
+    assert report["rewrites"]["norms_folded"] == 19
+    assert report["top1_before"] == report["top1_after"]
+    assert main(["export", "eca_resnet20", "--num-classes", "10", "--format", "torch-export"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["export", "eca_resnet2O"]) == 2
+    assert "eca_resnet20" in capsys.readouterr().err
+    assert main(["export", "gone.ckpt"]) == 2
+    assert "gone.ckpt" in capsys.readouterr().err

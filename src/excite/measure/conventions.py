@@ -13,7 +13,9 @@ from torch import nn
 
 from excite.errors import unknown
 from excite.measure.trace import LayerCall, OpCall, Trace
+from excite.methods.soft_norm import SoftNorm
 from excite.squeeze import Mean
+from excite.squeeze.pools import Pools
 
 Rule = Callable[["Layer"], float]
 Skip = Sequence[nn.Module]
@@ -64,6 +66,11 @@ class Layer:
         return math.prod(a // b for a, b in zip(self.x_shape[2:], self.y_shape[2:], strict=True))
 
     @property
+    def channels(self) -> int:
+        """Samples times channels."""
+        return math.prod(self.x_shape[:2])
+
+    @property
     def kernel(self) -> int:
         """thop 0.0.23 multiplies the entries of `kernel_size`, and an int has one entry."""
         size: Any = getattr(self.module, "kernel_size", 1)
@@ -102,6 +109,7 @@ FAMILIES: dict[str, tuple[type[nn.Module], ...]] = {
     "ELU": (nn.ELU,),
     "softmax": (nn.Softmax,),
     "global pooling": (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, Mean),
+    "CBAM's pools": (Pools,),
     "average pooling": (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     "max pooling": (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
     "global max pooling": (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
@@ -154,6 +162,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "thop": lambda c: c.y + c.x,
         "mmcv": lambda c: c.x,
     },
+    "CBAM's pools": {  # the mean; the maximum counts nothing
+        "thop-1907": lambda c: (c.window + 1) * c.channels,
+        "thop-2005": lambda c: (c.window + 1) * c.channels,
+        "thop":      lambda c: (c.window + 1) * c.channels,
+        "mmcv":      lambda c: 2 * c.x},
     "average pooling": {
         "thop-1907": lambda c: (c.kernel + 1) * c.y,
         "thop-2005": lambda c: c.y,
@@ -182,6 +195,8 @@ FVCORE: dict[str, Callable[[OpCall], int]] = {
 }
 # fmt: on
 
+# One layer of its own in the reference, of a type that no counter knows: nothing inside is seen.
+OPAQUE = (SoftNorm,)
 _FAMILY_OF = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
 
 
@@ -223,7 +238,7 @@ def rule_of(module: nn.Module, convention: str) -> Rule | None:
 
 def pooling_of_attention(model: nn.Module) -> Skip:
     """Return the global poolings inside attention: some references call them as functions, which thop does not see."""
-    return tuple(m for m in model.modules() if isinstance(m, Mean))
+    return tuple(m for m in model.modules() if isinstance(m, Mean | Pools))
 
 
 def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
@@ -233,11 +248,12 @@ def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
     """
     check([convention])
     skipped = {id(m) for m in skip}
+    opaque = tuple(c.path + "." for c in trace.layers if isinstance(c.module, OPAQUE))
     found: dict[str, int] = {}
     if convention in MODULE_CONVENTIONS:
         for call in trace.layers:
             rule = rule_of(call.module, convention)
-            if rule is None or id(call.module) in skipped:
+            if rule is None or id(call.module) in skipped or call.path.startswith(opaque):
                 continue
             value = int(rule(_layer(call)))
             # thop 0.0.23 assigns where later ones add: of a module that runs three times only the last call counts.

@@ -4,13 +4,11 @@ A detector's own forward pass runs on as many regions as it finds, and cannot ru
 and neck, dense head, then the region heads on a given number of regions.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from excite.errors import ExciteError
 from excite.measure.trace import LayerCall, Trace, run
 
 
@@ -38,7 +36,7 @@ def trace_detector(detector: Detector, shape: tuple[int, ...], rois: int = 0, ma
         _run_regions(model.roi_heads, maps[0], rois, mask_rois)
 
     trace = run(model, [image], call)
-    return _as_references(trace, detector)
+    return _as_references(trace)
 
 
 def _run_regions(heads: Any, feature: torch.Tensor, rois: int, mask_rois: int) -> None:
@@ -56,18 +54,17 @@ def _side(pool: Any) -> tuple[int, int]:
     return height, width
 
 
-# Layers that the papers' detectors have as functions (not seen by module counters) and torchvision's as modules.
-FUNCTIONS_THERE: dict[str, Callable[[LayerCall], bool]] = {
-    "rpn.head.": lambda call: isinstance(call.module, nn.ReLU),
-}
+def _as_references(trace: Trace) -> Trace:
+    """Exchange modules and functions where the papers' detectors have the one and torchvision's the other.
 
-
-def _as_references(trace: Trace, detector: Detector) -> Trace:
-    trace.layers = [
-        c
-        for c in trace.layers
-        if not any(c.path.startswith(prefix) and rule(c) for prefix, rule in FUNCTIONS_THERE.items())
+    Counters of modules see a rectifier only where it is a module. In the region proposal network it is a function there
+    (here a module); behind the box head's linear layers it is a module there (here a function).
+    """
+    kept = [c for c in trace.layers if not (c.path.startswith("rpn.head.") and isinstance(c.module, nn.ReLU))]
+    added = [
+        LayerCall(f"{c.path}.relu", nn.ReLU(), c.y, c.y)
+        for c in kept
+        if c.path in ("roi_heads.box_head.fc6", "roi_heads.box_head.fc7")
     ]
-    if not trace.layers:
-        raise ExciteError(f"a {detector.kind} without layers: nothing to count")
+    trace.layers = kept + added
     return trace

@@ -123,15 +123,22 @@ def judge(cell: Cell, computed: float | None, record: Record | None = None) -> V
         return Verdict(cell, None, "not reproducible", f"not reproducible{because}")
     if same_digits(computed, cell):
         return Verdict(cell, computed, "reproduced", "reproduced")
+    if same_digits(_half_up(computed, cell.digits + 1), cell, half_up=True):
+        return Verdict(cell, computed, "reproduced", f"reproduced, rounded twice ({computed:.{cell.digits + 2}f})")
     scale = 10**cell.digits
     if math.floor(computed * scale + 1e-6) == round(cell.value * scale):
-        return Verdict(cell, computed, "reproduced", "reproduced, cut off instead of rounded")
+        because = because or ": cut off instead of rounded"
     return Verdict(cell, computed, "off", f"off by {computed - cell.value:+.{max(cell.digits + 1, 2)}f}{because}")
 
 
-def same_digits(computed: float, cell: Cell) -> bool:
+def same_digits(computed: float, cell: Cell, *, half_up: bool = False) -> bool:
     """Tell whether `computed` rounds to the printed digits."""
-    return abs(round(computed, cell.digits) - cell.value) < 0.1 * 10**-cell.digits
+    rounded = _half_up(computed, cell.digits) if half_up else round(computed, cell.digits)
+    return abs(rounded - cell.value) < 0.1 * 10**-cell.digits
+
+
+def _half_up(value: float, digits: int) -> float:
+    return math.floor(value * 10**digits + 0.5 + 1e-9) / 10**digits
 
 
 def compute(

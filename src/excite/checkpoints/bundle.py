@@ -1,4 +1,4 @@
-"""One file = one network: weights as safetensors with the card in the metadata; also reads runs and their checkpoints."""
+"""One file = one network: weights as safetensors, the card in the metadata; also reads runs and their checkpoints."""
 
 import json
 import os
@@ -32,8 +32,9 @@ def save_bundle(path: str | Path, model: nn.Module, card: ModelCard | None = Non
 
 
 def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, ModelCard]:
-    """Return (network in eval mode, card) from a .safetensors bundle, a checkpoint of a run, or a run directory (best, else last).
+    """Return (network in eval mode, card) of a .safetensors bundle, a run's checkpoint or a run directory.
 
+    Of a run directory the best checkpoint is taken, else the last.
     model: build this network instead of the one that the card names.
     Raises UsageError for a missing file, ExciteError for one that is not ours or does not fit the network.
     """

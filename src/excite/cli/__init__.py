@@ -9,13 +9,14 @@ Table = dict[str, "str | dict[str, str]"]
 
 COMMANDS: Table = {
     "train": "excite.cli.train:train",
-    "test": "excite.cli.test:test",
+    "test": "excite.cli.test:test_",
     "predict": "excite.cli.predict:predict",
     "profile": "excite.cli.profile:profile",
     "tables": "excite.cli.tables:tables",
     "bench": "excite.cli.bench:bench",
     "export": "excite.cli.export:export",
     "list": "excite.cli.list:list_",
+    "show": "excite.cli.show:show",
 }
 
 HELP: dict[str, str] = {
@@ -27,4 +28,5 @@ HELP: dict[str, str] = {
     "bench": "latency, throughput, training step and memory, measured in turn",
     "export": "a network as ONNX, OpenVINO or torch.export, checked before it is written",
     "list": "methods, models and recipes",
+    "show": "what a method computes, its paper, its place, its cost and its options",
 }

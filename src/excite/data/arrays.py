@@ -32,8 +32,8 @@ class ArrayImages:
 def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages, list[str]]:
     """Decode all of `source` once, with the shorter side resized to `size` and the central square kept.
 
-    Returns the images and the names of those that could not be read. Raises UnreadableImageError for the first one of them
-    unless `skip`.
+    Returns the images and the names of those that could not be read. Raises UnreadableImageError for the first one of
+    them unless `skip`.
     """
     if isinstance(source, ArrayImages) and source.images.shape[-2:] == (size, size):
         return source, []

@@ -10,12 +10,12 @@ from excite.errors import ExciteError
 
 
 def open_cifar(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
-    """Open `cifar10` or `cifar100` from `~/.cache/excite` (EXCITE_DATA moves it). Raises ExciteError if unreachable."""
+    """Open `cifar10` or `cifar100` from `~/.cache/excite` (EXCITE_CACHE moves it). Raises ExciteError."""
     import os
 
     from torchvision import datasets
 
-    root = Path(os.environ.get("EXCITE_DATA", Path.home() / ".cache" / "excite"))
+    root = Path(os.environ.get("EXCITE_CACHE", Path.home() / ".cache" / "excite"))
     kind = datasets.CIFAR10 if spec == "cifar10" else datasets.CIFAR100
     splits = []
     names: list[str] = []

@@ -1,7 +1,7 @@
 """Batches of (uint8 images [n 3 s s], labels [n]), and the time spent waiting for them.
 
-Small images are decoded once and augmented a batch at a time; large ones are decoded by worker processes. Both draw order
-and augmentation from (seed, epoch, index).
+Small images are decoded once and augmented a batch at a time; large ones are decoded by worker processes. Both draw
+order and augmentation from (seed, epoch, index).
 """
 
 import os

@@ -17,6 +17,6 @@ def generator(*parts: int) -> torch.Generator:
 
 
 def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Tensor:
-    """Return the order in which one of `world` processes sees `n` images in an epoch; all processes get equally many."""
+    """Return the order in which one of `world` processes sees `n` images; all of them get equally many."""
     order = torch.randperm(n, generator=generator(seed, epoch))
     return order[: n - n % world][rank::world]

@@ -55,7 +55,10 @@ def show(summary: dict[str, Any]) -> str:
     run = summary["run"]
     rows = [
         ("model", f"{summary['model']}, {summary['parameters']:,} parameters"),
-        ("MACs", f"{summary['macs'] / 1e6:,.2f} M for {summary['size']}x{summary['size']} ({MACS.split(' for ')[0]})"),
+        (
+            "MACs",
+            f"{summary['macs'] / 1e6:,.2f} M for {summary['size']}x{summary['size']} ({MACS.partition(' for ')[0]})",
+        ),
         (
             "top-1 / top-5",
             f"{100 * summary['top1']:.2f} % / {100 * summary['top5']:.2f} % on {summary['val_images']} images "
@@ -63,8 +66,8 @@ def show(summary: dict[str, Any]) -> str:
         ),
         (
             "speed",
-            f"{summary['images_per_s']:.0f} images/s, {summary['seconds']:.1f} s in all, {100 * summary['waiting']:.1f} % "
-            f"of training spent waiting for data",
+            f"{summary['images_per_s']:.0f} images/s, {summary['seconds']:.1f} s in all, {100 * summary['waiting']:.1f} "
+            f"% of training spent waiting for data",
         ),
     ]
     if summary["unreadable"]:

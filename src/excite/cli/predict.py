@@ -1,0 +1,105 @@
+"""`excite predict`: what a checkpoint sees in images."""
+
+import glob
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from excite.errors import UsageError
+
+if TYPE_CHECKING:
+    from excite.train.predictor import Predictor
+
+
+def predict(
+    checkpoint: str,
+    images: list[str],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+    json: bool = False,
+) -> None:
+    """Print the most probable classes of images.
+
+    Args:
+        checkpoint: a run directory, a .ckpt, .safetensors, .onnx, .xml or .pt2 file.
+        images: files, folders (searched through) and quoted globs.
+        top: how many classes to show.
+        batch_size: images at a time.
+        skip_unreadable: go on without images that cannot be read, and count them.
+        json: print JSON.
+    """
+    from excite.train.predictor import open_predictor
+
+    if top < 1 or batch_size < 1:
+        raise UsageError("--top and --batch-size must be at least 1")
+    files = find_images(images)
+    predictor = open_predictor(checkpoint).predictor
+    rows, unreadable = classify(predictor, files, top, batch_size, skip_unreadable)
+    if json:
+        print(json_.dumps({"images": rows, "unreadable": unreadable}, indent=2))
+        return
+    width = max((len(row["image"]) for row in rows), default=0) + 2
+    for row in rows:
+        guesses = "  ".join(f"{g['class']} {100 * g['probability']:.1f} %" for g in row["classes"])
+        print(f"{row['image']:<{width}}{guesses}")
+    if unreadable:
+        print(f"{len(unreadable)} unreadable images passed over: {', '.join(unreadable[:3])}")
+
+
+def find_images(patterns: list[str]) -> list[Path]:
+    """Return the files that files, folders and globs mean, each once. Raises UsageError for one that means nothing."""
+    from excite.data.folder import SUFFIXES, image_files
+
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            found = image_files(path)
+            if not found:
+                raise UsageError(f"folder {pattern} holds no images ({' '.join(sorted(SUFFIXES))})")
+        elif path.is_file():
+            found = [path]
+        else:
+            found = sorted(p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file())
+            if not found:
+                raise UsageError(f"no image {pattern}")
+        files.update(dict.fromkeys(found))
+    return list(files)
+
+
+def classify(
+    predictor: "Predictor", files: list[Path], top: int, batch_size: int, skip: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return (a row per readable image, the names of the others). Raises UnreadableImageError unless `skip`."""
+    import torch
+
+    from excite.data.decode import UnreadableImageError, read_rgb
+    from excite.train.augment import eval_transform
+    from excite.train.predictor import normalise
+
+    card = predictor.card
+    how = card.preprocess or {}
+    prepare = eval_transform(how["size"], how["resize"])
+    names = card.class_names or [str(i) for i in range(card.num_classes)]
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for start in range(0, len(files), batch_size):
+        batch, good = [], []
+        for file in files[start : start + batch_size]:
+            try:
+                batch.append(prepare(read_rgb(file)))
+                good.append(file)
+            except UnreadableImageError as error:
+                if not skip:
+                    raise
+                bad.append(error.name)
+        if not batch:
+            continue
+        probabilities = predictor(normalise(torch.stack(batch), card)).softmax(1)
+        values, classes = probabilities.topk(min(top, len(names)))
+        for file, row, indices in zip(good, values.tolist(), classes.tolist(), strict=True):
+            guesses = [{"class": names[i], "probability": p} for i, p in zip(indices, row, strict=True)]
+            rows.append({"image": str(file), "classes": guesses})
+    return rows, bad

@@ -1,0 +1,108 @@
+"""`excite test`: how good a checkpoint is on a data set."""
+
+import json as json_
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from excite.errors import UsageError
+
+if TYPE_CHECKING:
+    from excite.data import DataBundle
+    from excite.train.evaluate import Evaluation
+
+
+def test_(
+    checkpoint: str,
+    *,
+    data: str | None = None,
+    split: Literal["val", "train"] = "val",
+    model: str | None = None,
+    batch_size: int = 100,
+    limit: int | None = None,
+    out: str | None = None,
+    skip_unreadable: bool = False,
+    json: bool = False,
+) -> None:
+    """Test a checkpoint: top-1, top-5, a table per class and the confusion matrix as PNG (up to 100 classes).
+
+    Args:
+        checkpoint: a run directory, a .ckpt, .safetensors, .onnx, .xml or .pt2 file.
+        data: data spec; by default the one that the run was trained on.
+        split: which split.
+        model: build this network for the weights instead of the one that the checkpoint names.
+        batch_size: images at a time.
+        limit: use that many images only.
+        out: directory for confusion.png; by default the run's, else the checkpoint's folder.
+        skip_unreadable: go on without images that cannot be read, and count them.
+        json: print JSON.
+    """
+    from excite.data import open_data
+    from excite.train.evaluate import draw_confusion, evaluate
+    from excite.train.predictor import open_predictor
+
+    if batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
+    predictor, file, config = open_predictor(checkpoint, model)
+    spec = data or config.get("data")
+    if not spec:
+        raise UsageError(f"{file} does not say what it was trained on; give --data SPEC")
+    bundle = open_data(spec, **{f"limit_{split}": limit})
+    names = _class_names(predictor.card.class_names, bundle, predictor.card.num_classes, str(file))
+    images = bundle.val if split == "val" else bundle.train
+    result = evaluate(predictor, images, batch_size=batch_size, skip=skip_unreadable)
+    picture = None
+    if len(names) <= 100:
+        folder = Path(out) if out else _home(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = folder / "confusion.png"
+        draw_confusion(result, names, picture)
+    facts = {"checkpoint": str(file), "model": predictor.card.name, "data": spec, "split": split}
+    _report(facts, result, names, picture, json)
+
+
+def _home(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def _class_names(own: list[str] | None, bundle: "DataBundle", classes: int, source: str) -> list[str]:
+    """The checkpoint's class names, checked against the data's."""
+    if bundle.num_classes != classes:
+        raise UsageError(f"{source} knows {classes} classes, {bundle.spec} has {bundle.num_classes}")
+    if own and own != bundle.class_names:
+        first = next((a, b) for a, b in zip(own, bundle.class_names, strict=True) if a != b)
+        raise UsageError(
+            f"{source} and {bundle.spec} name classes differently: {first[0]!r} there is {first[1]!r} here"
+        )
+    return bundle.class_names
+
+
+def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], picture: Path | None, as_json: bool) -> None:
+    table = result.per_class(names)
+    if as_json:
+        numbers = {"images": result.images, "top1": result.top1, "top5": result.top5, "loss": result.loss}
+        unreadable = {"unreadable": len(result.skipped), "unreadable_names": result.skipped[:20]}
+        more = {
+            "per_class": table,
+            "confusion": result.confusion.tolist(),
+            "picture": str(picture) if picture else None,
+        }
+        print(json_.dumps({**facts, **numbers, **unreadable, **more}, indent=2))
+        return
+    width = max(5, *(len(name) for name in names)) + 2
+    print(f"{facts['model']} ({facts['checkpoint']}) on {facts['data']} {facts['split']}\n")
+    print(f"{'class':<{width}}{'images':>7}{'accuracy':>10}{'precision':>11}  most often taken for")
+    for row in table:
+        print(
+            f"{row['class']:<{width}}{row['images']:>7}{_percent(row['accuracy']):>10}{_percent(row['precision']):>11}"
+            f"  {row['taken_for'] or '-'}"
+        )
+    print(f"\ntop-1 {100 * result.top1:.2f} %   top-5 {100 * result.top5:.2f} %   loss {result.loss:.4f}", end="")
+    print(f"   {result.images} images")
+    if result.skipped:
+        print(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
+    if picture:
+        print(f"confusion matrix: {picture}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

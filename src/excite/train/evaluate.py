@@ -1,0 +1,109 @@
+"""Accuracy of a predictor on a split: top-1, top-5, per class, and who is taken for whom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from excite.data.bundle import Images
+from excite.data.decode import UnreadableImageError
+from excite.errors import ExciteError
+from excite.train.augment import eval_transform
+from excite.train.predictor import Predictor, normalise
+
+
+@dataclass
+class Evaluation:
+    """confusion: [classes classes], rows are the true classes; skipped: names of images that could not be read."""
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    confusion: Tensor
+    skipped: list[str]
+
+    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return recall (accuracy within the class), precision and the most frequent confusion of each class."""
+        table = []
+        for index, name in enumerate(names):
+            row, column = self.confusion[index], self.confusion[:, index]
+            right, images, taken = int(row[index]), int(row.sum()), int(column.sum())
+            others = row.clone()
+            others[index] = 0
+            worst = int(others.argmax()) if int(others.sum()) else None
+            table.append(
+                {
+                    "class": name,
+                    "images": images,
+                    "accuracy": right / images if images else None,
+                    "precision": right / taken if taken else None,
+                    "taken_for": names[worst] if worst is not None else None,
+                }
+            )
+        return table
+
+
+def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, skip: bool = False) -> Evaluation:
+    """Run a predictor over labelled images. Raises UnreadableImageError unless `skip`."""
+    card = predictor.card
+    how = card.preprocess or {}
+    prepare = eval_transform(how["size"], how["resize"])
+    classes = card.num_classes
+    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    top5 = loss = 0.0
+    skipped: list[str] = []
+    for start in range(0, len(images), batch_size):
+        batch, labels = [], []
+        for index in range(start, min(start + batch_size, len(images))):
+            try:
+                image, label = images[index]
+            except UnreadableImageError as error:
+                if not skip:
+                    raise
+                skipped.append(error.name)
+                continue
+            batch.append(prepare(image))
+            labels.append(label)
+        if not batch:
+            continue
+        target = torch.tensor(labels)
+        logits = predictor(normalise(torch.stack(batch), card)).cpu()
+        confusion += multiclass_confusion_matrix(logits, target, num_classes=classes)
+        top5 += float((logits.topk(min(5, classes)).indices == target[:, None]).any(1).sum())
+        loss += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
+    seen = int(confusion.sum())
+    if not seen:
+        raise ExciteError("no image could be read")
+    return Evaluation(seen, int(confusion.trace()) / seen, top5 / seen, loss / seen, confusion, skipped)
+
+
+def draw_confusion(evaluation: Evaluation, names: Sequence[str], path: Path) -> None:
+    """Draw the confusion matrix, each row as shares of its class; numbers are written for up to 20 classes."""
+    from matplotlib.figure import Figure
+
+    n = len(names)
+    counts = evaluation.confusion
+    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    side = min(3.0 + 0.42 * n, 14.0) if n <= 20 else 11.0
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
+    size = 9 if n <= 20 else 9 * 30 / max(n, 30)
+    axes.set_xticks(range(n), labels=list(names), rotation=90, fontsize=size)
+    axes.set_yticks(range(n), labels=list(names), fontsize=size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"top-1 {100 * evaluation.top1:.2f} % of {evaluation.images} images")
+    if n <= 20:
+        for row, column in counts.nonzero().tolist():
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=100, format="png")
+    temporary.replace(path)

@@ -7,14 +7,12 @@ networks cut up by others (detection bodies) keep the attention.
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from excite.errors import UsageError
-
-Side = Literal["after", "before"]
+from excite.errors import ExciteError, UsageError
 
 
 class Carrier:
@@ -58,6 +56,33 @@ class Before(Carrier):
         return super().forward(self._modules[self.carried_name](x), *args, **kwargs)  # type: ignore[misc, attr-defined]
 
 
+class PortAfter(Carrier):
+    """A module whose output is recalibrated in the context of earlier descriptors; see `network`."""
+
+    def forward(self, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        """Return the recalibrated output and its descriptor."""
+        y = super().forward(*args, **kwargs)  # type: ignore[misc]
+        return self._modules[self.carried_name](y, _given(context))  # type: ignore[attr-defined]
+
+
+class PortBefore(Carrier):
+    """A module whose input is recalibrated in the context of earlier descriptors."""
+
+    def forward(self, x: torch.Tensor, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        """Return what the host module makes of the recalibrated input, and the input's descriptor."""
+        x, descriptor = self._modules[self.carried_name](x, _given(context))  # type: ignore[attr-defined]
+        return super().forward(x, *args, **kwargs), descriptor  # type: ignore[misc]
+
+
+def _given(context: Any) -> Any:
+    if context is None:
+        raise ExciteError(
+            "EMCA reads the descriptors of earlier blocks, so the network must be called as a whole: model(x), "
+            "not a part of it such as its forward_features or a body cut out of it"
+        )
+    return context
+
+
 class Instead:
     """Attention in the place of a module of the host; the module is kept aside, outside of the state dict."""
 
@@ -82,7 +107,13 @@ class Instead:
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
 
 
-KINDS: Mapping[str, type] = {"after": After, "before": Before, "instead": Instead}
+KINDS: Mapping[str, type] = {
+    "after": After,
+    "before": Before,
+    "instead": Instead,
+    "port-after": PortAfter,
+    "port-before": PortBefore,
+}
 
 
 @lru_cache(maxsize=None)

@@ -26,19 +26,19 @@ def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Sit
 def find(graph: Graph) -> list[Site]:
     """Return all sites of a traced network."""
     blocks = _blocks(graph)
-    sizes = _stages(graph, blocks)
+    sizes = number([graph.trace.nodes[place.node].space for place, _ in blocks])
     ends = _stage_ends(graph)
     found: dict[tuple[str, str], Site] = {}
     for (place, kind), (stage, block, last) in zip(blocks, sizes, strict=True):
         presets = ["residual"] if kind in ("residual", "concat") else []
         presets += ["all-blocks"] + ["first-in-stage"] * (block == 0) + ["last-in-stage"] * last
         found[place.path, place.side] = _site(graph, place, kind, stage, block, presets)
-    for number, place in enumerate(ends):
-        presets = ["stage-ends"] + ["between-stages"] * (number < len(ends) - 1)
-        known = found.get((place.path, place.side)) or _site(graph, place, "stage-end", number, 0, [])
+    for order, place in enumerate(ends):
+        presets = ["stage-ends"] + ["between-stages"] * (order < len(ends) - 1)
+        known = found.get((place.path, place.side)) or _site(graph, place, "stage-end", order, 0, [])
         found[place.path, place.side] = replace(known, presets=(*known.presets, *presets))
-    order = {s.path: graph.trace.calls[s.path][0].output or 0 for s in found.values()}
-    listed = sorted(found.values(), key=lambda s: order[s.path])
+    outputs = {s.path: graph.trace.calls[s.path][0].output or 0 for s in found.values()}
+    listed = sorted(found.values(), key=lambda s: outputs[s.path])
     return listed + _replaceable(graph, listed)
 
 
@@ -51,9 +51,7 @@ def _blocks(graph: Graph) -> list[tuple[Place, Kind]]:
     """Return the ends of residual branches and of blocks without a shortcut, in order."""
     ends: list[tuple[int, Kind]] = [(j.branch, j.kind) for j in graph.joins]
     owners = {j.owner for j in graph.joins}
-    for path, node in graph.blocks.items():
-        if path not in owners and not any(o.startswith(path + ".") for o in graph.blocks):
-            ends.append((node, "block"))
+    ends += [(node, "block") for path, node in innermost(graph).items() if path not in owners]
     if not graph.blocks and not graph.joins:
         ends = [(node, "block") for node in graph.units]
     places: dict[tuple[str, str], tuple[Place, Kind]] = {}
@@ -64,9 +62,13 @@ def _blocks(graph: Graph) -> list[tuple[Place, Kind]]:
     return list(places.values())
 
 
-def _stages(graph: Graph, blocks: Sequence[tuple[Place, Kind]]) -> list[tuple[int, int, bool]]:
-    """Number each block: its stage, its position there, and whether it is the stage's last."""
-    spaces = [graph.trace.nodes[place.node].space for place, _ in blocks]
+def innermost(graph: Graph) -> dict[str, int]:
+    """Return path and output node of the blocks that hold no other block."""
+    return {p: n for p, n in graph.blocks.items() if not any(o.startswith(p + ".") for o in graph.blocks)}
+
+
+def number(spaces: Sequence[tuple[int, ...]]) -> list[tuple[int, int, bool]]:
+    """Number blocks by their maps' sizes: the stage, the position there, and whether it is the stage's last."""
     numbers: list[tuple[int, int, bool]] = []
     stage, block = 0, 0
     for i, space in enumerate(spaces):
@@ -123,14 +125,9 @@ def _replaceable(graph: Graph, listed: Sequence[Site]) -> list[Site]:
 
 def _numbered(run: Sequence[Site]) -> list[Site]:
     out: list[Site] = []
-    stage, block = 0, 0
-    for i, site in enumerate(run):
-        if i and site.size != run[i - 1].size:
-            stage, block = stage + 1, 0
-        last = i + 1 == len(run) or run[i + 1].size != site.size
+    for site, (stage, block, last) in zip(run, number([s.size for s in run]), strict=True):
         presets = ["residual", "all-blocks", *["first-in-stage"] * (block == 0), *["last-in-stage"] * last]
         out.append(replace(site, stage=stage, block=block, presets=tuple(presets)))
-        block += 1
     return out
 
 

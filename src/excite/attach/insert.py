@@ -8,6 +8,8 @@ from torch import nn
 
 from excite.attach.carrier import Instead, carriers, carry, drop, refuse, stand_in
 from excite.attach.graph import Graph
+from excite.attach.hosted import GraphHost
+from excite.attach.network import connect
 from excite.attach.report import AttachReport
 from excite.attach.select import Wanted, select
 from excite.attach.site import Site
@@ -15,9 +17,9 @@ from excite.attach.trace import record
 from excite.backbones.placement import per_stage
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
-from excite.registry import create_attention, get_method
+from excite.registry import create_attention, get_method, method_options
 
-DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual", "network": "residual"}
+DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
 
 
 def attach(
@@ -44,18 +46,19 @@ def attach(
         raise UsageError(f"attention is attached already (at {there[0]!r}); call excite.detach(model) first")
     graph = Graph(model, record(model, input_size))
     _check_dims(method, card, graph)
-    if card.role == "network":
-        from excite.attach.network import attach_network
-
-        return attach_network(graph, method, sites, replace, options)
-    chosen = _choose(graph, method, card, sites, replace)
-    built = [_build(graph, method, card, site, chosen, options) for site in chosen]
     before = dict(model.state_dict(keep_vars=True))
-    for site, attention in zip(chosen, built, strict=True):
-        _insert(graph, site, attention)
+    if card.role == "network":
+        if replace:
+            raise UsageError(f"{method} joins several blocks and cannot stand in for one module: leave replace out")
+        chosen = connect(graph, method, sites, options)
+    else:
+        chosen = _choose(graph, method, card, sites, replace)
+        built = [_build(graph, method, card, site, chosen, options) for site in chosen]
+        for site, attention in zip(chosen, built, strict=True):
+            _insert(graph, site, attention)
     try:
         after = record(model, graph.trace.input_size)
-        _verify(graph, chosen, after.calls)
+        _verify(chosen, after.calls)
     except ExciteError:
         detach(model)
         raise
@@ -76,8 +79,8 @@ def detach(model: nn.Module) -> nn.Module:
             _restore(model, module)
         else:
             drop(module)
-    if hasattr(type(model), "graph_host"):
-        type(model).graph_host(model)
+    if isinstance(model, GraphHost):
+        model.__class__ = model.hosted_base
     return model
 
 
@@ -116,8 +119,9 @@ def _choose(graph: Graph, method: str, card: Method, sites: Wanted | None, repla
 def _build(
     graph: Graph, method: str, card: Method, site: Site, chosen: Sequence[Site], options: Mapping[str, Any]
 ) -> nn.Module:
-    stages = 1 + max(s.stage for s in chosen)
-    values = {k: per_stage(v, site.stage, stages, k) for k, v in options.items()}
+    values = at_stage(method, options, site.stage, 1 + max(s.stage for s in chosen))
+    if "dims" in method_options(method):
+        values.setdefault("dims", len(graph.trace.input_size) - 1)
     host = graph.modules[site.path]
     if card.role == "conv":
         stride = host.stride[0]  # type: ignore[index]
@@ -128,6 +132,16 @@ def _build(
         raise UsageError(f"at {site.path!r} ({site.channels} channels): {error}") from error
     like = next((p for m in (host, graph.model) for p in m.parameters() if p.is_floating_point()), torch.empty(0))
     return attention.to(device=like.device, dtype=like.dtype).train(host.training)
+
+
+def at_stage(method: str, options: Mapping[str, Any], stage: int, stages: int) -> dict[str, Any]:
+    """Return the options for one stage: of a list of one entry per stage that stage's, else the value itself.
+
+    Where the method's own default is a sequence (a kernel per branch), a plain list is the value.
+    """
+    known = method_options(method)
+    whole = {k for k in options if k in known and isinstance(known[k].default, list | tuple)}
+    return {k: v if k in whole else per_stage(v, stage, stages, k) for k, v in options.items()}
 
 
 def _insert(graph: Graph, site: Site, attention: nn.Module) -> None:
@@ -142,7 +156,7 @@ def _insert(graph: Graph, site: Site, attention: nn.Module) -> None:
                 parent._modules[name] = attention
 
 
-def _verify(graph: Graph, chosen: Sequence[Site], calls: Mapping[str, Any]) -> None:
+def _verify(chosen: Sequence[Site], calls: Mapping[str, Any]) -> None:
     """Raise ExciteError unless every attached module runs: a host may go through its children in ways of its own."""
     for site in chosen:
         if len(calls.get(site.path, ())) != 1:

@@ -1,0 +1,160 @@
+"""EMCA on foreign networks: descriptors as explicit edges of the network's FX graph.
+
+Every block that takes part is a port: it gets the descriptors of earlier blocks as an argument and returns its map and
+its own descriptor. The network's forward is rewritten so that the descriptors flow along; keys of the host stay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import fx, nn
+
+from excite.attach.carrier import carriers, carry, drop
+from excite.attach.find import innermost, number
+from excite.attach.graph import Graph
+from excite.attach.hosted import descriptor_of, eliminate, host, trace_both
+from excite.attach.locate import locate
+from excite.attach.select import Wanted, select
+from excite.attach.site import Site
+from excite.backbones.emca_plan import EmcaSpec
+from excite.backbones.placement import Site as Position
+from excite.errors import ExciteError, UsageError, near
+from excite.ops import recalibrate
+from excite.registry import create_attention, method_options
+from excite.types import Descriptor, FeatureMap
+
+OWN = ("form", "stages", "blocks", "where")
+
+
+class Port(nn.Module):
+    """A block's place in an EMCA network: `(x [n c *space], context) -> (y, descriptor [n c k])`.
+
+    emca: the attention, or None where the block only describes itself; squeeze: makes the descriptor where the block is
+    read, else None. where: as in EmcaSpec: "block" describes the recalibrated map, "branch" the map before that.
+    """
+
+    def __init__(self, emca: nn.Module | None, squeeze: nn.Module | None, where: str) -> None:
+        super().__init__()
+        self.emca, self.squeeze, self.where = emca, squeeze, where
+
+    def forward(self, x: FeatureMap, context: tuple[Descriptor, ...]) -> tuple[FeatureMap, Descriptor | None]:
+        """Return the recalibrated map and the descriptor."""
+        if self.where == "branch" and self.emca is not None:
+            own: Descriptor = self.emca.squeeze(x)  # type: ignore[operator]
+            return recalibrate(x, self.emca.factor(own, context)), own  # type: ignore[operator]
+        y = x if self.emca is None else self.emca(x, context)
+        return y, None if self.squeeze is None else self.squeeze(y)
+
+
+def connect(graph: Graph, method: str, wanted: Wanted | None, options: Mapping[str, Any]) -> list[Site]:
+    """Put EMCA `method` into the traced network; returns the sites of the attention (not those that are only read).
+
+    options: form, stages, blocks and where as for EMCA networks, and the gate's.
+    """
+    network, gate = _sort(method, options)
+    if network.get("form") == "released":
+        if network.get("where", "branch") != "branch":
+            raise UsageError("emca: the released form works on the residual branch only; leave `where` out")
+        network = {"stages": "all", "blocks": 1, **network, "where": "branch"}
+    blocks = _blocks(graph, wanted, network.get("where", "block"))
+    depths = tuple(sum(s.stage == k for s in blocks) for k in range(1 + blocks[-1].stage))
+    spec = EmcaSpec(method, gate, depths=depths, **network)
+    ports, reads, attended = _plan(graph, spec, blocks)
+    names = {index: site.path for index, (site, _) in ports.items()}
+    graphs = trace_both(graph.model, set(names.values()))
+    for fx_graph in graphs.values():
+        _rewire(fx_graph, names, reads)
+    for site, port in ports.values():
+        carry(graph.modules[site.path], port, f"port-{site.place}")
+    try:
+        host(graph.model, graphs)
+    except Exception:
+        for _, module in list(carriers(graph.model)):
+            drop(module)
+        raise
+    return attended
+
+
+def _sort(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    gate = set(method_options(method)) - {"form", "scales"}
+    for key in options:
+        if key not in gate and key not in OWN:
+            close = near(key, [*gate, *OWN])
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted([*gate, *OWN]))}"
+            raise UsageError(f"method {method!r} has no option {key!r}; {remedy}")
+    return {k: v for k, v in options.items() if k in OWN}, {k: v for k, v in options.items() if k not in OWN}
+
+
+def _blocks(graph: Graph, wanted: Wanted | None, where: str) -> list[Site]:
+    """Return one site per block that takes part, stages numbered."""
+    if where == "block" and wanted in (None, "residual", "all-blocks") and graph.blocks:
+        places = [p for n in sorted(innermost(graph).values()) if (p := locate(graph, n)) is not None]
+        nodes = [graph.trace.nodes[p.node] for p in places]
+        found = [
+            Site(p.path, n.shape[1], "block", size=n.space, place=p.side) for p, n in zip(places, nodes, strict=True)
+        ]
+    else:
+        found = select(graph, "all-blocks" if wanted is None else wanted)
+        order = {s.path: graph.trace.calls[s.path][0].output or 0 for s in found}
+        found.sort(key=lambda s: order[s.path])
+    if len({s.path for s in found}) < 2:
+        raise UsageError("EMCA needs at least two blocks; name more sites")
+    numbers = number([s.size for s in found])
+    return [replace(s, stage=a, block=b) for s, (a, b, _) in zip(found, numbers, strict=True)]
+
+
+Ports = dict[int, tuple[Site, Port]]
+
+
+def _plan(graph: Graph, spec: EmcaSpec, blocks: list[Site]) -> tuple[Ports, dict[int, tuple[int, ...]], list[Site]]:
+    """Return the ports by their index in the bank (0 is the stem), what each reads, and the sites with attention."""
+    used = spec.used()
+    ports: Ports = {}
+    reads: dict[int, tuple[int, ...]] = {}
+    attended: list[Site] = []
+    like = next(graph.model.parameters())
+
+    def port(site: Site, emca: nn.Module | None, index: int) -> None:
+        squeeze = create_attention(spec.method, 16).squeeze if index in used else None
+        made = Port(emca, squeeze, spec.where)  # type: ignore[arg-type]
+        ports[index] = site, made.to(device=like.device, dtype=like.dtype).train(graph.modules[site.path].training)
+
+    if 0 in used:
+        port(_stem(graph, blocks[0]), None, 0)
+    for index, site in enumerate(blocks, 1):
+        position = Position(site.channels, site.stage, site.block, spec.depths[site.stage])
+        emca = spec.residual(position, len(spec.depths))
+        if emca is not None or index in used:
+            port(site, emca, index)
+            reads[index] = (spec.plan[site.stage][site.block] or ()) if emca is not None else ()
+        if emca is not None:
+            attended.append(site)
+    return ports, reads, attended
+
+
+def _stem(graph: Graph, first: Site) -> Site:
+    """Return the site of the map that enters the first block."""
+    holders = [p for p in graph.blocks if first.path == p or first.path.startswith(p + ".")]
+    node = graph.trace.calls[holders[0]][0].inputs[0] if holders else None
+    place = locate(graph, node) if node is not None else None
+    if place is None or place.node != node or place.path == first.path:
+        raise ExciteError(
+            f"no module returns the stem's map before {first.path!r}, which the released form reads; use form='paper'"
+        )
+    made = graph.trace.nodes[place.node]
+    return Site(place.path, made.shape[1], "named", size=made.space, place=place.side)
+
+
+def _rewire(graph: fx.Graph, names: Mapping[int, str], reads: Mapping[int, tuple[int, ...]]) -> None:
+    """Add the descriptors to a network's graph as edges."""
+    steps = {str(n.target): n for n in graph.nodes if n.op == "call_module"}
+    bank: dict[int, fx.Node] = {}
+    for index in sorted(names):
+        node = steps.get(names[index])
+        if node is None:
+            raise ExciteError(f"{names[index]!r} is not a step of the network's FX graph, so EMCA cannot be put there")
+        sources = reads.get(index, ())
+        node.kwargs = {**node.kwargs, "context": tuple(bank[s] for s in sources)}
+        bank[index] = descriptor_of(node)
+    eliminate(graph)

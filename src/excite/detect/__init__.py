@@ -1,6 +1,30 @@
 """Detection and instance segmentation with attention backbones."""
 
-from excite.detect.card import DetectorCard
-from excite.detect.detector import create_detector
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DetectorCard", "create_detector"]
+if TYPE_CHECKING:
+    from excite.detect.card import DetectorCard
+    from excite.detect.checkpoint import load_detector
+    from excite.detect.config import DetectConfig
+    from excite.detect.detector import create_detector
+    from excite.detect.fit import fit
+
+_PUBLIC = {
+    "DetectConfig": "config",
+    "DetectorCard": "card",
+    "create_detector": "detector",
+    "fit": "fit",
+    "load_detector": "checkpoint",
+}
+
+__all__ = ["DetectConfig", "DetectorCard", "create_detector", "fit", "load_detector"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: options and recipes must be readable without torch."""
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(f"excite.detect.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'excite.detect' has no attribute {name!r}")

@@ -17,8 +17,8 @@ from excite.types import FeatureMap
 class Body(nn.Module):
     """A headless network: images `[n c h w]` -> the maps after its stages, finest first.
 
-    net: network with its classification head removed; channels: of each map; parts: the modules of the stem and of every
-    stage, in this order (for freezing).
+    net: network with its classification head removed; channels: of each map; parts: the modules of the stem and of
+    every stage, in this order (for freezing).
     """
 
     def __init__(self, net: nn.Module, channels: tuple[int, ...], parts: list[list[nn.Module]]) -> None:
@@ -26,16 +26,31 @@ class Body(nn.Module):
         self.net = net
         self.channels = channels
         self.frozen_norms = False
+        self.paused = False
         self._parts = [tuple(p) for p in parts]
         self._frozen: tuple[nn.Module, ...] = ()
         self.report: Any = None
 
     def forward(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the stage maps, `[n c h w]` each."""
+        with self.gradients():
+            return self.maps(x)
+
+    def maps(self, x: FeatureMap) -> list[FeatureMap]:
+        """Return the stage maps."""
         return self.net.forward_features(x)  # type: ignore[operator]
 
+    def gradients(self) -> torch.set_grad_enabled:
+        """Return the context to run the network in: without gradients while paused."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.paused)
+
+    def pause(self, paused: bool) -> None:
+        """Hold the whole body as it is (eval mode, no gradients), or let it learn again."""
+        self.paused = paused
+        self.train(self.training or not paused)
+
     def freeze(self, stages: int = -1, norms: bool = False) -> None:
-        """Freeze the stem and the first `stages` stages, parameters and norm statistics (-1: nothing, 0: the stem alone).
+        """Freeze the stem and the first `stages` stages: parameters and norm statistics (-1: nothing, 0: the stem).
 
         norms: keep the running statistics of every batch norm of the body; its scale and shift stay trainable
         outside the frozen stages, as in mmdetection's `norm_eval`. Raises UsageError for stages that do not exist.
@@ -50,7 +65,7 @@ class Body(nn.Module):
 
     def train(self, mode: bool = True) -> "Body":
         """Switch the mode; what is frozen stays in eval mode."""
-        super().train(mode)
+        super().train(mode and not self.paused)
         for module in self._frozen:
             module.eval()
         if self.frozen_norms:
@@ -74,7 +89,7 @@ class PickedBody(Body):
         super().__init__(net, channels, parts)
         self.picks = picks
 
-    def forward(self, x: FeatureMap) -> list[FeatureMap]:
+    def maps(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the kept maps."""
         found = self.net(x)
         maps = list(found.values()) if isinstance(found, Mapping) else list(found)

@@ -1,6 +1,6 @@
 """The C4 neck: regions are cut from the third stage's map, and the fourth stage runs on each of them.
 
-Faster R-CNN as in Ren et al. (arXiv:1506.01497) with ResNet (He et al. 2016), in the form of the VOC experiments of EMANet:
+Faster R-CNN as in Ren et al. (arXiv:1506.01497) with ResNet (He et al. 2016), in the form of EMANet's VOC experiments:
 a region proposal network of 512 channels with two scores per anchor, and linear layers on the pooled stage-4 map.
 """
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from excite.backbones.emca import EmcaNetwork
 from excite.backbones.resnet import ResNet
 from excite.detect.bodies import Body, freeze_norms, stage_parts
 from excite.errors import UsageError
@@ -27,9 +28,10 @@ class C4Backbone(nn.Module):
     def forward(self, x: FeatureMap) -> OrderedDict[str, FeatureMap]:
         """Return the third stage's map as level "0"."""
         net = self.body.net
-        x = net.forward_stem(x)  # type: ignore[operator]
-        for stage in range(3):
-            x = net.forward_stage(stage, x)  # type: ignore[operator]
+        with self.body.gradients():
+            x = net.forward_stem(x)  # type: ignore[operator]
+            for stage in range(3):
+                x = net.forward_stage(stage, x)  # type: ignore[operator]
         return OrderedDict([("0", x)])
 
 
@@ -85,10 +87,10 @@ def split_body(body: Body) -> tuple[C4Backbone, StageHead]:
     net = body.net
     if not isinstance(net, ResNet) or len(body.channels) != 4:
         raise UsageError("neck 'c4' needs one of our ResNets with four stages (resnet18 to resnet152); use neck='fpn'")
-    if net.spec.card.role == "network":
+    if isinstance(net, EmcaNetwork):
         raise UsageError(
-            f"neck 'c4' runs stage 4 on single regions, where the descriptors that {net.spec.method!r} collects over the "
-            "whole image do not exist; use neck='fpn'"
+            "neck 'c4' runs stage 4 on single regions, where the descriptors that EMCA collects over the whole image do "
+            "not exist; use neck='fpn'"
         )
     head = StageHead(net.layer4, body.channels[3])  # type: ignore[arg-type]
     del net.layer4

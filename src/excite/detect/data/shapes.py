@@ -21,7 +21,9 @@ class Shapes(DetectionDataset):
     drawn elsewhere instead.
     """
 
-    def __init__(self, split: str = "train", *, count: int = 1000, size: int = 128, most: int = 4, seed: int = 0) -> None:
+    def __init__(
+        self, split: str = "train", *, count: int = 1000, size: int = 128, most: int = 4, seed: int = 0
+    ) -> None:
         if split not in SPLITS:
             raise unknown("split of shapes", split, SPLITS)
         if count < 1 or size < 32 or most < 1:

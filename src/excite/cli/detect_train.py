@@ -1,0 +1,40 @@
+"""`excite detect train`: train a detector."""
+
+import json as json_
+from typing import Any
+
+from excite.detect.config import DetectConfig, check_keys, read_run, resolve_recipe
+
+
+def train(config: DetectConfig, *, json: bool = False) -> None:
+    """Train a detector; without arguments a Faster R-CNN on eca_resnet20 learns drawn shapes.
+
+    The recipe gives the defaults, --config FILE and options override them. --resume DIR goes on with a run.
+
+    Args:
+        json: print the summary as JSON instead of progress.
+    """
+    from excite.detect.evaluate import show
+    from excite.detect.fit import fit
+
+    config.quiet = config.quiet or json
+    result = fit(config)
+    if json:
+        print(json_.dumps(result.summary, indent=2))
+    elif not config.quiet:
+        if result.metrics:
+            print("\n" + show(result.metrics))
+        print(f"\nfiles  {result.run}: config.yaml metrics.csv curves.png summary.json checkpoints/ tensorboard/")
+        print(f"next   excite detect test {result.run}\n       excite detect predict {result.run} IMAGE")
+
+
+def train_defaults(argv: list[str]) -> dict[str, Any]:
+    """Return the defaults for these arguments: the run's that is resumed, else the recipe's."""
+    from excite.cli.parsing import peek
+    from excite.detect import recipes
+
+    given = peek(train, argv, ("resume", "recipe", "data"))
+    if given.get("resume"):
+        return {**read_run(given["resume"]), "resume": given["resume"]}
+    name = resolve_recipe(given.get("recipe", "auto"), given.get("data", "shapes"))
+    return {**check_keys(recipes.load(name), f"recipe {name}"), "recipe": name}

@@ -1,0 +1,189 @@
+"""Everything a detection run can be told: one flat dataclass, also the shape of a recipe and of a run's config.yaml."""
+
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from excite.detect import recipes
+from excite.errors import UsageError, near
+
+
+@dataclass
+class DetectConfig:
+    """A detection run.
+
+    Args:
+        backbone: a name of ours (eca_resnet50), timm/NAME, torchvision/NAME or path/to/file.py:factory.
+        kind: the detector.
+        data: shapes, shapes:size=128,most=4, coco:PATH or voc:PATH.
+        recipe: a recipe's name or YAML file; auto takes shapes for shapes and small for other data.
+        out: run directory; by default runs/KIND-BACKBONE-DATA, numbered where that exists.
+        overwrite: empty the run directory first if it exists.
+        resume: go on with the run in this directory, exactly where its last checkpoint stands.
+        train_split: images to train on.
+        val_split: images to evaluate on after epochs; none evaluates nothing and keeps the last epoch.
+        neck: fpn (a feature pyramid) or c4 (stage 4 runs on regions; faster_rcnn only).
+        neck_attention: attention method on every level of the pyramid.
+        neck_attention_options: options of that method.
+        frozen_stages: -1 nothing, 0 the stem, 1 the stem and stage 1, ...; parameters and norms stay as they are.
+        frozen_norms: the running statistics of the backbone's norms stay as they are.
+        freeze_backbone_epochs: train only neck and heads in the first epochs.
+        checkpoint: classification checkpoint for the backbone.
+        init: detector checkpoint or run directory to start from.
+        options: further options of the detector or the backbone, as --options.neck_channels 64.
+        min_size: shorter side in pixels; several values are drawn from in training and the last is used in evaluation.
+        max_size: longest longer side in pixels.
+        flip: probability of a horizontal flip.
+        vertical_flip: probability of a vertical flip.
+        colour: strength of colour jitter.
+        epochs: passes over the training images.
+        batch_size: images per step and device.
+        optimizer: the optimizer.
+        lr: peak learning rate.
+        momentum: momentum of SGD (first beta of Adam).
+        weight_decay: weight decay.
+        no_decay: parameters without weight decay, any of norm, bias, attention.
+        schedule: learning rate over the epochs; step multiplies it by gamma after each of milestones.
+        milestones: epochs after which the step schedule drops.
+        gamma: factor of a drop.
+        warmup_steps: steps in which the learning rate rises linearly to lr.
+        clip: largest gradient norm; 0 is off.
+        ema: decay of the exponential moving average of the weights; 0 is off.
+        val_every: epochs between two evaluations (the last epoch is always evaluated).
+        precision: 32, or mixed precision in bf16 or 16 bits.
+        accelerator: where to run; auto takes a GPU if there is one.
+        devices: how many devices.
+        workers: processes that read images; -1 takes one per processor, less one.
+        seed: seed of weights, order and augmentation.
+        limit_train: use that many training images only; 0 is all.
+        limit_val: use that many validation images only; 0 is all.
+        pictures: how many validation images to draw predictions on at the end.
+        quiet: print nothing.
+    """
+
+    backbone: str = "eca_resnet20"
+    _: KW_ONLY
+    kind: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
+    data: str = "shapes"
+    recipe: str = "auto"
+    out: str | None = None
+    overwrite: bool = False
+    resume: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    neck: Literal["fpn", "c4"] = "fpn"
+    neck_attention: str | None = None
+    neck_attention_options: dict[str, Any] = field(default_factory=dict)
+    frozen_stages: int = -1
+    frozen_norms: bool = False
+    freeze_backbone_epochs: int = 0
+    checkpoint: str | None = None
+    init: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    min_size: list[int] = field(default_factory=lambda: [800])
+    max_size: int = 1333
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    colour: float = 0.0
+    epochs: int = 12
+    batch_size: int = 8
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    no_decay: list[Literal["norm", "bias", "attention"]] = field(default_factory=list)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: list[int] = field(default_factory=lambda: [8, 11])
+    gamma: float = 0.1
+    warmup_steps: int = 500
+    clip: float = 0.0
+    ema: float = 0.0
+    val_every: int = 1
+    precision: Literal["32", "bf16", "16"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    workers: int = -1
+    seed: int = 0
+    limit_train: int = 0
+    limit_val: int = 0
+    pictures: int = 12
+    quiet: bool = False
+
+    @classmethod
+    def from_recipe(cls, recipe: str = "auto", **changes: Any) -> "DetectConfig":
+        """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
+        chosen = resolve_recipe(recipe, changes.get("data", "shapes"))
+        values = check_keys(recipes.load(chosen), f"recipe {chosen}")
+        return cls(**check_keys({**values, "recipe": chosen, **changes}, "configuration"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as plain containers."""
+        return asdict(self)
+
+    @property
+    def with_masks(self) -> bool:
+        """Whether the detector learns masks."""
+        return self.kind == "mask_rcnn"
+
+    def check(self) -> None:
+        """Raise UsageError for the first value that cannot work."""
+        for name in ("epochs", "batch_size", "devices", "val_every", "max_size"):
+            _at_least(self, name, 1)
+        for name in ("weight_decay", "warmup_steps", "clip", "limit_train", "limit_val", "pictures"):
+            _at_least(self, name, 0)
+        _at_least(self, "freeze_backbone_epochs", 0)
+        if self.lr <= 0:
+            raise UsageError(f"--lr must be more than 0, got {self.lr}")
+        for name in ("flip", "vertical_flip", "colour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("ema", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+        if not self.min_size or min(self.min_size) < 1:
+            raise UsageError(f"--min-size must be one or more sizes in pixels, got {self.min_size}")
+        if max(self.min_size) > self.max_size:
+            raise UsageError(f"--min-size {max(self.min_size)} is more than --max-size {self.max_size}")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+        if self.init and self.checkpoint:
+            raise UsageError("--init (a whole detector) and --checkpoint (a backbone) exclude each other")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _at_least(config: DetectConfig, name: str, least: int) -> None:
+    if getattr(config, name) < least:
+        raise UsageError(f"{_flag(name)} must be at least {least}, got {getattr(config, name)}")
+
+
+def check_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return `values` if each key is an option of a run. Raises UsageError with near names."""
+    known = [f.name for f in fields(DetectConfig)]
+    for key in values:
+        if key not in known:
+            close = near(key, known)
+            raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    return values
+
+
+def resolve_recipe(recipe: str, data: str) -> str:
+    """Return the recipe that `auto` stands for."""
+    if recipe != "auto":
+        return recipe
+    return "shapes" if data.partition(":")[0] == "shapes" else "small"
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one."""
+    import yaml
+
+    file = Path(run) / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"{run} is not a run directory: it has no config.yaml")
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise UsageError(f"{file} is not a mapping of option: value")
+    return check_keys(values, str(file))

@@ -1,0 +1,96 @@
+"""COCO's average precision of a list of results, by torchmetrics on faster-coco-eval."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.detection import MeanAveragePrecision
+
+from excite.detect.data.base import DetectionDataset
+from excite.detect.data.segments import decode
+from excite.detect.results import Result, by_image, stack
+
+SUMMARY = {
+    "map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm", "map_large": "APl",
+    "mar_100": "AR100",
+}  # fmt: skip
+KINDS = {"bbox": "box", "segm": "mask"}
+
+
+def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> dict[str, Any]:
+    """Evaluate results against a data set as COCO does (100 detections per image, crowds and difficult objects ignored).
+
+    Returns, under "box" and (where `masks`) "mask": AP, AP50, AP75, APs, APm, APl, AR100 (fractions; -1 where there is
+    nothing to find), "per_class" rows and "curves" (101 recalls by category, precision at IoU 0.5).
+    """
+    kinds = ("bbox", "segm") if masks else ("bbox",)
+    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
+    metric = MeanAveragePrecision(
+        box_format="xywh",
+        iou_type=kinds,  # type: ignore[arg-type]
+        class_metrics=True,
+        extended_summary=True,
+        backend="faster_coco_eval",
+    )
+    metric.warn_on_many_detections = False
+    groups = by_image(results)
+    label_of = {c: i for i, c in enumerate(dataset.category_ids, start=1)}
+    for index, sample in enumerate(dataset.samples):
+        found = groups.get(sample.image_id, [])
+        metric.update([_predicted(found, sample, label_of, masks)], [_truth(dataset, index, masks)])
+    values = metric.compute()
+    return {KINDS[kind]: _report(values, f"{kind}_" if masks else "", dataset) for kind in kinds}
+
+
+def _predicted(found: list[Result], sample: Any, label_of: dict[int, int], masks: bool) -> dict[str, torch.Tensor]:
+    entry = {
+        "boxes": torch.tensor([r["bbox"] for r in found], dtype=torch.float64).reshape(-1, 4),
+        "scores": torch.tensor([r["score"] for r in found], dtype=torch.float64),
+        "labels": torch.tensor([label_of[r["category_id"]] for r in found], dtype=torch.int64),
+    }
+    if masks:
+        size = (sample.height, sample.width)
+        entry["masks"] = stack([decode(r["segmentation"], *size) for r in found], *size)
+    return entry
+
+
+def _truth(dataset: DetectionDataset, index: int, masks: bool) -> dict[str, torch.Tensor]:
+    sample = dataset.samples[index]
+    things = sample.things
+    entry = {
+        "boxes": torch.tensor([t.box for t in things], dtype=torch.float64).reshape(-1, 4),
+        "labels": torch.tensor([t.label for t in things], dtype=torch.int64),
+        "iscrowd": torch.tensor([int(t.ignored) for t in things], dtype=torch.int64),
+        "area": torch.tensor([t.area for t in things], dtype=torch.float64),
+    }
+    if masks:
+        entry["masks"] = stack([dataset.mask(index, t) for t in things], sample.height, sample.width)
+    return entry
+
+
+def _report(values: dict[str, Any], prefix: str, dataset: DetectionDataset) -> dict[str, Any]:
+    report: dict[str, Any] = {name: float(values[prefix + key]) for key, name in SUMMARY.items()}
+    precision = np.asarray(values[f"{prefix}precision"])  # [IoU, recall, category, area, detections]
+    recall = np.asarray(values[f"{prefix}recall"])
+    counts = np.bincount(
+        [t.label for s in dataset.samples for t in s.things if not t.ignored], minlength=len(dataset.class_names) + 1
+    )
+    report["per_class"], report["curves"] = [], {}
+    for column, label in enumerate(np.atleast_1d(np.asarray(values["classes"])).tolist()):
+        name = dataset.class_names[label - 1]
+        if counts[label] == 0:
+            continue
+        every = precision[:, :, column, 0, -1]
+        row = {"class": name, "objects": int(counts[label])}
+        row |= {"AP": _mean(every), "AP50": _mean(every[0]), "AP75": _mean(every[5])}
+        row["AR100"] = _mean(recall[:, column, 0, -1])
+        report["per_class"].append(row)
+        report["curves"][name] = every[0].tolist()
+    return report
+
+
+def _mean(values: np.ndarray) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0

@@ -1,0 +1,86 @@
+"""Detections in COCO's results format: one dictionary per object, as JSON."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from excite.detect.data.base import DetectionDataset
+from excite.detect.data.coco import read_json
+from excite.detect.data.segments import problem, to_json
+from excite.errors import ExciteError
+
+Detection = dict[str, torch.Tensor]
+Result = dict[str, Any]
+MASK_THRESHOLD = 0.5
+
+
+def to_results(image_id: int | str, found: Detection, category_ids: Sequence[int]) -> list[Result]:
+    """Turn one image's detections into results.
+
+    found: `boxes` `[n 4]` (x1 y1 x2 y2), `scores` `[n]`, `labels` `[n]` from 1 and perhaps `masks` `[n 1 h w]`, the
+    probabilities of torchvision's Mask R-CNN.
+    """
+    xyxy = found["boxes"].detach().cpu().double().numpy()
+    masks = found["masks"][:, 0].cpu().numpy() > MASK_THRESHOLD if "masks" in found else None
+    results = []
+    for i, (x1, y1, x2, y2) in enumerate(xyxy.tolist()):
+        result: Result = {
+            "image_id": image_id,
+            "category_id": category_ids[int(found["labels"][i]) - 1],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(found["scores"][i]),
+        }
+        if masks is not None:
+            result["segmentation"] = to_json(masks[i])
+        results.append(result)
+    return results
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under a temporary name, then rename it, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_results(path: Path, dataset: DetectionDataset) -> list[Result]:
+    """Read a results file. Raises ExciteError where an entry does not fit the data set."""
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ExciteError(f"{path}: a results file is a list of detections, this is {type(content).__name__}")
+    sizes = {s.image_id: (s.height, s.width) for s in dataset.samples}
+    for number, entry in enumerate(content):
+        missing = {"image_id", "category_id", "bbox", "score"} - set(entry if isinstance(entry, dict) else ())
+        if missing:
+            raise ExciteError(f"{path}: detection {number} has no {', '.join(sorted(missing))}")
+        if entry["image_id"] not in sizes:
+            raise ExciteError(f"{path}: detection {number} is on image {entry['image_id']!r}, which the data lacks")
+        if entry["category_id"] not in dataset.category_ids:
+            raise ExciteError(
+                f"{path}: detection {number} has category_id {entry['category_id']!r}, unknown to the data"
+            )
+        wrong = problem(entry["segmentation"], *sizes[entry["image_id"]]) if "segmentation" in entry else None
+        if wrong is not None:
+            raise ExciteError(f"{path}: detection {number} {wrong}")
+    return content
+
+
+def by_image(results: Iterable[Result]) -> dict[int | str, list[Result]]:
+    """Group results by image."""
+    groups: dict[int | str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result["image_id"], []).append(result)
+    return groups
+
+
+def stack(values: Sequence[np.ndarray], height: int, width: int) -> torch.Tensor:
+    """Stack masks `[h w]` into `[n h w]`, also when there is none."""
+    if not values:
+        return torch.zeros((0, height, width), dtype=torch.bool)
+    return torch.from_numpy(np.stack(values)).bool()

@@ -9,12 +9,13 @@ Table = dict[str, "str | dict[str, str]"]
 
 COMMANDS: Table = {
     "train": "excite.cli.train:train",
-    "test": "excite.cli.test:test_",
+    "test": "excite.cli.test:check",
     "predict": "excite.cli.predict:predict",
     "profile": "excite.cli.profile:profile",
     "tables": "excite.cli.tables:tables",
     "bench": "excite.cli.bench:bench",
     "export": "excite.cli.export:export",
+    "import": "excite.cli.import_:import_",
     "list": "excite.cli.list:list_",
     "show": "excite.cli.show:show",
 }
@@ -27,6 +28,11 @@ HELP: dict[str, str] = {
     "tables": "the papers' tables: published beside computed, with a verdict for each cell",
     "bench": "latency, throughput, training step and memory, measured in turn",
     "export": "a network as ONNX, OpenVINO or torch.export, checked before it is written",
+    "import": "a checkpoint of a paper's repository, timm or torchvision as a network of ours",
+    "detect": "detection and instance segmentation",
+    "detect train": "train a detector (without arguments: Faster R-CNN on drawn shapes)",
+    "detect test": "AP of boxes and masks, per category, of a checkpoint or a results file",
+    "detect predict": "draw what a detector finds in images",
     "list": "methods, models and recipes",
     "show": "what a method computes, its paper, its place, its cost and its options",
 }

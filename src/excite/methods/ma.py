@@ -49,10 +49,10 @@ def ma(
     reduction: int = 16,
     dims: int = 2,
 ) -> nn.Module:
-    """Build MA, which stands for a 3x3 convolution from `channels` to `out_channels` (as many if None).
+    """Build MA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
-    stride: of every branch; kernels, groups: one per branch; mixer_size: kernel of the depth-wise convolutions;
-    reduction: of the shared bottleneck; dims: space axes of the maps.
+    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch;
+    mixer_size: kernel of the depth-wise convolutions; reduction: of the shared bottleneck; dims: space axes.
     """
     check_positive("ma", stride=stride, mixer_size=mixer_size)
 

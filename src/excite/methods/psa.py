@@ -89,10 +89,10 @@ def psa(
     reduction: int = 16,
     dims: int = 2,
 ) -> nn.Module:
-    """Build PSA, which stands for a 3x3 convolution from `channels` to `out_channels` (as many if None).
+    """Build PSA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
-    stride: of every branch; kernels, groups: one per branch (EPSANet-Large: groups 32,32,32,32); reduction: of the
-    shared bottleneck; dims: space axes of the maps.
+    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch
+    (EPSANet-Large: groups 32,32,32,32); reduction: of the shared bottleneck; dims: space axes of the maps.
     """
     check_positive("psa", stride=stride)
 

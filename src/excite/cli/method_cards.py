@@ -1,0 +1,127 @@
+"""The cards of the methods: what the registry knows of each, and what it costs."""
+
+import inspect
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from excite.registry import METHODS, get_method, method_options
+
+COUNTED = "multiply-accumulates of convolutions and matrix products (torch's flop counter / 2)"
+ROLES = {
+    "residual": "residual branch",
+    "between-stages": "between stages",
+    "conv": "instead of a 3x3 convolution",
+    "network": "whole network",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One method. params, macs: with default options for `channels` channels and maps of side `size`, one sample.
+
+    options: (name, type, default) as text; about: the build function's description of them; parts: (squeeze, gate)
+    where the method is made of these.
+    """
+
+    name: str
+    summary: str
+    equation: str
+    paper: str
+    place: str
+    role: str
+    dims: tuple[int, ...]
+    identity_at_init: bool
+    parts: tuple[str, str] | None
+    options: tuple[tuple[str, str, str], ...]
+    about: str
+    channels: int
+    size: int
+    params: int
+    macs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as plain containers."""
+        return asdict(self) | {"convention": COUNTED}
+
+
+def cost(name: str, channels: int, size: int) -> tuple[int, int, tuple[str, str] | None]:
+    """Return parameters, multiply-accumulates and (squeeze, gate) of a method with default options.
+
+    Raises UsageError where the method cannot be built for so many channels.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from excite.attention import ChannelAttention
+    from excite.registry import create_attention
+
+    with torch.device("meta"):
+        module = create_attention(name, channels).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.empty(1, channels, size, size))
+    parts = None
+    if isinstance(module, ChannelAttention):
+        parts = (type(module.squeeze).__name__, type(module.gate).__name__)
+    return sum(p.numel() for p in module.parameters()), counter.get_total_flops() // 2, parts
+
+
+def card(name: str, channels: int = 256, size: int = 56) -> Card:
+    """Return the card of one method. Raises UsageError for an unknown name."""
+    method = get_method(name)
+    params, macs, parts = cost(name, channels, size)
+    options = tuple((option, _type_text(p.annotation), repr(p.default)) for option, p in method_options(name).items())
+    about = inspect.cleandoc(method.build.__doc__ or "").partition("\n\n")[2]
+    return Card(
+        name=name,
+        summary=METHODS[name].summary,
+        equation=method.equation,
+        paper=method.paper,
+        place=method.place,
+        role=method.role,
+        dims=method.dims,
+        identity_at_init=method.identity_at_init,
+        parts=parts,
+        options=options,
+        about=" ".join(about.split()) or _one_line_options(method.build.__doc__ or ""),
+        channels=channels,
+        size=size,
+        params=params,
+        macs=macs,
+    )
+
+
+def cards(channels: int = 256, size: int = 56) -> list[Card]:
+    """Return the cards of all methods, in the registry's order."""
+    return [card(name, channels, size) for name in METHODS]
+
+
+def _type_text(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if hasattr(annotation, "__args__"):
+        text = str(annotation)
+    return re.sub(r"(typing|collections\.abc)\.", "", text)
+
+
+def _one_line_options(doc: str) -> str:
+    """Where the whole docstring is one line: `Build X over ... channels; option: what it is.`"""
+    first = inspect.cleandoc(doc).split("\n\n")[0]
+    return " ".join(first.partition("; ")[2].split())
+
+
+def maps(dims: tuple[int, ...]) -> str:
+    """Return `1-D, 2-D, 3-D` or part of it."""
+    return ", ".join(f"{d}-D" for d in dims)
+
+
+def source_link(paper: str) -> str:
+    """Return a Markdown link: venue and year, to arXiv or to the code; plain text where there is neither."""
+    venue = re.search(r"(?:^|[,(:] ?)([A-Z][\w ]*? (?:workshops )?(?:19|20)\d\d)\b", paper)
+    arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
+    code = re.search(r"github\.com/[\w./-]+", paper)
+    label = venue.group(1).strip() if venue else "code" if code else ""
+    if arxiv:
+        return f"[{label or 'arXiv'}](https://arxiv.org/abs/{arxiv.group(1)})"
+    if code:
+        return f"[{label}](https://{code.group(0).rstrip('.,')})"
+    return label

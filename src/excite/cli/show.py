@@ -1,0 +1,147 @@
+"""`excite show`: one method's card, or all of them as a table or a document."""
+
+import json as json_
+import textwrap
+from typing import TYPE_CHECKING
+
+from excite.errors import UsageError
+
+if TYPE_CHECKING:
+    from excite.cli.method_cards import Card
+
+WIDTH = 110
+
+
+def show(
+    method: str = "",
+    *,
+    table: bool = False,
+    document: bool = False,
+    channels: int = 256,
+    size: int = 56,
+    json: bool = False,
+) -> None:
+    """Show what a method computes, its paper, its place, its cost and its options.
+
+    Without a method: --table prints one Markdown line per method (the table of the README), --document the whole
+    reference (docs/methods.md), --json all cards.
+
+    Args:
+        method: a name of `excite list methods`.
+        table: a Markdown table of all methods, one line each.
+        document: a Markdown document of all methods.
+        channels: channels of the map that the cost is given for.
+        size: side of that map.
+        json: print JSON.
+    """
+    from excite.cli.method_cards import card, cards
+
+    if channels < 1 or size < 1:
+        raise UsageError(f"channels and size must be at least 1, got {channels} and {size}")
+    if bool(method) + table + document > 1:
+        raise UsageError("give a method, --table or --document, not several of them")
+    if not (method or table or document or json):
+        raise UsageError("name a method (`excite list methods` has them), or give --table or --document")
+    found = [card(method, channels, size)] if method else cards(channels, size)
+    if json:
+        print(json_.dumps(found[0].to_dict() if method else [c.to_dict() for c in found], indent=2))
+    elif table:
+        print(table_of(found))
+    elif document:
+        print(document_of(found))
+    else:
+        print(text_of(found[0]))
+
+
+def text_of(card: "Card") -> str:
+    """Return a card as text for a terminal."""
+    from excite.cli.method_cards import maps
+
+    rows = [
+        ("computes", card.equation),
+        ("made of", " -> ".join(card.parts) + " -> recalibrate" if card.parts else ""),
+        ("paper", card.paper),
+        ("sits", card.place),
+        ("maps", maps(card.dims)),
+        ("at the start", "the identity" if card.identity_at_init else ""),
+        ("costs", cost_of(card)),
+    ]
+    lines = [f"{card.name}: {card.summary}", ""]
+    for title, text in rows:
+        if text:
+            lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {title:<14}", subsequent_indent=" " * 16)
+    if card.options:
+        lines += ["", "  options"]
+        width = max(len(name) for name, _, _ in card.options)
+        lines += [f"    {name:<{width}}  {kind} = {default}" for name, kind, default in card.options]
+        lines += ["", *textwrap.wrap(card.about, WIDTH, initial_indent="    ", subsequent_indent="    ")]
+    return "\n".join([*lines, "", f"  in Python     {example_of(card)}"])
+
+
+def cost_of(card: "Card") -> str:
+    """Return the cost as a sentence that names its convention."""
+    from excite.cli.method_cards import COUNTED
+
+    return f"{card.params:,} parameters and {card.macs:,} {COUNTED} for C={card.channels} at {card.size}x{card.size}"
+
+
+def example_of(card: "Card") -> str:
+    """Return the line of Python that builds the method."""
+    return f'excite.create_attention("{card.name}", channels={card.channels})'
+
+
+def table_of(found: "list[Card]") -> str:
+    """Return a Markdown table, one line per method."""
+    from excite.cli.method_cards import ROLES, maps, source_link
+
+    at = f"C={found[0].channels}, {found[0].size}×{found[0].size}"
+    lines = [
+        f"| method | what it is | where | maps | parameters ({at}) | MACs | paper |",
+        "|---|---|---|---|---:|---:|---|",
+    ]
+    for c in found:
+        where = c.place if c.name == "none" else ROLES[c.role]
+        cells = (f"`{c.name}`", c.summary, where, maps(c.dims), f"{c.params:,}", f"{c.macs:,}", source_link(c.paper))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def document_of(found: "list[Card]") -> str:
+    """Return the Markdown reference of all methods."""
+    from excite.cli.method_cards import COUNTED, maps
+
+    first = found[0]
+    parts = [
+        "# Methods",
+        "",
+        "Made by `excite show --document > docs/methods.md`. Every method is built by its name and takes a map "
+        "`[n c *space]`:",
+        "",
+        "```python",
+        "import torch",
+        "import excite",
+        "",
+        f'attention = excite.create_attention("eca", channels={first.channels}, kernel_size=5)',
+        f"y = attention(torch.randn(2, {first.channels}, 14, 14))",
+        "assert y.shape == (2, 256, 14, 14)" if first.channels == 256 else f"assert y.shape[1] == {first.channels}",
+        "```",
+        "",
+        f"MACs are {COUNTED}; element-wise work (pooling, the product with the map) is not in them.",
+        "",
+        table_of(found),
+    ]
+    for card in found:
+        parts += ["", f"## {card.name}", "", f"{card.summary[0].upper()}{card.summary[1:]}.", ""]
+        parts += [f"    {line}" for line in textwrap.wrap(card.equation, WIDTH, break_on_hyphens=False)]
+        parts += ["", f"- Paper: {card.paper}", f"- Place: {card.place}", f"- Maps: {maps(card.dims)}"]
+        if card.parts:
+            parts += [f"- Made of: `{card.parts[0]}` → `{card.parts[1]}` → recalibrate"]
+        parts += ["- At the start: the identity"] if card.identity_at_init else []
+        parts += [
+            f"- Cost: {card.params:,} parameters, {card.macs:,} MACs (C={card.channels}, {card.size}×{card.size})"
+        ]
+        if card.options:
+            shown = ", ".join(f"`{name}={default}`" for name, _, default in card.options)
+            parts += [f"- Options: {shown}", "", card.about]
+        parts += ["", "```python", f"attention = {example_of(card)}", "```"]
+    return "\n".join(parts)

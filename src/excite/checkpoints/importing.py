@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from excite.backbones.names import ALIASES
-from excite.checkpoints.backbone import Backbone, read_backbone
+from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
 from excite.checkpoints.emca_form import emca_options
 from excite.checkpoints.infer import attention_options, method_of
 from excite.checkpoints.layouts import LAYOUTS, OURS, Layout, recognise
@@ -16,6 +16,10 @@ from excite.checkpoints.reading import Weights, read_weights
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
 from excite.errors import ExciteError, UsageError
+
+IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+CIFAR = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+SMALL = tuple(f"resnet{depth}" for depth in SMALL_DEPTHS)
 
 
 def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module, TransferReport]:
@@ -30,6 +34,8 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     from excite.models import create_model
 
     weights = read_weights(source)
+    if weights.card and not isinstance(source, Mapping):
+        return _ours(source)
     layout = recognise(weights.state)
     if layout is None:
         raise ExciteError(_unrecognised(weights))
@@ -50,7 +56,34 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     report.ignored.update(ignored)
     report.notes = [*weights.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
     _check(report, weights.source)
+    card = model.excite_card
+    card.preprocess = _preprocess(backbone)  # type: ignore[union-attr]
+    if card.preprocess:  # type: ignore[union-attr]
+        report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")  # type: ignore[union-attr]
     return model.eval(), report
+
+
+def _ours(path: str | Path) -> tuple[nn.Module, TransferReport]:
+    """Load a file of ours by its card."""
+    from excite.checkpoints.bundle import load_bundle
+
+    model, card = load_bundle(path)
+    state = model.state_dict()
+    report = TransferReport("excite, with its card", card.name, card.options, {k: k for k in state})
+    report.elements = sum(v.numel() for v in state.values())
+    return model, report
+
+
+def _preprocess(backbone: Backbone) -> dict[str, Any] | None:
+    """Return how these networks' images are prepared: ImageNet's or CIFAR-10's way, by the stem."""
+    if backbone.in_channels != 3:
+        return None
+    small = backbone.name.endswith("_cifar") or (backbone.name in SMALL and "stem" not in backbone.options)
+    return {**(CIFAR if small else IMAGENET)}
+
+
+def _preparation(how: Mapping[str, Any]) -> str:
+    return f"resize {how['resize']}, crop {how['size']}, mean {how['mean']}, deviation {how['std']}"
 
 
 def _network(

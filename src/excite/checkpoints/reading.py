@@ -20,11 +20,12 @@ State = dict[str, torch.Tensor]
 
 @dataclass
 class Weights:
-    """Tensors by key, where they came from, and what was unwrapped on the way."""
+    """Tensors by key, where they came from, what was unwrapped on the way, and whether the file has a card of ours."""
 
     state: State
     source: str = "a dictionary"
     notes: list[str] = field(default_factory=list)
+    card: bool = False
 
 
 def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
@@ -37,7 +38,9 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
         return _unwrap(source, "a dictionary")
     path = Path(source)
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; expected a file with weights (.pth, .pth.tar, .pt, .safetensors, .ckpt)")
+        from excite.checkpoints.bundle import locate
+
+        path = locate(path)
     if not path.is_file():
         raise UsageError(
             f"no file {str(path)!r}; expected a file with weights (.pth, .pth.tar, .pt, .safetensors, .ckpt)"
@@ -51,11 +54,12 @@ def _read_file(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(16)
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
 
         try:
-            return load_file(path)
+            with safe_open(path, framework="pt") as content:
+                state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
+                return {"excite": {}, "state_dict": state} if "excite" in (content.metadata() or {}) else state
         except (SafetensorError, OSError) as error:
             raise ExciteError(f"{path} is damaged: {error}") from error
     try:
@@ -85,6 +89,7 @@ def _unwrap(content: Any, source: str) -> Weights:
     notes: list[str] = []
     if not isinstance(content, Mapping):
         raise ExciteError(f"{source} holds {type(content).__name__}, not a dictionary of tensors")
+    card = "excite" in content
     while not _tensors(content):
         inner = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
@@ -98,7 +103,7 @@ def _unwrap(content: Any, source: str) -> Weights:
     left = [str(k) for k in content if k not in state]
     if left:
         notes.append(f"entries that are no tensors, left aside: {', '.join(left)}")
-    return Weights(_without_prefixes(state, notes), source, notes)
+    return Weights(_without_prefixes(state, notes), source, notes, card)
 
 
 def _tensors(content: Mapping[Any, Any]) -> State:

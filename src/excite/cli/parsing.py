@@ -44,6 +44,8 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
     Raises UsageError for anything that does not parse.
     """
     options = read_options(function)
+    if any(o.name == "output" for o in options):
+        argv = ["--output" if a == "-o" else a for a in argv]
     defaults = _preset(function, argv)
     plain = not any(a.split("=")[0] in ("--config", "--print_config") for a in argv) and all(map(_is_simple, options))
     if plain:

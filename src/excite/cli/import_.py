@@ -1,0 +1,66 @@
+"""`excite import`: somebody's checkpoint as a network of ours."""
+
+import json as json_
+from pathlib import Path
+
+from excite.errors import UsageError
+
+
+def import_(
+    file: Path,
+    *,
+    output: Path | None = None,
+    class_names: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Recognise a checkpoint by its keys and shapes, build its network, load every tensor, and save both.
+
+    Known: ECA-Net, EMCA, EMANet's repository, EPSANet, SA-Net, FcaNet, SRM, senet.pytorch, CBAM and BAM, timm,
+    torchvision, ours. Only tensors are read, never code. Without an output nothing is written.
+    The result is a .safetensors file for excite test, predict, explain, bench and export.
+
+    Args:
+        file: the checkpoint: .pth, .pth.tar, .pt, .ckpt or .safetensors.
+        output: the file to write (.safetensors); -o for short.
+        class_names: a text file with one class name per line, in the order of the classifier's outputs.
+        overwrite: replace an output that exists.
+        json: print JSON.
+    """
+    from excite.checkpoints import import_checkpoint, save_bundle
+
+    _check_output(output, overwrite)
+    model, report = import_checkpoint(file)
+    card = model.excite_card
+    if class_names is not None:
+        card.class_names = _read_names(class_names, card.num_classes)  # type: ignore[union-attr]
+    if output is not None:
+        save_bundle(output, model.float())
+    if json:
+        print(json_.dumps({**report.to_dict(), "output": str(output) if output else None}, indent=2))
+        return
+    print(report)
+    if output is None:
+        print("nothing written; give an output to keep it: -o NAME.safetensors")
+    else:
+        print(f"saved        {output}\nnext         excite predict {output} IMAGE...")
+
+
+def _check_output(output: Path | None, overwrite: bool) -> None:
+    if output is None:
+        return
+    if output.suffix != ".safetensors":
+        raise UsageError(f"output {str(output)!r}: the file's name must end in .safetensors")
+    if not output.parent.is_dir():
+        raise UsageError(f"output {str(output)!r}: no folder {str(output.parent)!r}")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; give another name or --overwrite")
+
+
+def _read_names(path: Path, wanted: int) -> list[str]:
+    if not path.is_file():
+        raise UsageError(f"no file {str(path)!r} with class names")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(names) != wanted:
+        raise UsageError(f"{path} has {len(names)} class names; the checkpoint's classifier has {wanted} outputs")
+    return names

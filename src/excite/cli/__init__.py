@@ -16,6 +16,11 @@ COMMANDS: Table = {
     "bench": "excite.cli.bench:bench",
     "export": "excite.cli.export:export",
     "import": "excite.cli.import_:import_",
+    "detect": {
+        "train": "excite.cli.detect_train:train",
+        "test": "excite.cli.detect_test:check",
+        "predict": "excite.cli.detect_predict:predict",
+    },
     "list": "excite.cli.list:list_",
     "show": "excite.cli.show:show",
 }

@@ -9,7 +9,7 @@ from excite.detect.data.voc import open_voc
 from excite.errors import UsageError, unknown
 
 KINDS = ("shapes", "coco:PATH", "voc:PATH")
-COUNTS = {"train": 2000, "val": 200, "test": 400}
+COUNTS = {"train": 1600, "val": 200, "test": 400}
 
 
 def open_split(spec: str, split: str, *, masks: bool = False, limit: int = 0) -> DetectionDataset:

@@ -195,8 +195,8 @@ FVCORE: dict[str, Callable[[OpCall], int]] = {
 }
 # fmt: on
 
-# One layer of its own in the reference, of a type that no counter knows: nothing inside is seen.
-OPAQUE = (SoftNorm,)
+# A norm of its own in the reference, of a type that no counter knows; its pooling is a module and is counted.
+HIDDEN_NORMS = (SoftNorm,)
 _FAMILY_OF = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
 
 
@@ -248,12 +248,12 @@ def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
     """
     check([convention])
     skipped = {id(m) for m in skip}
-    opaque = tuple(c.path + "." for c in trace.layers if isinstance(c.module, OPAQUE))
+    skipped |= {id(getattr(c.module, "norm", None)) for c in trace.layers if isinstance(c.module, HIDDEN_NORMS)}
     found: dict[str, int] = {}
     if convention in MODULE_CONVENTIONS:
         for call in trace.layers:
             rule = rule_of(call.module, convention)
-            if rule is None or id(call.module) in skipped or call.path.startswith(opaque):
+            if rule is None or id(call.module) in skipped:
                 continue
             value = int(rule(_layer(call)))
             # thop 0.0.23 assigns where later ones add: of a module that runs three times only the last call counts.

@@ -1,0 +1,96 @@
+"""`excite tables`: the papers' tables, published beside computed."""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+
+def tables(
+    name: str = "all",
+    *,
+    format: Literal["text", "markdown", "csv"] = "text",
+    only: Literal["all", "computed", "reproduced", "off", "not reproducible"] = "all",
+    output: Path | None = None,
+    results: Path = Path("benchmarks/results"),
+    json: bool = False,
+) -> None:
+    """Set every published number of five works beside the number that our networks give, with a verdict.
+
+    Parameters and multiply-accumulates are computed now, on the meta device, each by the convention of its table.
+    Accuracies and speeds are shown as published, beside recorded runs of ours where there are any. Tables: ecanet,
+    ecanet-paper, emca, emca-placement, emca-scales, emanet-cifar, emanet-voc, coco, senet; all of them without a name.
+
+    Args:
+        name: one table, or all.
+        format: text, markdown or csv.
+        only: show only what is computed, or one verdict.
+        output: write to this file instead of the terminal.
+        results: folder of recorded runs (JSON files with a list of records).
+        json: print JSON.
+    """
+    from excite.measure.files import write_text
+    from excite.measure.published import select
+    from excite.measure.records import load_records
+    from excite.measure.tables import Verdict, compute
+
+    chosen = select(name)
+    if only != "all":
+        chosen = [c for c in chosen if not c.measured]
+    show = _progress(len(chosen))
+    verdicts: list[Verdict] = compute(
+        chosen, detector=_create_detector, records=load_records(results), progress=show
+    )
+    show(None)
+    if only not in ("all", "computed"):
+        verdicts = [v for v in verdicts if v.state == only]
+    text = _render(verdicts, "json" if json else format)
+    if output is not None:
+        from excite.measure.tables_report import summary
+
+        write_text(output, text if text.endswith("\n") else text + "\n")
+        print(f"wrote {output}: {summary(verdicts)}")
+        return
+    print(text)
+
+
+def _create_detector(**options: Any) -> Any:
+    # Imported only when a detection row is reached: it brings torchvision along.
+    from excite.detect import create_detector
+
+    return create_detector(**options)
+
+
+def _render(verdicts: Any, kind: str) -> str:
+    from excite.measure import tables_report as report
+
+    if kind == "json":
+        return report.to_json(verdicts)
+    if kind == "csv":
+        return report.to_csv(verdicts).rstrip("\n")
+    if kind == "markdown":
+        return report.to_markdown(verdicts)
+    from excite.measure.console import make_console
+
+    console = make_console()
+    with console.capture() as capture:
+        for table in report.to_rich(verdicts):
+            console.print(table)
+        console.print(report.summary(verdicts))
+    return capture.get().rstrip("\n")
+
+
+def _progress(total: int) -> Any:
+    """A counter on the terminal (nothing in a file or pipe); called with None it clears its line."""
+    done = 0
+
+    def step(cell: Any) -> None:
+        nonlocal done
+        if not sys.stderr.isatty():
+            return
+        if cell is None:
+            print("\r\033[K", end="", file=sys.stderr)
+            return
+        done += 1
+        print(f"\r\033[K{done}/{total} {cell.table}: {cell.row}, {cell.column}", end="", file=sys.stderr, flush=True)
+
+    return step

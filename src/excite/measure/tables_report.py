@@ -1,0 +1,131 @@
+"""The tables as terminal text, Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from excite.measure.published import SOURCES, TITLES, UNIT_NAMES
+from excite.measure.tables import Verdict
+
+HEADS = ("row", "column", "published", "computed", "convention", "network", "verdict")
+STYLES = {"reproduced": "green", "off": "yellow", "not reproducible": "red"}
+
+
+def convention_text(verdict: Verdict) -> str:
+    """Return the cell's convention with its divisor, as "thop-2005 / 2^30"."""
+    cell = verdict.cell
+    divisor = UNIT_NAMES.get(cell.unit, "")
+    name = {"speed": "speed", "": "-"}.get(cell.convention, cell.convention)
+    if "pooling=functional" in cell.options:
+        name += ", pooling in attention not seen"
+    return f"{name} / {divisor}" if divisor else name
+
+
+def network_text(verdict: Verdict) -> str:
+    """Return which network of ours computes the cell."""
+    options = [o for o in verdict.cell.options.split() if not o.startswith("pooling=")]
+    return " ".join([verdict.cell.model, *options]) or "-"
+
+
+def computed_text(verdict: Verdict) -> str:
+    """Return the computed value with one digit more than printed, or the value of our run."""
+    if verdict.record is not None:
+        return f"{verdict.record.value:.4g}"
+    if verdict.computed is None:
+        return "-"
+    return f"{verdict.computed:.{max(verdict.cell.digits + 1, 0)}f}"
+
+
+def cells_of(verdict: Verdict) -> list[str]:
+    """Return one line of a table."""
+    cell = verdict.cell
+    printed = cell.published + ("%" if cell.unit == "%" else "")
+    text = verdict.text
+    return [cell.row, cell.column, printed, computed_text(verdict), convention_text(verdict), network_text(verdict), text]
+
+
+def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Return how many cells have each verdict."""
+    states = ("reproduced", "off", "not reproducible", "measured", "as published")
+    return {s: sum(v.state == s for v in verdicts) for s in states}
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """Return the tally as one sentence."""
+    counts = tally(verdicts)
+    computed = counts["reproduced"] + counts["off"]
+    text = f"{computed} cells computed: {counts['reproduced']} reproduced, {counts['off']} off"
+    text += f"; {counts['not reproducible']} not reproducible"
+    if counts["measured"] + counts["as published"]:
+        text += f"; {counts['as published']} accuracies and speeds as published, {counts['measured']} beside a run of ours"
+    return text + "."
+
+
+def by_table(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """Group the verdicts by table, in order."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(verdict.cell.table, []).append(verdict)
+    return groups
+
+
+def sources(verdicts: Sequence[Verdict]) -> str:
+    """Return where the printed numbers come from."""
+    return "; ".join(SOURCES[s] for s in dict.fromkeys(v.cell.source for v in verdicts))
+
+
+def to_rich(verdicts: Sequence[Verdict]) -> list[Table]:
+    """Return one terminal table per published table."""
+    made = []
+    for name, group in by_table(verdicts).items():
+        table = Table(title=f"{name}: {TITLES[name]}", caption=summary(group), title_justify="left", caption_justify="left")
+        for head in HEADS:
+            table.add_column(head, justify="right" if head in ("published", "computed") else "left")
+        for verdict in group:
+            table.add_row(*cells_of(verdict), style=STYLES.get(verdict.state, ""))
+        made.append(table)
+    return made
+
+
+def to_markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return Markdown: a section per table."""
+    lines: list[str] = []
+    for name, group in by_table(verdicts).items():
+        lines += [f"## {TITLES[name]}", "", f"`excite tables {name}`. Printed in: {sources(group)}.", "", summary(group), ""]
+        lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---:|---:|---|---|---|"]
+        lines += ["| " + " | ".join(_escape(c) for c in cells_of(v)) + " |" for v in group]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def to_csv(verdicts: Sequence[Verdict]) -> str:
+    """Return CSV, one line per cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", *HEADS[:4], "unit", "convention", "model", "options", "state", "verdict", "source"])
+    for v in verdicts:
+        c = v.cell
+        value = "" if v.computed is None else repr(v.computed)
+        if v.record is not None:
+            value = repr(v.record.value)
+        head = [c.table, c.row, c.column, c.published, value, c.unit, c.convention]
+        writer.writerow([*head, c.model, c.options, v.state, v.text, SOURCES[c.source]])
+    return out.getvalue()
+
+
+def to_json(verdicts: Sequence[Verdict]) -> str:
+    """Return JSON: the tally and every cell."""
+    cells: list[dict[str, Any]] = []
+    for v in verdicts:
+        record = asdict(v.record) if v.record is not None else None
+        cells.append({**asdict(v.cell), "computed": v.computed, "state": v.state, "verdict": v.text, "record": record})
+    return json.dumps({"tally": tally(verdicts), "cells": cells}, indent=2)

@@ -69,7 +69,7 @@ class PositionSecondOrder(nn.Module):
         self.gate = RowGate(grid**dims, grid**dims, relu=True)
 
     def _weights(self, reduced: torch.Tensor) -> torch.Tensor:
-        pooled = _POOLS[self.dims](widen(reduced), self.grid)
+        pooled = _POOLS[self.dims](widen(reduced), self.grid)  # type: ignore[arg-type]
         matrix = covariance(pooled.flatten(2).transpose(1, 2))
         return torch.sigmoid(self.gate(matrix)).reshape(-1, 1, *self.grid)
 

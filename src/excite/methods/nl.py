@@ -41,8 +41,8 @@ class NonLocal(nn.Module):
         q, k, v = widen(q), widen(k), widen(v)
         if self.mode == "dot":
             return torch.matmul(torch.matmul(v, k.transpose(1, 2)), q) * (self.scale / k.shape[2])
-        rows = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
-        return F.scaled_dot_product_attention(*rows, scale=self.scale).squeeze(1).transpose(1, 2)
+        q, k, v = (t.transpose(1, 2).unsqueeze(1) for t in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).squeeze(1).transpose(1, 2)
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the map with what it saw elsewhere."""

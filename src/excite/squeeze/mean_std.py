@@ -37,7 +37,8 @@ class MeanStd(nn.Module):
 
     def _stack(self, mean: torch.Tensor, squares: torch.Tensor, count: int) -> Descriptor:
         # sym_max keeps a size that is unknown at export time unknown.
-        return torch.stack((mean, (squares / torch.sym_max(count - 1, 1) + self.eps).sqrt()), dim=-1)
+        variance: torch.Tensor = squares / torch.sym_max(count - 1, 1)  # type: ignore[assignment]
+        return torch.stack((mean, (variance + self.eps).sqrt()), dim=-1)
 
     def extra_repr(self) -> str:
         """Show eps."""

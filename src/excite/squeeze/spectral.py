@@ -46,6 +46,8 @@ class Spectral(nn.Module):
     the state dict, and is built in float64.
     """
 
+    rows: torch.Tensor
+    columns: torch.Tensor
     basis: torch.Tensor | None
 
     def __init__(self, pairs: Sequence[tuple[int, int]], size: tuple[int, int] | None) -> None:
@@ -64,7 +66,7 @@ class Spectral(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Spectral":
         # Moves and casts rebuild the constants: float32 -> float64 keeps full precision, a meta device loses nothing.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         if self.rows.device.type != "meta":
             device = self.rows.device
             self.rows = torch.tensor([u for u, _ in self.pairs], device=device)

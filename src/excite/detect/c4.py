@@ -89,8 +89,8 @@ def split_body(body: Body) -> tuple[C4Backbone, StageHead]:
         raise UsageError("neck 'c4' needs one of our ResNets with four stages (resnet18 to resnet152); use neck='fpn'")
     if isinstance(net, EmcaNetwork):
         raise UsageError(
-            "neck 'c4' runs stage 4 on single regions, where the descriptors that EMCA collects over the whole image do "
-            "not exist; use neck='fpn'"
+            "neck 'c4' runs stage 4 on single regions, where the descriptors that EMCA collects over the image do not "
+            "exist; use neck='fpn'"
         )
     head = StageHead(net.layer4, body.channels[3])  # type: ignore[arg-type]
     del net.layer4

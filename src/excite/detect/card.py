@@ -8,8 +8,8 @@ from typing import Any
 class DetectorCard:
     """What a checkpoint says of its detector.
 
-    kind, backbone, num_classes (background included), neck and options: as given to `create_detector`; class_names: of the
-    labels 1, 2, ...
+    kind, backbone, num_classes (background included), neck and options: as given to `create_detector`; class_names:
+    of the labels 1, 2, ...
     """
 
     kind: str

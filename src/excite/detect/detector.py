@@ -21,7 +21,8 @@ from excite.errors import UsageError, near, unknown
 
 KINDS: dict[str, type[nn.Module]] = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "retinanet": RetinaNet}
 NECKS = ("fpn", "c4")
-PARTS = {"self", "backbone", "num_classes", "kwargs", "rpn_anchor_generator", "rpn_head", "box_roi_pool", "box_head"} | {
+PARTS = {
+    "self", "backbone", "num_classes", "kwargs", "rpn_anchor_generator", "rpn_head", "box_roi_pool", "box_head",
     "box_predictor", "mask_roi_pool", "mask_head", "mask_predictor", "anchor_generator", "head", "proposal_matcher",
 }  # fmt: skip
 
@@ -50,14 +51,15 @@ def create_detector(
     """Build a detector.
 
     kind: "faster_rcnn", "mask_rcnn" or "retinanet". backbone: as for `create_model` ("eca_resnet50", "timm/NAME", ...).
-    num_classes: categories plus one for the background (as in torchvision; 81 for COCO's 80 categories); labels start at 1.
-    neck: "fpn", or "c4" (faster_rcnn; stage 4 runs on the regions). neck_attention: a method for every pyramid level.
-    frozen_stages: -1 nothing, 0 the stem, 1 the stem and stage 1, ...: parameters and norms. frozen_norms: the backbone's
-    norms keep their running statistics. checkpoint: classification weights for the backbone; what was transferred is in
-    `detector.transfer_report`. neck_channels, head_channels, mask_channels: widths of the pyramid, the box head and the mask
-    head. anchor_sizes: pixels, one per level (c4: all on one level). anchor_octaves: sizes per level of RetinaNet.
-    p6_from: "c5" or "p5" (RetinaNet). options: those of torchvision's detector (min_size, max_size, image_mean,
-    box_score_thresh, rpn_post_nms_top_n_test, ...) and those of the backbone (stem, kernel_size, placement, attach, ...).
+    num_classes: categories plus one for the background (as in torchvision: 81 for COCO's 80 categories); labels start
+    at 1. neck: "fpn", or "c4" (faster_rcnn; stage 4 runs on the regions). neck_attention: a method for every pyramid
+    level. frozen_stages: -1 nothing, 0 the stem, 1 the stem and stage 1, ...: parameters and norms. frozen_norms: the
+    backbone's norms keep their running statistics. checkpoint: classification weights for the backbone; what was
+    transferred is in `detector.transfer_report`. neck_channels, head_channels, mask_channels: widths of the pyramid,
+    the box head and the mask head. anchor_sizes: pixels, one per level (c4: all on one level). anchor_octaves: sizes
+    per level of RetinaNet. p6_from: "c5" or "p5" (RetinaNet). options: those of torchvision's detector (min_size,
+    max_size, image_mean, box_score_thresh, rpn_post_nms_top_n_test, ...) and those of the backbone (stem, kernel_size,
+    placement, attach, ...).
     The detector carries its `DetectorCard` as `excite_card`. Raises UsageError for what cannot be built.
     """
     _check(kind, neck, num_classes, class_names, neck_attention, p6_from)

@@ -126,13 +126,10 @@ def _announce(
     if config.quiet:
         return
     total = sum(p.numel() for p in detector.parameters())
-    print(
-        f"{config.kind} on {config.backbone} ({config.neck}): {total:,} parameters, {count_trainable(detector):,} trainable"
-    )
-    known = len(train.class_names)
-    print(
-        f"data {config.data}: {len(train)} training and {len(val) if val is not None else 0} validation images, {known} categories"
-    )
+    name = f"{config.kind} on {config.backbone} ({config.neck})"
+    print(f"{name}: {total:,} parameters, {count_trainable(detector):,} trainable")
+    images = f"{len(train)} training and {len(val) if val is not None else 0} validation images"
+    print(f"data {config.data}: {images}, {len(train.class_names)} categories")
     if skipped:
         print(f"left out {len(skipped)} annotations: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}")
     if report is not None:

@@ -20,7 +20,7 @@ KINDS = {"bbox": "box", "segm": "mask"}
 
 
 def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> dict[str, Any]:
-    """Evaluate results against a data set as COCO does (100 detections per image, crowds and difficult objects ignored).
+    """Evaluate results as COCO does (100 detections per image, crowds and difficult objects ignored).
 
     Returns, under "box" and (where `masks`) "mask": AP, AP50, AP75, APs, APm, APl, AR100 (fractions; -1 where there is
     nothing to find), "per_class" rows and "curves" (101 recalls by category, precision at IoU 0.5).

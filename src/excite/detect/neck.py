@@ -17,8 +17,8 @@ from excite.types import FeatureMap
 class PyramidBackbone(nn.Module):
     """Body, feature pyramid, attention on every pyramid map, then the coarser extra levels.
 
-    maps: how many of the body's last maps are used; extra: "pool" (one level more by subsampling), "c5" or "p5" (P6 and P7
-    by strided convolutions over the body's last map or the pyramid's), "none".
+    maps: how many of the body's last maps are used; extra: "pool" (one level more by subsampling), "c5" or "p5" (P6 and
+    P7 by strided convolutions over the body's last map or the pyramid's), "none".
     """
 
     def __init__(

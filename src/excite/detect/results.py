@@ -49,14 +49,15 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def read_results(path: Path, dataset: DetectionDataset) -> list[Result]:
-    """Read a results file. Raises ExciteError where an entry does not fit the data set."""
+def read_results(path: Path, dataset: DetectionDataset, *, masks: bool = False) -> list[Result]:
+    """Read a results file. Raises ExciteError where an entry does not fit the data set, or lacks a mask (`masks`)."""
     content = read_json(path)
     if not isinstance(content, list):
         raise ExciteError(f"{path}: a results file is a list of detections, this is {type(content).__name__}")
     sizes = {s.image_id: (s.height, s.width) for s in dataset.samples}
     for number, entry in enumerate(content):
-        missing = {"image_id", "category_id", "bbox", "score"} - set(entry if isinstance(entry, dict) else ())
+        wanted = {"image_id", "category_id", "bbox", "score"} | ({"segmentation"} if masks else set())
+        missing = wanted - set(entry if isinstance(entry, dict) else ())
         if missing:
             raise ExciteError(f"{path}: detection {number} has no {', '.join(sorted(missing))}")
         if entry["image_id"] not in sizes:

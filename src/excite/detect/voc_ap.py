@@ -1,8 +1,8 @@
 """Pascal VOC's average precision at one IoU, with its rule for difficult objects (VOC devkit 2007 and 2010).
 
 Detections of a category are taken by falling score. Each is compared with the object it overlaps most: a free ordinary
-object at IoU >= 0.5 makes it right and is taken, a taken one makes it wrong, a difficult one makes it count for nothing.
-Difficult objects are not among those to be found.
+object at IoU >= 0.5 makes it right and is taken, a taken one makes it wrong, a difficult one makes it count for
+nothing. Difficult objects are not among those to be found.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from excite.detect.results import Result
 
 
 def voc_metrics(results: Sequence[Result], dataset: DetectionDataset, *, iou: float = 0.5) -> dict[str, Any]:
-    """Return `AP50` (area under the interpolated curve), `AP50_11point` and both `per_class`; fractions, -1 for none."""
+    """Return `AP50` (area under the envelope), `AP50_11point` and both `per_class`; fractions, -1 for none."""
     label_of = {c: i for i, c in enumerate(dataset.category_ids, start=1)}
     found: dict[int, list[Result]] = defaultdict(list)
     for result in results:

@@ -21,7 +21,7 @@ Item = tuple[torch.Tensor, dict[str, Any]]
 class Thing:
     """One annotated object.
 
-    box: x, y, width, height in pixels; label: from 1; area: pixels; crowd: COCO's region of many; difficult: VOC's flag.
+    box: x, y, width, height in pixels; label: from 1; area: pixels; crowd: COCO's region of many; difficult: VOC's.
     """
 
     box: tuple[float, float, float, float]

@@ -1,0 +1,44 @@
+"""`excite detect predict`: draw what a detector finds in images."""
+
+import json as json_
+from pathlib import Path
+from typing import Any
+
+from excite.errors import UsageError
+
+
+def predict(
+    checkpoint: str,
+    images: list[str],
+    *,
+    threshold: float = 0.5,
+    out: str = "predictions",
+    json: bool = False,
+) -> None:
+    """Find objects in images; writes each image with boxes, masks, names and scores, and predictions.json.
+
+    Args:
+        checkpoint: a run directory or a .ckpt file of `excite detect train`.
+        images: files, folders (searched through) and quoted globs.
+        threshold: lowest score that counts.
+        out: folder for the pictures and predictions.json.
+        json: print the detections as JSON.
+    """
+    from excite.cli.predict import find_images
+    from excite.detect.checkpoint import load_detector
+    from excite.detect.predict import predict_images
+    from excite.detect.results import write_json
+
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
+    files = find_images(images)
+    detector, _ = load_detector(checkpoint)
+    rows: list[dict[str, Any]] = []
+    for row in predict_images(detector, files, Path(out), threshold=threshold):
+        rows.append(row)
+        if not json:
+            counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"
+            print(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
+    write_json(Path(out) / "predictions.json", rows)
+    if json:
+        print(json_.dumps(rows, indent=2))

@@ -1,0 +1,99 @@
+"""`excite detect test`: how good a detector, or a results file, is on a data set."""
+
+import json as json_
+from pathlib import Path
+from typing import Any
+
+from excite.errors import UsageError
+
+
+def check(
+    checkpoint: str | None = None,
+    *,
+    results: str | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    masks: bool = False,
+    limit: int = 0,
+    pictures: int = 12,
+    threshold: float = 0.5,
+    workers: int = 0,
+    out: str | None = None,
+    json: bool = False,
+) -> None:
+    """Test a detector: COCO's AP of boxes and masks, VOC's AP50, a table of categories, curves and pictures.
+
+    Args:
+        checkpoint: a run directory or a .ckpt file; left out with --results.
+        results: evaluate this results file (COCO's format) instead of running a detector; needs --data.
+        data: data spec; by default the one that the run was trained on.
+        split: which split; by default the run's validation split (val with --results).
+        masks: with --results, evaluate its masks too.
+        limit: use that many images only; 0 is all.
+        pictures: how many images to draw the detections on.
+        threshold: lowest score that is drawn.
+        workers: processes that read images.
+        out: folder for results, metrics, curves and pictures; by default the run's (else the file's).
+        json: print JSON.
+    """
+    if (checkpoint is None) == (results is None):
+        raise UsageError("give a checkpoint to test, or --results FILE.json, and not both")
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
+    drawing = {"pictures": pictures, "threshold": threshold}
+    if results is not None:
+        facts, metrics = _results(Path(results), data, split or "val", masks, limit, out, drawing)
+    else:
+        facts, metrics = _checkpoint(str(checkpoint), data, split, limit, out, {**drawing, "workers": workers})
+    if json:
+        print(json_.dumps({**facts, **metrics}, indent=2))
+        return
+    from excite.detect.evaluate import show
+
+    print(f"{facts['checkpoint'] or facts['results']} on {facts['data']}, {facts['split']}: {facts['images']} images")
+    print(show(metrics))
+    print(f"\nfiles  {facts['folder']}: results, metrics, pr (curves) and pictures of {facts['split']}")
+
+
+def _results(
+    file: Path, data: str | None, split: str, masks: bool, limit: int, out: str | None, drawing: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    from excite.detect.data import open_split
+    from excite.detect.report import write_figures
+    from excite.detect.results import read_results
+
+    if data is None:
+        raise UsageError("--results needs --data SPEC: a results file does not say what it is about")
+    dataset = open_split(data, split, masks=masks, limit=limit)
+    found = read_results(file, dataset, masks=masks)
+    folder = Path(out) if out else file.parent
+    metrics = write_figures(found, dataset, folder, name=split, **drawing)
+    facts = {"checkpoint": None, "results": str(file), "data": data, "split": split}
+    return {**facts, "images": len(dataset), "folder": str(folder)}, metrics
+
+
+def _checkpoint(
+    checkpoint: str, data: str | None, split: str | None, limit: int, out: str | None, drawing: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    from excite.checkpoints.bundle import locate
+    from excite.detect.checkpoint import check_classes, load_detector
+    from excite.detect.data import open_split
+    from excite.detect.report import write_report
+
+    detector, config = load_detector(checkpoint)
+    card: Any = detector.excite_card
+    spec = data or config.get("data")
+    if not spec:
+        raise UsageError(f"{checkpoint} does not say what it was trained on; give --data SPEC")
+    chosen = split or config.get("val_split", "val")
+    if chosen == "none":
+        raise UsageError(f"{checkpoint} was trained without a validation split; give --split")
+    dataset = open_split(spec, chosen, masks=card.kind == "mask_rcnn", limit=limit)
+    check_classes(card, dataset.class_names, checkpoint, spec)
+    file = locate(checkpoint)
+    home = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    folder = Path(out) if out else home
+    metrics = write_report(detector, dataset, folder, name=chosen, **drawing)
+    facts = {"checkpoint": str(file), "results": str(folder / f"results_{chosen}.json"), "data": spec}
+    facts |= {"kind": card.kind, "backbone": card.backbone, "split": chosen, "skipped": dataset.skipped}
+    return {**facts, "images": len(dataset), "folder": str(folder)}, metrics

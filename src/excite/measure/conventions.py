@@ -165,8 +165,9 @@ RULES: dict[str, dict[str, Rule]] = {
     "CBAM's pools": {  # the mean; the maximum counts nothing
         "thop-1907": lambda c: (c.window + 1) * c.channels,
         "thop-2005": lambda c: (c.window + 1) * c.channels,
-        "thop":      lambda c: (c.window + 1) * c.channels,
-        "mmcv":      lambda c: 2 * c.x},
+        "thop": lambda c: (c.window + 1) * c.channels,
+        "mmcv": lambda c: 2 * c.x,
+    },
     "average pooling": {
         "thop-1907": lambda c: (c.kernel + 1) * c.y,
         "thop-2005": lambda c: c.y,

@@ -57,3 +57,25 @@ def builder(
         return create_model(name, num_classes=num_classes, in_channels=in_channels, **more, **options)
 
     return build
+
+
+def accuracies(models: Sequence[str], given: Sequence[str] | None) -> tuple[dict[str, float], str]:
+    """Return accuracies in per cent by model name and where they come from.
+
+    given: `NAME=PERCENT` pairs; without them the papers' ImageNet top-1 of networks of these names.
+    Raises UsageError for a pair that is none, a name that is not measured, or a number outside 0 to 100.
+    """
+    if given is None:
+        from excite.measure.published import cells
+
+        top1 = [c for c in cells() if c.column == "Top-1" and c.convention == "imagenet" and c.model in models]
+        return {c.model: c.value for c in reversed(top1)}, "ImageNet top-1 as published"
+    found = {}
+    for pair in given:
+        name, sign, value = pair.rpartition("=")
+        if not sign or name not in models or not isinstance(_value(value), int | float):
+            raise UsageError(f"accuracy {pair!r} is not NAME=PERCENT of a measured model ({', '.join(models)})")
+        if not 0 <= float(value) <= 100:
+            raise UsageError(f"accuracy {pair!r}: per cent lie between 0 and 100")
+        found[name] = float(value)
+    return found, "as given"

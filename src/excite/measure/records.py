@@ -68,8 +68,6 @@ def find_record(records: Sequence[Record], model: str, options: str, dataset: st
     """Return the latest record for a published cell, or None."""
     key = network_key(model, options)
     fits = [
-        r
-        for r in records
-        if r.dataset == dataset and r.column == column and network_key(r.model, r.options) == key
+        r for r in records if r.dataset == dataset and r.column == column and network_key(r.model, r.options) == key
     ]
     return max(fits, key=lambda r: r.date, default=None)

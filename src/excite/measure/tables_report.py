@@ -46,7 +46,15 @@ def cells_of(verdict: Verdict) -> list[str]:
     cell = verdict.cell
     printed = cell.published + ("%" if cell.unit == "%" else "")
     text = verdict.text
-    return [cell.row, cell.column, printed, computed_text(verdict), convention_text(verdict), network_text(verdict), text]
+    return [
+        cell.row,
+        cell.column,
+        printed,
+        computed_text(verdict),
+        convention_text(verdict),
+        network_text(verdict),
+        text,
+    ]
 
 
 def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -62,7 +70,9 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     text = f"{computed} cells computed: {counts['reproduced']} reproduced, {counts['off']} off"
     text += f"; {counts['not reproducible']} not reproducible"
     if counts["measured"] + counts["as published"]:
-        text += f"; {counts['as published']} accuracies and speeds as published, {counts['measured']} beside a run of ours"
+        text += (
+            f"; {counts['as published']} accuracies and speeds as published, {counts['measured']} beside a run of ours"
+        )
     return text + "."
 
 
@@ -83,7 +93,9 @@ def to_rich(verdicts: Sequence[Verdict]) -> list[Table]:
     """Return one terminal table per published table."""
     made = []
     for name, group in by_table(verdicts).items():
-        table = Table(title=f"{name}: {TITLES[name]}", caption=summary(group), title_justify="left", caption_justify="left")
+        table = Table(
+            title=f"{name}: {TITLES[name]}", caption=summary(group), title_justify="left", caption_justify="left"
+        )
         for head in HEADS:
             table.add_column(head, justify="right" if head in ("published", "computed") else "left")
         for verdict in group:
@@ -96,7 +108,14 @@ def to_markdown(verdicts: Sequence[Verdict]) -> str:
     """Return Markdown: a section per table."""
     lines: list[str] = []
     for name, group in by_table(verdicts).items():
-        lines += [f"## {TITLES[name]}", "", f"`excite tables {name}`. Printed in: {sources(group)}.", "", summary(group), ""]
+        lines += [
+            f"## {TITLES[name]}",
+            "",
+            f"`excite tables {name}`. Printed in: {sources(group)}.",
+            "",
+            summary(group),
+            "",
+        ]
         lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---:|---:|---|---|---|"]
         lines += ["| " + " | ".join(_escape(c) for c in cells_of(v)) + " |" for v in group]
         lines.append("")

@@ -73,12 +73,12 @@ def _is_sequence(value: Any) -> bool:
 class _Ops(TorchDispatchMode):
     """Counts aten operations and follows the life of every intermediate storage."""
 
-    def __init__(self, trace: Trace, where: Callable[[], str]) -> None:
+    def __init__(self, trace: Trace, where: Callable[[], str], known: set[int] | None = None) -> None:
         super().__init__()
         from torch.utils.flop_counter import flop_registry
 
         self.trace, self.where, self.flops = trace, where, flop_registry
-        self.alive: dict[int, int] = {}
+        self.alive: dict[int, int] = dict.fromkeys(known or (), 0)
         self.live = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,7 +112,17 @@ class _Ops(TorchDispatchMode):
 
 
 WATCHED = frozenset(
-    ["native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "native_group_norm", "native_layer_norm", "upsample_nearest2d", "upsample_bilinear2d", "grid_sampler_2d"]
+    [
+        "native_batch_norm",
+        "cudnn_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "native_group_norm",
+        "native_layer_norm",
+        "upsample_nearest2d",
+        "upsample_bilinear2d",
+        "grid_sampler_2d",
+    ]
 )
 
 
@@ -129,6 +139,13 @@ class _Functions(TorchFunctionMode):
             x = shape_of(args or list((kwargs or {}).values()))
             self.trace.ops.append(OpCall(self.where(), "adaptive_avg_pool2d", 0, (x,), (), shape_of(out)))
         return out
+
+
+@contextlib.contextmanager
+def live_bytes(trace: Trace, known: set[int]) -> Iterator[None]:
+    """Record `peak_bytes` of what happens inside; `known`: storages (their `_cdata`) that are not counted."""
+    with _Ops(trace, lambda: "", known):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,150 @@
+"""`excite bench`: how fast networks are, measured in turn."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+
+def bench(
+    models: list[str],
+    *,
+    task: list[str] | None = None,
+    batch_size: list[int] | None = None,
+    mode: list[str] | None = None,
+    precision: list[str] | None = None,
+    engine: list[str] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    input_size: str = "224",
+    rounds: int = 15,
+    warmup: int = 3,
+    min_time: float = 0.2,
+    threads: int | None = None,
+    memory: bool = True,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    placement: str = "all",
+    attach: str | None = None,
+    option: list[str] | None = None,
+    plot: Path | None = None,
+    accuracy_plot: Path | None = None,
+    accuracy: list[str] | None = None,
+    output: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Measure latency, throughput, training steps and peak memory of networks.
+
+    The networks run in turn (A B C, C B A, ...), so that a drifting machine drifts under all of them. Times are medians
+    over the rounds with quartiles; ratios to the first network are taken within each round.
+
+    Args:
+        models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; the first is the reference.
+        task: latency (batch 1), throughput, training; latency and throughput unless told otherwise.
+        batch_size: batch sizes of throughput and training; 8 unless told otherwise.
+        mode: eager, compiled, channels-last, compiled-channels-last.
+        precision: fp32, bf16, fp16 (training: by autocast).
+        engine: torch, onnxruntime, openvino.
+        device: cpu, cuda or auto.
+        input_size: side of the input in pixels, or HEIGHTxWIDTH.
+        rounds: how often each network is timed.
+        warmup: calls of each network before anything is timed.
+        min_time: seconds that one sample lasts at least.
+        threads: threads of torch on the CPU.
+        memory: measure peak memory too.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the input.
+        placement: blocks with attention in each stage; all, first or last.
+        attach: a method to attach to each network after building it.
+        option: options of the networks or methods, as kernel_size=3,5,5,7; each goes to the networks that have it.
+        plot: write a bar chart to this PNG file.
+        accuracy_plot: write accuracy over latency to this PNG file.
+        accuracy: accuracies for that plot, as eca_resnet50=77.42; the published ones unless given.
+        output: write everything, with all samples and the environment, to this JSON file.
+        json: print JSON.
+    """
+    import torch
+
+    from excite.measure.bench.run import bench as run
+    from excite.measure.bench.variants import variants
+    from excite.measure.names import accuracies, builder, parse_size
+    from excite.measure.profile import input_shape
+
+    if threads is not None:
+        _set_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = input_shape(parse_size(input_size), in_channels)[1:]
+    chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
+    known, label = accuracies(models, accuracy)
+    builders = {
+        name: builder(name, option or [], num_classes, in_channels, placement=placement, attach=attach)
+        for name in models
+    }
+    report = run(
+        chosen,
+        builders,
+        input_shape=shape,
+        tasks=task or ["latency", "throughput"],
+        batch_sizes=batch_size or [8],
+        device=device,
+        rounds=rounds,
+        warmup=warmup,
+        min_time=min_time,
+        memory=memory,
+        progress=_progress,
+    )
+    values = report.to_dict(dict.fromkeys(models, " ".join(option or [])))
+    _write(report, values, plot, accuracy_plot, known, label, output, json)
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    from excite.errors import UsageError
+
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: at least 1")
+    torch.set_num_threads(threads)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\r\033[K" if done == total else ""
+        print(f"\r\033[K{what}: round {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+def _write(
+    report: object,
+    values: dict[str, object],
+    plot: Path | None,
+    accuracy_plot: Path | None,
+    known: dict[str, float],
+    label: str,
+    output: Path | None,
+    json: bool,
+) -> None:
+    """Print the tables or the JSON and write the files asked for."""
+    import json as json_
+
+    from excite.measure.bench import plots
+    from excite.measure.bench.report import describe, tables
+    from excite.measure.bench.run import Report
+    from excite.measure.console import make_console
+    from excite.measure.files import write_text
+
+    assert isinstance(report, Report)
+    if json:
+        print(json_.dumps(values, indent=2))
+    else:
+        console = make_console()
+        for table in tables(report):
+            console.print(table)
+        print(describe(report))
+    written = []
+    if output is not None:
+        written.append(write_text(output, json_.dumps(values, indent=1) + "\n"))
+    if plot is not None:
+        written.append(plots.bars(report, plot))
+    if accuracy_plot is not None:
+        written.append(plots.latency_accuracy(report, known, accuracy_plot, label))
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)

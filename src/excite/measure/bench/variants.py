@@ -1,0 +1,169 @@
+"""What is measured: a network in one mode, precision and engine."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from excite.errors import ExciteError, UsageError, unknown
+
+MODES = ("eager", "compiled", "channels-last", "compiled-channels-last")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ENGINES = ("torch", "onnxruntime", "openvino")
+TASKS = ("latency", "throughput", "training")
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network as it is run. label: what the tables call it."""
+
+    model: str
+    mode: str
+    precision: str
+    engine: str
+    label: str
+
+
+def variants(
+    models: Sequence[str], modes: Sequence[str], precisions: Sequence[str], engines: Sequence[str]
+) -> list[Variant]:
+    """Return every combination; a label names what differs between them.
+
+    Raises UsageError for unknown modes, precisions or engines, for a model given twice, and for a mode of torch that
+    another engine does not have.
+    """
+    for kind, names, known in (
+        ("mode", modes, MODES),
+        ("precision", precisions, PRECISIONS),
+        ("engine", engines, ENGINES),
+    ):
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known)
+    if not models:
+        raise UsageError("name at least one model, as eca_resnet50")
+    if len(set(models)) < len(models):
+        twice = next(m for m in models if models.count(m) > 1)
+        raise UsageError(f"model {twice!r} is named twice; each model is measured once per round")
+    made = []
+    for engine, mode, precision, model in itertools.product(engines, modes, precisions, models):
+        if engine != "torch" and mode != "eager":
+            raise UsageError(f"engine {engine!r} has no mode {mode!r}: modes are torch's; use --mode eager")
+        tags = [t for t, many in ((engine, engines), (mode, modes), (precision, precisions)) if len(many) > 1]
+        made.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
+    return made
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError for an unknown device, or for CUDA where there is none."""
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
+
+
+def load(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """Return a network by name, or from a checkpoint file or run directory."""
+    if Path(name).exists() and ":" not in name:
+        from excite.checkpoints.bundle import load_bundle
+
+        return load_bundle(name)[0]
+    try:
+        return build()
+    except ExciteError:
+        raise
+    except Exception as error:
+        raise ExciteError(f"model {name!r} could not be built: {type(error).__name__}: {error}") from error
+
+
+def example(variant: Variant, shape: tuple[int, ...], device: str, *, cast: bool) -> torch.Tensor:
+    """Return a random input for a variant, seeded; `cast`: in the variant's precision."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    if cast and variant.engine == "torch":
+        x = x.to(PRECISIONS[variant.precision])
+    if "channels-last" in variant.mode and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def prepare(variant: Variant, network: nn.Module, device: str, *, cast: bool) -> nn.Module:
+    """Move a network to its device, precision and memory format."""
+    network = network.to(device)
+    if cast:
+        network = network.to(PRECISIONS[variant.precision])
+    if "channels-last" in variant.mode:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def compile_if_asked(variant: Variant, call: Any) -> Any:
+    """Compile where the mode says so."""
+    return torch.compile(call) if variant.mode.startswith("compiled") else call
+
+
+def inference(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], Any]:
+    """Return a function that runs the network once on a fixed input of `shape`, without gradients.
+
+    Other precisions than fp32 cast the weights and the input. Engines other than torch come from `excite.export`.
+    """
+    network.eval()
+    if variant.engine != "torch":
+        return _engine(variant, network, shape)
+    ready = compile_if_asked(variant, prepare(variant, network, device, cast=True))
+    x = example(variant, shape, device, cast=True)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return ready(x)
+
+    return call
+
+
+def _engine(variant: Variant, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Any]:
+    try:
+        from excite.export import open_engine
+    except ImportError as error:
+        raise ExciteError(
+            f"engine {variant.engine!r} needs the export extra: pip install 'excite[export]' ({error})"
+        ) from error
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    run = open_engine(network, variant.engine, x, variant.precision)
+    return lambda: run(x)
+
+
+def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], Any]:
+    """Return a function that takes one training step: forward, cross-entropy, backward, SGD with momentum.
+
+    Other precisions than fp32 use autocast with float32 weights (fp16 with a gradient scaler).
+    """
+    if variant.engine != "torch":
+        raise UsageError(f"engine {variant.engine!r} does not train; leave the task 'training' out")
+    if variant.precision == "fp16" and device == "cpu":
+        raise UsageError("training in fp16 needs CUDA; on a CPU use --precision bf16 or fp32")
+    network.train()
+    network = prepare(variant, network, device, cast=False)
+    ready = compile_if_asked(variant, network)
+    x = example(variant, shape, device, cast=False)
+    with torch.no_grad():
+        classes = network.eval()(x[:1]).shape[-1]
+    network.train()
+    y = torch.arange(shape[0], device=device) % classes
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    dtype = PRECISIONS[variant.precision]
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+
+    def step() -> Any:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = nn.functional.cross_entropy(ready(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        return loss
+
+    return step

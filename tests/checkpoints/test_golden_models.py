@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import goldens
 import pytest
 import torch
 from torch import nn
 
 import excite
+import goldens
 from excite.checkpoints import TransferReport
 
 NAMES = sorted(p.stem for p in (goldens.FOLDER / "models").glob("*.json") if "grad" not in p.stem)

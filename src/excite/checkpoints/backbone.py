@@ -59,6 +59,7 @@ def _head(state: State, key: str) -> int:
 def _resnet(state: State) -> Backbone:
     depths = _depths(state)
     bottleneck = "layer1.0.conv3.weight" in state
+    _refuse_grouped(state, bottleneck)
     widths = [state[f"layer{s + 1}.0.conv1.weight"].shape[0] for s in range(len(depths))]
     options: dict[str, Any] = {}
     name = _resnet_name(depths, bottleneck, widths, options)
@@ -72,7 +73,6 @@ def _resnet(state: State) -> Backbone:
         options["avg_down"] = True
     if len(depths) == 3 and "layer2.0.downsample.0.weight" in state:
         options["shortcut"] = "projection"
-    _refuse_grouped(state, bottleneck)
     names = [[f"layer{s + 1}.{b}." for b in range(n)] for s, n in enumerate(depths)]
     where = "conv2." if bottleneck else "conv1."
     return Backbone(

@@ -1,0 +1,47 @@
+"""The 15 corruption families of ImageNet-C, computed on the fly and reproducibly."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from excite.errors import UsageError, unknown
+from excite.robustness import blur, digital, noise, weather
+from excite.robustness.tables import FAMILIES, SEVERITIES, table_for
+
+Corruption = Callable[[torch.Tensor, Any, float, torch.Generator], torch.Tensor]
+
+CORRUPTIONS: dict[str, Corruption] = {
+    name: getattr(module, name)
+    for module, names in (
+        (noise, FAMILIES[:3]),
+        (blur, FAMILIES[3:7]),
+        (weather, FAMILIES[7:11]),
+        (digital, FAMILIES[11:]),
+    )
+    for name in names
+}
+
+
+def corrupt(pixels: torch.Tensor, family: str, severity: int, *, seed: int = 0, index: int = 0) -> torch.Tensor:
+    """Return `pixels` `[c h w]` in [0, 1] (c = 1 or 3) corrupted, in [0, 1] and rounded to 8 bits as stored images are.
+
+    severity: 1-5, of the table for the image's size. What is random depends on `seed`, `family` and `index` (the
+    image's number) alone, so it is the same at all severities and in any batch.
+    Raises UsageError for unknown families and severities.
+    """
+    if family not in CORRUPTIONS:
+        raise unknown("corruption", family, CORRUPTIONS)
+    if severity not in SEVERITIES:
+        raise UsageError(f"severity {severity} does not exist; severities are 1 to 5")
+    if pixels.dim() != 3 or pixels.shape[0] not in (1, 3) or min(pixels.shape[1:]) < 4:
+        raise UsageError(f"corruptions take images [3 h w] or [1 h w] of 4 pixels or more, got {tuple(pixels.shape)}")
+    side = min(pixels.shape[1:])
+    table = table_for(side)
+    grey = pixels.shape[0] == 1
+    x = pixels.float().expand(3, -1, -1) if grey else pixels.float()
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {family} {index}".encode()))
+    y = CORRUPTIONS[family](x, table.constants[family][severity - 1], side / table.side, generator)
+    y = (y.clamp(0, 1) * 255).round() / 255
+    return y.mean(0, keepdim=True) if grey else y

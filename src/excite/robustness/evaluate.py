@@ -1,0 +1,64 @@
+"""Run networks over changed images: each image is changed once and shown to all networks that want its size."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from excite.errors import ExciteError
+from excite.explain.networks import Network
+from excite.explain.pixels import normalise, to_pixels
+
+Labelled = tuple[torch.Tensor, torch.Tensor]  # uint8 [n c h w], labels [n]
+Geometry = tuple[int, int]
+Change = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def geometry(network: Network) -> Geometry:
+    """Return (size, resize) of a network's images."""
+    found = network.preprocess
+    return int(found["size"]), int(found.get("resize") or found["size"])  # type: ignore[call-overload]
+
+
+def load_pixels(images: Iterable[tuple[Any, int]], shape: Geometry) -> Labelled:
+    """Return all images at one size, as 8-bit values. Raises ExciteError where there are none."""
+    preprocess = {"size": shape[0], "resize": shape[1]}
+    found, labels = [], []
+    for image, label in images:
+        found.append((to_pixels(image, preprocess) * 255).round().to(torch.uint8))
+        labels.append(label)
+    if not found:
+        raise ExciteError("the data has no images")
+    return torch.stack(found), torch.tensor(labels)
+
+
+def changed_batches(data: Labelled, change: Change | None, size: int) -> Iterator[Labelled]:
+    """Yield batches of (pixels in [0, 1], labels) with `change(image, its index)` applied to every image."""
+    pixels, labels = data
+    for start in range(0, len(pixels), size):
+        batch = pixels[start : start + size].float() / 255
+        if change is not None:
+            batch = torch.stack([change(x, start + i) for i, x in enumerate(batch)])
+        yield batch, labels[start : start + size]
+
+
+@torch.no_grad()
+def error_rates(
+    networks: Sequence[Network],
+    data: Mapping[Geometry, Labelled],
+    change: Change | None = None,
+    *,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Return the top-1 error (share) of every network by label, on images changed by `change`."""
+    wrong = dict.fromkeys((n.label for n in networks), 0)
+    total = {}
+    for shape, labelled in data.items():
+        group = [n for n in networks if geometry(n) == shape]
+        for pixels, labels in changed_batches(labelled, change, batch_size):
+            for network in group:
+                x = normalise(pixels.to(device), network.preprocess, network.card.in_channels)
+                wrong[network.label] += int((network.model(x).argmax(1).cpu() != labels).sum())
+        total.update({n.label: len(labelled[1]) for n in group})
+    return {label: count / total[label] for label, count in wrong.items()}

@@ -112,7 +112,7 @@ def describe(report: dict) -> str:
         f"{report['input_size']}x{report['input_size']}, {batch})",
         f"rewritten: {done['norms_folded']} batch norms folded, {done['squeezes_moved']} squeezes moved before their "
         f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions",
-        f"checked on {report['images_checked']} random images: largest difference of a logit {report['error']:.1e} of "
+        f"checked on {report['images_checked']} image(s): largest difference of a logit {report['error']:.1e} of "
         "the largest logit" + (f" (allowed {report['tolerance']:.0e})" if report["tolerance"] else ""),
     ]
     if "top1_after" in report:

@@ -121,15 +121,14 @@ def export_model(
     """Export `model` (in eval mode, on the CPU) to `path`; the file carries the card.
 
     input_size: pixels of the square images; dynamic: any batch size (else 1); move_squeezes: see `excite.export.graph`;
-    calibration: batches `[n c h w]` of real images, needed for int8. The file is checked against the network on random
-    images first; where a logit differs by more than the precision explains, nothing is written.
+    calibration: batches `[n c h w]` of real images, needed for int8. The file is checked against the network on images
+    (real ones where given, else random); where a logit differs by more than the precision explains, nothing is written.
     Raises UsageError for combinations that do not exist, ExciteError on a mismatch.
     """
     path = Path(path)
     _check_request(path, format, precision, input_size, calibration, overwrite)
     model = model.eval().cpu()
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3 if dynamic else 1, card.in_channels, input_size, input_size, generator=generator)
+    images = _check_images(3 if dynamic else 1, card.in_channels, input_size, calibration)
     with torch.no_grad():
         wanted = model(images).float()
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
@@ -151,6 +150,13 @@ def export_model(
             os.replace(file, path.parent / file.name)
     tolerance = TOLERANCES.get(precision)
     return ExportResult(str(path), format, precision, error, tolerance, len(images), size, done)
+
+
+def _check_images(n: int, channels: int, size: int, real: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return real images where there are some (8 bits are calibrated for those alone), else random ones."""
+    if real:
+        return real[0][:n]
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _check_request(

@@ -37,7 +37,8 @@ def bench(
     over the rounds with quartiles; ratios to the first network are taken within each round.
 
     Args:
-        models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; the first is the reference.
+        models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; ratios refer to
+            the first.
         task: latency (batch 1), throughput, training; latency and throughput unless told otherwise.
         batch_size: batch sizes of throughput and training; 8 unless told otherwise.
         mode: eager, compiled, channels-last, compiled-channels-last.
@@ -54,7 +55,7 @@ def bench(
         in_channels: channels of the input.
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
-        option: options of the networks or methods, as kernel_size=3,5,5,7; each goes to the networks that have it.
+        option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
         plot: write a bar chart to this PNG file.
         accuracy_plot: write accuracy over latency to this PNG file.
         accuracy: accuracies for that plot, as eca_resnet50=77.42; the published ones unless given.
@@ -65,7 +66,7 @@ def bench(
 
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
-    from excite.measure.names import accuracies, builder, parse_size
+    from excite.measure.names import accuracies, builder, options_of, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:
@@ -76,7 +77,9 @@ def bench(
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
     builders = {
-        name: builder(name, option or [], num_classes, in_channels, placement=placement, attach=attach)
+        name: builder(
+            name, options_of(name, models, option), num_classes, in_channels, placement=placement, attach=attach
+        )
         for name in models
     }
     report = run(
@@ -92,7 +95,7 @@ def bench(
         memory=memory,
         progress=_progress,
     )
-    values = report.to_dict(dict.fromkeys(models, " ".join(option or [])))
+    values = report.to_dict({name: " ".join(options_of(name, models, option)) for name in models})
     _write(report, values, plot, accuracy_plot, known, label, output, json)
 
 

@@ -33,20 +33,22 @@ def profile(
         in_channels: channels of the input.
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
-        option: options of the network or method, as kernel_size=3,5,5,7.
+        option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
         csv: write the breakdown to this file.
         json: print JSON.
     """
     from excite.measure.conventions import CONVENTIONS, check
     from excite.measure.files import write_text
-    from excite.measure.names import builder, parse_size
+    from excite.measure.names import builder, options_of, parse_size
     from excite.measure.profile import input_shape, profile_named
     from excite.measure.report import show, to_csv, to_json
 
     conventions = check(convention or list(CONVENTIONS))
     shape = input_shape(parse_size(input_size), in_channels, batch_size)
     built = {
-        name: builder(name, option or [], num_classes, in_channels, placement=placement, attach=attach)
+        name: builder(
+            name, options_of(name, models, option), num_classes, in_channels, placement=placement, attach=attach
+        )
         for name in models
     }
     profiles = [profile_named(name, build, shape, conventions) for name, build in built.items()]

@@ -37,9 +37,7 @@ def tables(
     if only != "all":
         chosen = [c for c in chosen if not c.measured]
     show = _progress(len(chosen))
-    verdicts: list[Verdict] = compute(
-        chosen, detector=_create_detector, records=load_records(results), progress=show
-    )
+    verdicts: list[Verdict] = compute(chosen, detector=_create_detector, records=load_records(results), progress=show)
     show(None)
     if only not in ("all", "computed"):
         verdicts = [v for v in verdicts if v.state == only]

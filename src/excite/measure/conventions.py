@@ -34,7 +34,7 @@ MODULE_CONVENTIONS = ("thop-1907", "thop-2005", "thop", "mmcv")
 class Layer:
     """The numbers that rules are written in. `k`: multiplications per output of a convolution or linear layer."""
 
-    module: nn.Module
+    module: Any
     x: int
     y: int
     k: int
@@ -129,12 +129,12 @@ RULES: dict[str, dict[str, Rule]] = {
     "deconvolution": {
         "thop-1907": lambda c: c.y * (c.k + c.bias),
         "thop-2005": lambda c: c.y * (c.k + c.bias),
-        "thop": lambda c: c.y * c.k * c.module.out_channels / c.module.in_channels,
+        "thop": lambda c: c.y * c.k,
         "mmcv": lambda c: c.y * (c.k + c.bias),
     },
     "deconvolution 1-D, 3-D": {
         "thop-2005": lambda c: c.y * (c.k + c.bias),
-        "thop": lambda c: c.y * c.k * c.module.out_channels / c.module.in_channels,
+        "thop": lambda c: c.y * c.k,
     },
     "linear": {
         "thop-1907": lambda c: c.y * (2 * c.k - 1),
@@ -189,7 +189,7 @@ FVCORE: dict[str, Callable[[OpCall], int]] = {
     "_native_batch_norm_legit_no_training": lambda o: _elements(o) * _affine(o, 2, 1),
     "native_group_norm": lambda o: _elements(o) * _affine(o, 5, 4),
     "native_layer_norm": lambda o: _elements(o) * (5 if _has(o, 2) else 4),
-    "adaptive_avg_pool2d": lambda o: _elements(o),
+    "adaptive_avg_pool2d": lambda o: _elements(o),  # noqa: PLW0108 (defined below)
     "upsample_nearest2d": lambda o: math.prod(o.y),
     "upsample_bilinear2d": lambda o: 4 * math.prod(o.y),
     "grid_sampler_2d": lambda o: 4 * math.prod(o.y),
@@ -270,7 +270,7 @@ def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
 def seen_parameters(trace: Trace, convention: str) -> int:
     """Return the parameters that a thop generation finds: those of leaf modules of a type that it knows and that ran.
 
-    thop 0.0.23 takes every leaf module, known or not; parameters held directly by a module with children are missed by all.
+    thop 0.0.23 takes every leaf module, known or not; all miss what a module with children holds directly.
     """
     modules = {id(c.module): c.module for c in trace.layers}.values()
     leaves = [m for m in modules if next(m.children(), None) is None]

@@ -1,7 +1,7 @@
 """One pass through a detector with a fixed number of regions, as the papers' counters do it.
 
-A detector's own forward pass runs on as many regions as it finds, and cannot run without weights. Its parts can: backbone
-and neck, dense head, then the region heads on a given number of regions.
+A detector's own forward pass runs on as many regions as it finds, and cannot run without weights. Its parts can:
+backbone and neck, dense head, then the region heads on a given number of regions.
 """
 
 from typing import Any, NamedTuple

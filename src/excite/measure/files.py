@@ -8,7 +8,7 @@ from excite.errors import ExciteError
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:
-    """Write `data` to `path` under a temporary name, then move it there. Raises ExciteError where that is impossible."""
+    """Write `data` to `path` under a temporary name, then move it there. Raises ExciteError where it cannot."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

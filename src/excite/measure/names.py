@@ -45,6 +45,22 @@ def _value(text: str) -> Any:
     return text
 
 
+def options_of(name: str, models: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
+    """Return the options meant for the network `name`: all without a model's name before them, and its own.
+
+    `MODEL.KEY=VALUE` is for one of `models` alone. Raises UsageError where MODEL is none of them.
+    """
+    found = []
+    for pair in pairs or ():
+        key = pair.partition("=")[0]
+        owner = next((m for m in sorted(models, key=len, reverse=True) if pair.startswith(m + ".")), None)
+        if owner is None and "." in key:
+            raise UsageError(f"option {pair!r}: {key.rpartition('.')[0]!r} is none of the models {', '.join(models)}")
+        if owner in (None, name):
+            found.append(pair if owner is None else pair[len(owner) + 1 :])
+    return found
+
+
 def builder(
     name: str, option: Sequence[str], num_classes: int, in_channels: int, **more: Any
 ) -> Callable[[], nn.Module]:

@@ -36,10 +36,10 @@ class Profile:
     """The cost of one network for one input `[n c *space]`.
 
     params, trainable, attention_params: learned numbers; macs: count by convention name; attention_macs: the part of it
-    inside attention modules; seen_params: what each thop generation reports as parameters; activations: output elements of
-    convolutions and matrix products; weight_bytes, buffer_bytes: of all parameters and buffers; peak_bytes: most bytes of
-    intermediate tensors alive at once during inference, the input included; device: "meta", unless the network needs real
-    numbers; rows: one per module.
+    inside attention modules; seen_params: what each thop generation reports as parameters; activations: output elements
+    of convolutions and matrix products; weight_bytes, buffer_bytes: of all parameters and buffers; peak_bytes: most
+    bytes of intermediate tensors alive at once during inference, the input included; device: "meta", unless the network
+    needs real numbers; rows: one per module.
     """
 
     name: str
@@ -88,8 +88,8 @@ def build_on_meta(build: Callable[[], nn.Module], name: str) -> nn.Module:
 def trace_model(model: nn.Module, shape: tuple[int, ...]) -> Trace:
     """Run `model` once on an input of `shape` and return the trace; its weights are neither copied nor changed.
 
-    Parameters and buffers are replaced by meta tensors for the call. A network whose forward pass needs real numbers runs
-    on its own device. Raises ExciteError that names the layer where the forward pass failed.
+    Parameters and buffers are replaced by meta tensors for the call. A network whose forward pass needs real numbers
+    runs on its own device. Raises ExciteError that names the layer where the forward pass failed.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if not any(t.is_floating_point() for t in tensors.values()):
@@ -117,10 +117,10 @@ def _is_meta_trouble(error: ExciteError) -> bool:
 def profile_model(
     model: nn.Module, input_size: InputSize = 224, conventions: Sequence[str] = ("macs",), *, name: str = ""
 ) -> Profile:
-    """Profile a network for an input of `input_size` (side or sides in pixels, or a whole shape with batch and channels).
+    """Profile a network for an input of `input_size`: side or sides in pixels, or a whole shape `(n, c, *space)`.
 
-    conventions: names of `measure.CONVENTIONS`. The weights stay as and where they are. Raises UsageError for an unknown
-    convention or an impossible size, ExciteError where the forward pass fails, with the layer.
+    conventions: names of `measure.CONVENTIONS`. The weights stay as and where they are. Raises UsageError for unknown
+    conventions or an impossible size, ExciteError where the forward pass fails, with the layer.
     """
     names = check(conventions)
     if isinstance(input_size, tuple) and len(input_size) >= 3:

@@ -71,8 +71,8 @@ class Cell:
 @cache
 def cells() -> tuple[Cell, ...]:
     """Return every published number, in the order of the tables."""
-    with (files("excite.measure") / "published.csv").open(newline="", encoding="utf-8") as file:
-        return tuple(Cell(**row) for row in csv.DictReader(file))
+    text = (files("excite.measure") / "published.csv").read_text(encoding="utf-8")
+    return tuple(Cell(**row) for row in csv.DictReader(text.splitlines()))
 
 
 def select(name: str) -> list[Cell]:

@@ -15,7 +15,7 @@ DEFAULT = Path("benchmarks/results")
 class Record:
     """One measured number: of which network, on what (data set or "speed"), which column, the value and its spread.
 
-    n: how many runs or rounds; where: device or recipe in words; date: ISO; run: file (and run directory) it comes from.
+    n: how many runs or rounds; where: device or recipe in words; date: ISO; run: the file it comes from.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Timing that can be compared: everything is measured in turn (A B A B ...), with medians, spreads and paired ratios."""
+"""Timing that can be compared: everything in turn (A B B A ...), with medians, spreads and paired ratios."""
 
 from collections.abc import Callable
 from typing import Any

@@ -111,8 +111,8 @@ def bench(
 ) -> Report:
     """Measure all variants in turn for each task and batch size.
 
-    builders: by model name; input_shape: `(c, *space)`; tasks: "latency" (batch 1), "throughput" and "training" (each of
-    `batch_sizes`); the first variant is what ratios refer to; progress: called with (what, rounds done, rounds).
+    builders: by model name; input_shape: `(c, *space)`; tasks: "latency" (batch 1), "throughput" and "training" (each
+    of `batch_sizes`); the first variant is what ratios refer to; progress: called with (what, rounds done, rounds).
     Raises UsageError for impossible settings, ExciteError (with the model's name) where a network fails.
     """
     check_device(device)

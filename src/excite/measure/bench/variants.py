@@ -97,7 +97,7 @@ def prepare(variant: Variant, network: nn.Module, device: str, *, cast: bool) ->
     if cast:
         network = network.to(PRECISIONS[variant.precision])
     if "channels-last" in variant.mode:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     return network
 
 

@@ -26,7 +26,8 @@ FLOORS = [
     ("export",),
     ("measure",),
     ("train",),
-    ("detect", "explain", "robustness"),
+    ("detect", "explain"),
+    ("robustness",),  # draws with the style of explain and opens networks as it does
     ("compare",),
     ("cli",),
     ("__main__",),

@@ -1,4 +1,4 @@
-"""Probes: what accuracy does when a part of the image is hidden, shuffled, blurred or drowned in noise, step by step."""
+"""Probes: what accuracy does when the image is hidden in part, shuffled, blurred or drowned in noise, step by step."""
 
 import zlib
 from collections.abc import Callable

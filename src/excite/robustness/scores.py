@@ -23,8 +23,8 @@ class Baseline:
 class Scores:
     """A network's result. Errors are shares of 1.
 
-    mean_error: the mean over severities, then families (un-normalised mCE); mce: the mean over families of error divided
-    by the baseline's, or None without one; relative_mce: the same of the growth over the clean error.
+    mean_error: the mean over severities, then families (un-normalised mCE); mce: the mean over families of the error
+    divided by the baseline's, or None without one; relative_mce: the same of the growth over the clean error.
     """
 
     clean_error: float

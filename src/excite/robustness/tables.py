@@ -29,7 +29,13 @@ SMALL = Table(
         "shot_noise": (500, 250, 100, 75, 50),  # photons of a white pixel
         "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of values
         "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),  # radius, sigma of its edge
-        "glass_blur": ((0.2, 0.55, 1), (0.2, 0.65, 1), (0.25, 0.8, 1), (0.25, 1, 1), (0.3, 1, 2)),  # sigma, reach, rounds
+        "glass_blur": (
+            (0.2, 0.55, 1),
+            (0.2, 0.65, 1),
+            (0.25, 0.8, 1),
+            (0.25, 1, 1),
+            (0.3, 1, 2),
+        ),  # sigma, reach, rounds
         "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),  # radius, sigma
         "zoom_blur": tuple(_zoom(stop, 0.01) for stop in (1.06, 1.11, 1.16, 1.21, 1.26)),  # zoom factors
         # mean, deviation, zoom of flakes, threshold, blur radius, blur sigma, share of the image kept

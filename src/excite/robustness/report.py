@@ -1,0 +1,231 @@
+"""Everything `excite robustness` does, as one function: errors, scores, pictures."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from excite.data import DataBundle, open_data
+from excite.errors import ExciteError, UsageError, unknown
+from excite.explain.networks import Network, open_network
+from excite.explain.report import open_device
+from excite.robustness.corruptions import corrupt
+from excite.robustness.evaluate import Geometry, Labelled, error_rates, geometry, load_pixels
+from excite.robustness.figures import plot_heat_map, plot_probes, plot_sheet
+from excite.robustness.probes import PROBES, probe
+from excite.robustness.published import Published, open_published
+from excite.robustness.scores import Baseline, Scores, alexnet, mean_by_family, score
+from excite.robustness.tables import FAMILIES, SEVERITIES
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Request:
+    """What to measure; see the command's options."""
+
+    data: str
+    corruptions: Sequence[str]
+    severities: Sequence[int]
+    probes: Sequence[str]
+    published: str | None
+    baseline: str | None
+    limit: int
+    batch_size: int
+    seed: int
+    output: Path
+    device: str = "cpu"
+
+
+@dataclass
+class Measured:
+    """Top-1 errors: clean by network; network -> family -> severity; probe -> network -> strength."""
+
+    images: int
+    clean: dict[str, float]
+    errors: dict[str, dict[str, dict[int, float]]]
+    probes: dict[str, dict[str, dict[float, float]]] = field(default_factory=dict)
+
+
+def choose(kind: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return what was named, in the order of `known`; "all" and "none" are understood. Raises UsageError."""
+    names = [n for g in given for n in g.split(",") if n]
+    if names == ["all"]:
+        return list(known)
+    if names == ["none"]:
+        return []
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, [*known, "all", "none"])
+    return [k for k in known if k in names]
+
+
+def run(networks: Sequence[Network], request: Request, say: Progress = lambda text: None) -> dict[str, Any]:
+    """Measure, write pictures and `robustness.json` into `request.output`, and return the numbers.
+
+    say: told what is being done, a line at a time. Raises UsageError and ExciteError for what cannot be measured.
+    """
+    device = open_device(request.device)
+    published = None if request.published is None else open_published(request.published)
+    families = _families(request, published)
+    opened = None if request.baseline in (None, "alexnet") else open_network(str(request.baseline))
+    everyone = [*networks]
+    if opened is not None:
+        opened.label = f"baseline {opened.label}"
+        everyone.append(opened)
+    bundle = open_data(request.data, limit_val=request.limit)
+    for network in everyone:
+        _check_classes(network, bundle)
+        network.model.to(device)
+    fixed = _fixed_baseline(request, families, networks)
+    data = {shape: _load(bundle, shape) for shape in dict.fromkeys(map(geometry, everyone))}
+    measured = measure(everyone, networks, data, families, published, request, say, device)
+    baseline = fixed if opened is None else _measured_baseline(opened, measured)
+    scores = {n.label: score(measured.clean[n.label], measured.errors[n.label], baseline) for n in networks if families}
+    files = _draw(scores, measured, data, families, published, request)
+    return _finish(networks, scores, measured, request, files)
+
+
+def _families(request: Request, published: Published | None) -> list[str]:
+    known = FAMILIES if published is None else published.families
+    families = choose("corruption", request.corruptions, known)
+    bad = [s for s in request.severities if s not in SEVERITIES]
+    if bad or not request.severities:
+        raise UsageError(f"severity {bad[0] if bad else 'none'} does not exist; severities are 1 to 5")
+    if not families and not request.probes:
+        raise UsageError("nothing to measure: --corruptions none and no --probes")
+    return families
+
+
+def _check_classes(network: Network, bundle: DataBundle) -> None:
+    if network.card.num_classes != bundle.num_classes:
+        raise UsageError(
+            f"{network.label} has {network.card.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
+            "name the data it was trained for with --data"
+        )
+
+
+def _fixed_baseline(request: Request, families: Sequence[str], networks: Sequence[Network]) -> Baseline | None:
+    if request.baseline != "alexnet":
+        return None
+    return alexnet(families, request.severities, networks[0].card.num_classes)
+
+
+def _measured_baseline(network: Network, measured: Measured) -> Baseline:
+    errors = mean_by_family(measured.errors[network.label])
+    return Baseline(network.label.removeprefix("baseline "), errors, measured.clean[network.label])
+
+
+def _load(bundle: DataBundle, shape: Geometry) -> Labelled:
+    return load_pixels((bundle.val[i] for i in range(len(bundle.val))), shape)
+
+
+def measure(
+    everyone: Sequence[Network],
+    networks: Sequence[Network],
+    data: Mapping[Geometry, Labelled],
+    families: Sequence[str],
+    published: Published | None,
+    request: Request,
+    say: Progress,
+    device: torch.device,
+) -> Measured:
+    """Return all errors; the baseline among `everyone` is left out of the probes."""
+    options: dict[str, Any] = {"batch_size": request.batch_size, "device": device}
+    say("clean images")
+    first = next(iter(data.values()))
+    result = Measured(len(first[1]), error_rates(everyone, data, **options), {n.label: {} for n in everyone})
+    for family in families:
+        say(family)
+        for severity in request.severities:
+            if published is None:
+                found = error_rates(everyone, data, _corruption(family, severity, request.seed), **options)
+            else:
+                found = error_rates(everyone, _stored(everyone, published, family, severity, request.limit), **options)
+            for label, error in found.items():
+                result.errors[label].setdefault(family, {})[severity] = error
+    for name in request.probes:
+        say(f"{name} probe")
+        result.probes[name] = {n.label: {} for n in networks}
+        for strength in PROBES[name].strengths:
+            for label, error in error_rates(networks, data, _probe(name, strength, request.seed), **options).items():
+                result.probes[name][label][strength] = error
+    return result
+
+
+def _corruption(family: str, severity: int, seed: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    return lambda x, i: corrupt(x, family, severity, seed=seed, index=i)
+
+
+def _probe(name: str, strength: float, seed: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    return lambda x, i: probe(x, name, strength, seed=seed, index=i)
+
+
+def _stored(
+    networks: Sequence[Network], published: Published, family: str, severity: int, limit: int
+) -> dict[Geometry, Labelled]:
+    classes = networks[0].card.class_names or [str(i) for i in range(networks[0].card.num_classes)]
+    found = {
+        shape: load_pixels(published.images(family, severity, limit, classes), shape)
+        for shape in dict.fromkeys(map(geometry, networks))
+    }
+    for _, labels in found.values():
+        if int(labels.max()) >= len(classes) or int(labels.min()) < 0:
+            raise ExciteError(f"{published.root} has label {int(labels.max())}; the network has {len(classes)} classes")
+    return found
+
+
+def _draw(
+    scores: Mapping[str, Scores],
+    measured: Measured,
+    data: Mapping[Geometry, Labelled],
+    families: Sequence[str],
+    published: Published | None,
+    request: Request,
+) -> list[Path]:
+    files = []
+    if scores:
+        files.append(plot_heat_map(scores, request.output / "errors.png"))
+    if families and published is None:
+        pixels = next(iter(data.values()))[0][0].float() / 255
+        path = request.output / "corruptions.png"
+        files.append(plot_sheet(pixels, families, lambda f, s: corrupt(pixels, f, s, seed=request.seed), path))
+    if measured.probes:
+        files.append(plot_probes(measured.probes, request.output / "probes.png"))
+    return files
+
+
+def _finish(
+    networks: Sequence[Network],
+    scores: Mapping[str, Scores],
+    measured: Measured,
+    request: Request,
+    files: list[Path],
+) -> dict[str, Any]:
+    result = {
+        "data": request.published or request.data,
+        "images": measured.images,
+        "seed": request.seed,
+        "severities": list(request.severities),
+        "networks": [
+            {
+                "label": n.label,
+                "source": n.source,
+                "clean_error": measured.clean[n.label],
+                "corruptions": scores[n.label].to_dict() if n.label in scores else None,
+                "probes": {name: found[n.label] for name, found in measured.probes.items()},
+            }
+            for n in networks
+        ],
+    }
+    path = request.output / "robustness.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=2))
+    os.replace(partial, path)
+    result["files"] = [str(f) for f in [*files, path]]
+    return result

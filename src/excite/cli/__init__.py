@@ -21,6 +21,8 @@ COMMANDS: Table = {
         "test": "excite.cli.detect_test:check",
         "predict": "excite.cli.detect_predict:predict",
     },
+    "explain": "excite.cli.explain:explain",
+    "robustness": "excite.cli.robustness:robustness",
     "list": "excite.cli.list:list_",
     "show": "excite.cli.show:show",
 }
@@ -38,6 +40,8 @@ HELP: dict[str, str] = {
     "detect train": "train a detector (without arguments: Faster R-CNN on drawn shapes)",
     "detect test": "AP of boxes and masks, per category, of a checkpoint or a results file",
     "detect predict": "draw what a detector finds in images",
+    "explain": "Grad-CAM, channel scales, weights and learned kernels of one or several checkpoints",
+    "robustness": "accuracy under 15 corruptions at 5 severities, and probes",
     "list": "methods, models and recipes",
     "show": "what a method computes, its paper, its place, its cost and its options",
 }

@@ -38,8 +38,8 @@ class Published:
             raise ExciteError(f"{family}.npy holds {values.dtype} {values.shape}; CIFAR-10-C has uint8 [5n, 32, 32, 3]")
         if len(values) % len(SEVERITIES) or len(labels) not in (len(values), len(values) // len(SEVERITIES)):
             raise ExciteError(
-                f"{family}.npy holds {len(values)} images and labels.npy {len(labels)} labels; expected are five severities "
-                "of equal size and a label for each image"
+                f"{family}.npy holds {len(values)} images and labels.npy {len(labels)} labels; expected are five "
+                "severities of equal size and a label for each image"
             )
         n = len(values) // len(SEVERITIES)
         start = n * (severity - 1)

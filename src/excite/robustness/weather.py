@@ -12,7 +12,7 @@ ICE = (0.86, 0.94, 1.0)  # red, green, blue of white ice under a blue sky
 
 
 def plasma(side: int, decay: float, generator: torch.Generator) -> torch.Tensor:
-    """Return a plasma fractal `[side side]` in [0, 1]: octaves of noise, each `decay` times weaker than the one before."""
+    """Return a plasma fractal `[side side]` in [0, 1]: octaves of noise, each `decay` times weaker than the last."""
     total = torch.zeros(1, 1, side, side)
     for octave in range(1, math.ceil(math.log2(side)) + 1):
         noise = torch.rand(1, 1, 2**octave + 1, 2**octave + 1, generator=generator) * 2 - 1

@@ -1,0 +1,72 @@
+"""EMANet, EPSANet and the rivals of EMANet's CIFAR-10 table: counts as published, names, stems."""
+
+import pytest
+import torch
+from torch import nn
+
+import excite
+from excite.backbones.names import ALIASES, list_models
+
+
+def build(name: str, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return excite.create_model(name, **options)
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "options"),
+    [
+        ("resnet50_cifar", 22.43, {}),
+        ("cbam_resnet50_cifar", 24.83, {"mlp_bias": False, "spatial_norm": False, "max_first": False}),
+        ("sa_resnet50_cifar", 22.43, {}),
+        ("se_resnet50_cifar", 24.83, {}),
+        ("fca_resnet50_cifar", 24.83, {}),
+        ("eca_resnet50_cifar", 22.43, {"kernel_size": "3,5,5,7"}),
+        ("epsanet50_cifar", 19.57, {}),
+        ("emanet50_cifar", 20.21, {}),
+    ],
+)
+def test_table_of_emanet(name: str, published: float, options: dict) -> None:
+    # EMANet's own row says 20.20 and EPSANet's 19.58; FACTS of both: 20.209 counts SoftBAN too, 19.575 rounds down.
+    assert round(count(build(name, num_classes=10, **options)) / 2**20, 2) == published
+
+
+@pytest.mark.parametrize(("name", "published"), [("epsanet50", 22561715), ("emanet50_cifar", 21191061 + 990 * 2049)])
+def test_exact_counts(name: str, published: int) -> None:
+    assert count(build(name)) == published
+
+
+def test_papers_names() -> None:
+    assert list_models("emanet*") == ["emanet50", "emanet50_cifar", "emanet101", "emanet101_cifar"]
+    assert list_models("epsanet*") == ["epsanet50", "epsanet50_cifar", "epsanet101", "epsanet101_cifar"]
+    assert ALIASES["emanet101"] == "ma_resnet101"
+    assert build("epsanet50").state_dict().keys() == build("psa_resnet50").state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["epsanet50", "epsanet101_cifar", "emanet50_cifar"])
+def test_shapes(name: str) -> None:
+    model = build(name, num_classes=10)
+    maps = model.forward_features(torch.empty(2, 3, 64, 64, device="meta"))
+    side = 64 if name.endswith("_cifar") else 16
+    assert [tuple(m.shape) for m in maps] == [(2, 256 << i, side >> i, side >> i) for i in range(4)]
+    assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["epsanet50_cifar", "emanet50_cifar"])
+def test_every_parameter_has_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    model = excite.create_model(name, num_classes=10)
+    model(torch.randn(2, 3, 16, 16)).square().mean().backward()
+    assert not [k for k, p in model.named_parameters() if p.grad is None]
+
+
+def test_deep_stem_and_averaging_projections() -> None:
+    model = build("eca_resnet50", stem="deep", stem_widths=(24, 32), avg_down=True)
+    keys = set(model.state_dict())
+    assert {"conv1.0.weight", "conv1.3.weight", "conv1.6.weight", "layer1.0.downsample.1.weight"} <= keys
+    assert model.conv1[3].weight.shape == (32, 24, 3, 3)
+    assert model(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 1000)

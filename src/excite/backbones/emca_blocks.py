@@ -6,8 +6,8 @@ from torch import nn
 
 from excite.backbones.blocks import BasicBlock, Bottleneck
 from excite.backbones.mobilenetv2 import InvertedResidual
-from excite.ops import recalibrate, residual_tail
-from excite.types import Descriptor, FeatureMap
+from excite.ops import described_tail, residual_tail
+from excite.types import Descriptor, FeatureMap, Weights
 
 Act = Callable[[FeatureMap], FeatureMap] | None
 Out = tuple[FeatureMap, Descriptor | None]
@@ -37,14 +37,13 @@ class EmcaBlock(nn.Module):
             if attention is not None:
                 x = attention(x, context)  # type: ignore[operator]
             return x, None if self.squeeze is None else self.squeeze(x)
-        # The descriptor is taken between the norm and the addition, so the tail cannot be one operation here.
-        y = self.last_norm(z)  # type: ignore[operator]
-        descriptor = (self.squeeze if attention is None else attention.squeeze)(y)  # type: ignore[misc, operator, union-attr]
-        if attention is not None:
-            y = recalibrate(y, attention.factor(descriptor, context))  # type: ignore[operator, union-attr]
-        if shortcut is not None:
-            y = y + shortcut
-        return (y if act is None else act(y)), descriptor
+        squeeze = self.squeeze if attention is None else attention.squeeze  # type: ignore[union-attr]
+
+        def weigh(descriptor: Descriptor) -> Weights:
+            return attention.factor(descriptor, context)  # type: ignore[operator, union-attr, return-value]
+
+        weights = None if attention is None else weigh
+        return described_tail(z, self.last_norm, squeeze, weights, shortcut, act)  # type: ignore[arg-type]
 
 
 class EmcaBasicBlock(EmcaBlock, BasicBlock):

@@ -1,20 +1,24 @@
-"""The two differentiable halves of the fused tail; between them the gate is an ordinary small graph on `[n c]`.
+"""The differentiable parts of the fused tail.
 
-    z ──> TakeMoments ──> z', mean, variance ──> norm, squeeze, gate ──> a, b ──┐
-                           └────────────────────────────────────────────> AffineTail ──> relu(a z' + b + shortcut)
+    z ─> TakeMoments ─> mean, variance ─> Recomputed: norm, squeeze ─> scale, offset, descriptor ─> gate ─> w ─┐
+              └───> z' ──────────────────────────────────────────> AffineTail: relu(w (scale z' + offset) + shortcut)
 
-The gradient of z has a part from each half. `AffineTail` sends g (what is left of the gradient behind the rectifier,
-a map it must write for the shortcut anyway) along z', and `TakeMoments` returns `a g + q (z - mean) + p` in one pass.
-Saved are z, the output (which the next layer saves too) and `[n c]` numbers.
+The gradient of z has a part from each end. `AffineTail` sends g (what is left of the gradient behind the rectifier, a
+map it must write for the shortcut anyway) along z', and `TakeMoments` returns `a g + q (z - mean) + p` in one pass.
+Saved are z, the output (which the next layer saves too) and a few `[n c]` numbers; what lies between is made again.
+Under create_graph=True every backward is made of differentiable operations.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch.autograd.function import FunctionCtx
 
 from excite.ops.precision import widen
 from excite.types import FeatureMap
+
+Tensors: TypeAlias = tuple[torch.Tensor | None, ...]
 
 
 class Link:
@@ -50,11 +54,11 @@ class TakeMoments(torch.autograd.Function):
             return None, None, None, None, None
         z, mean, basis = ctx.saved_tensors
         count = z[0, 0].numel()
-        q = None if grad_variance is None else grad_variance * (2 / count)
-        p = None if grad_mean is None else grad_mean / count
+        q = None if grad_variance is None else grad_variance.double() * (2 / count)
+        p = None if grad_mean is None else grad_mean.double() / count
         if torch.is_grad_enabled():
             return _slow_grad_input(g, z, q, p, mean, grad_projection, basis), None, None, None, None
-        scale = ctx.link.scale
+        scale, ctx.link.scale = ctx.link.scale, None
         if g is None:
             g, scale = z, torch.zeros_like(mean)
         elif scale is None:
@@ -63,15 +67,46 @@ class TakeMoments(torch.autograd.Function):
         return dz, None, None, None, None
 
 
+class Recomputed(torch.autograd.Function):
+    """compute, *tensors -> compute(*tensors), a tuple; only the inputs are saved. compute must have no parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., Tensors], *inputs: torch.Tensor | None) -> Tensors:
+        """Run `compute`."""
+        ctx.compute = compute
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        return compute(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Tensors:
+        """Run it again and differentiate."""
+        again = torch.is_grad_enabled()
+        inputs = [x if again or x is None else x.detach().requires_grad_() for x in ctx.saved_tensors]
+        with torch.enable_grad():
+            made = ctx.compute(*inputs)
+        pairs = [(y, g) for y, g in zip(made, grads, strict=True) if y is not None and g is not None]
+        wanted = [i for i, x in enumerate(inputs) if x is not None and ctx.needs_input_grad[i + 1]]
+        found: list[torch.Tensor | None] = [None] * (len(inputs) + 1)
+        if pairs and wanted:
+            outputs, cotangents = zip(*pairs, strict=True)
+            sought = [inputs[i] for i in wanted]
+            got = torch.autograd.grad(outputs, sought, cotangents, create_graph=again, allow_unused=True)
+            for i, g in zip(wanted, got, strict=True):
+                found[i + 1] = g
+        return tuple(found)
+
+
 class AffineTail(torch.autograd.Function):
-    """z', a, b, shortcut -> relu(a z' + b + shortcut); a, b `[n c]`."""
+    """z', scale, offset `[c]`, w `[n c]` or None, shortcut -> relu(w (scale z' + offset) + shortcut)."""
 
     @staticmethod
     def forward(
         ctx: Any,
         z: FeatureMap,
-        a: torch.Tensor,
-        b: torch.Tensor,
+        scale: torch.Tensor,
+        offset: torch.Tensor,
+        weights: torch.Tensor | None,
         shortcut: FeatureMap | None,
         mean: torch.Tensor | None,
         relu: bool,
@@ -79,24 +114,34 @@ class AffineTail(torch.autograd.Function):
         kernels: Any,
     ) -> FeatureMap:
         """Return the output; mean: a centre for the backward sums; link: None where z comes without moments."""
-        out = kernels.affine(z, a, b, shortcut, relu)
+        out = kernels.affine(z, _product(scale, weights, z), _product(offset, weights, z), shortcut, relu)
         ctx.link, ctx.kernels = link, kernels
-        ctx.save_for_backward(z, a, out if relu else None, mean)
+        ctx.save_for_backward(z, scale, offset, weights, out if relu else None, mean)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: FeatureMap) -> tuple[FeatureMap | None, ...]:
-        """Return the gradients of z', a, b and the shortcut."""
-        z, a, out, mean = ctx.saved_tensors
-        needs_z, _, _, needs_shortcut, *_ = ctx.needs_input_grad
+        """Return the gradients of z', scale, offset, w and the shortcut."""
+        z, scale, offset, weights, out, mean = ctx.saved_tensors
+        needs_z, needs_scale, needs_offset, needs_w, needs_shortcut, *_ = ctx.needs_input_grad
         if torch.is_grad_enabled():
             g, sum_g, sum_gz = _slow_grad_sums(grad, out, z)
-        else:
+        elif needs_scale or needs_offset or needs_w:
             g, sum_g, sum_gz = ctx.kernels.grad_sums(grad, out, z, mean)
-        gz = None
-        if needs_z:
-            gz = _for_z(ctx, g, z, a)
-        return gz, sum_gz, sum_g, g if needs_shortcut else None, None, None, None, None
+        else:
+            g, sum_g, sum_gz = ctx.kernels.rectified(grad, out, z), None, None
+        gz = _for_z(ctx, g, z, _product(scale, weights, z)) if needs_z else None
+        small: list[torch.Tensor | None] = [None, None, None]
+        if sum_g is not None and sum_gz is not None:
+            wide = 1.0 if weights is None else weights.double()
+            small = [(sum_gz * wide).sum(0), (sum_g * wide).sum(0), None]
+            if weights is not None:
+                small[2] = (sum_gz * scale + sum_g * offset).to(weights.dtype)
+        return gz, *small, g if needs_shortcut else None, None, None, None, None
+
+
+def _product(x: torch.Tensor, weights: torch.Tensor | None, z: FeatureMap) -> torch.Tensor:
+    return x.expand(z.shape[:2]) if weights is None else x * weights.double()
 
 
 def _for_z(ctx: FunctionCtx | Any, g: FeatureMap, z: FeatureMap, a: torch.Tensor) -> FeatureMap:

@@ -126,6 +126,8 @@ def _unfit_attention(attention: nn.Module | None, z: FeatureMap) -> str | None:
 def _unfit_squeeze(squeeze: nn.Module, z: FeatureMap) -> str | None:
     if is_hooked(squeeze):
         return "the squeeze is hooked; hooks on the gate are fine"
+    if next(squeeze.parameters(), None) is not None:
+        return f"the squeeze {type(squeeze).__name__} learns"
     if hasattr(squeeze, "from_projection"):
         fits = squeeze.projects(tuple(z.shape[2:]))  # type: ignore[operator]
         return None if fits else "the squeeze resamples maps of this size"

@@ -7,12 +7,12 @@ moments. The gate's weights w turn it into `a = A w`, `b = B w` per sample and c
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
-from excite.ops.autograd import AffineTail, Link, TakeMoments
+from excite.ops.autograd import AffineTail, Link, Recomputed, TakeMoments
 from excite.ops.eligible import is_rectifier
 from excite.types import Descriptor, FeatureMap, Weights
 
@@ -34,7 +34,7 @@ def fused_tail(
     norm: a batch norm; squeeze: has `from_moments` or `from_projection`, or is None; weigh: the gate, or None for no
     scaling; act: anything, though only a plain ReLU is part of the second pass; kernels: a module with the passes.
     """
-    with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else _Nothing():
+    with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
         basis = projection_basis(squeeze, z)
         batch = norm.training or norm.running_mean is None
         second = getattr(squeeze, "needs_second_moment", False)
@@ -42,59 +42,93 @@ def fused_tail(
         if batch or squeeze is not None:
             link = Link()
             z, mean, variance, projection = TakeMoments.apply(z, basis, (batch or second, second), link, kernels)
-        scale, offset = norm_affine(norm, mean if batch else None, variance, z[0, 0].numel())
-        descriptor = None
-        if squeeze is not None:
-            descriptor = describe(squeeze, z, scale, offset, mean, variance, projection, basis)
-    if weigh is not None:
-        weights = weigh(descriptor).double()  # type: ignore[arg-type]
-        a, b = scale * weights, offset * weights
-    else:
-        a, b = scale.expand(z.shape[:2]), offset.expand(z.shape[:2])
-    centre = None if mean is None else mean.detach()
+        if norm.training and norm.running_mean is not None:
+            update_running(norm, mean, variance, z[0, 0].numel())
+        between = Between(norm, squeeze, batch, z, basis)
+        scale, offset, descriptor = Recomputed.apply(between, mean, variance, projection, norm.weight, norm.bias)
+    weights = None if weigh is None else weigh(descriptor)
     rectify = is_rectifier(act)
-    out = AffineTail.apply(z, a, b, shortcut, centre, rectify, link, kernels)
+    centre = None if mean is None else mean.detach()
+    out = AffineTail.apply(z, scale, offset, weights, shortcut, centre, rectify, link, kernels)
     return (out if rectify or act is None else act(out)), descriptor
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
+class Between:
+    """mean, variance, projection `[n c]`, gamma, beta `[c]` -> scale, offset `[c]`, descriptor `[n c k]`."""
 
-    def __exit__(self, *_: object) -> None: ...
+    def __init__(self, norm: Any, squeeze: Any, batch: bool, z: FeatureMap, basis: torch.Tensor | None) -> None:
+        self.squeeze, self.eps, self.count, self.dtype = squeeze, norm.eps, z[0, 0].numel(), z.dtype
+        # Copies: the buffers may move on before the backward pass comes here again.
+        self.running = None
+        if not batch:
+            self.running = tuple(x.detach().to(torch.float64, copy=True) for x in (norm.running_mean, norm.running_var))
+        self.total = None if basis is None else basis.sum(tuple(range(1, basis.dim())), dtype=torch.float64)
+
+    def __call__(
+        self,
+        mean: torch.Tensor | None,
+        variance: torch.Tensor | None,
+        projection: torch.Tensor | None,
+        gamma: torch.Tensor | None,
+        beta: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Return what the second pass needs; the descriptor is None without a squeeze."""
+        mean, variance, projection = (None if x is None else x.double() for x in (mean, variance, projection))
+        if self.running is not None:
+            mu, var = self.running
+        else:
+            assert mean is not None
+            assert variance is not None
+            mu, var = batch_statistics(mean, variance)
+        scale = (var + self.eps).rsqrt()
+        if gamma is not None:
+            scale = scale * gamma.double()
+        offset = -mu * scale
+        if beta is not None:
+            offset = offset + beta.double()
+        if self.squeeze is None:
+            return scale, offset, None
+        return scale, offset, self.describe(scale, offset, mean, variance, projection)
+
+    def describe(
+        self,
+        scale: torch.Tensor,
+        offset: torch.Tensor,
+        mean: torch.Tensor | None,
+        variance: torch.Tensor | None,
+        projection: torch.Tensor | None,
+    ) -> Descriptor:
+        """Return the descriptor of `scale z + offset` from moments of z, in the type the squeeze itself gives."""
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        if projection is not None and self.total is not None:
+            return self.squeeze.from_projection(scale * projection + offset * self.total).to(wide)
+        assert mean is not None
+        own, count = scale * mean + offset, self.count
+        if not self.squeeze.needs_second_moment:
+            return self.squeeze.from_moments(own * count, None, count).to(self.dtype)
+        assert variance is not None
+        squares = scale.square() * variance + own.square()
+        return self.squeeze.from_moments(own * count, squares * count, count).to(wide)
 
 
-def norm_affine(
-    norm: Any, mean: torch.Tensor | None, variance: torch.Tensor | None, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return A, B `[c]` float64 of `norm(z) = A z + B`; update the running statistics where the norm would.
-
-    mean, variance: moments `[n c]` over `count` positions, or None to use the running statistics.
-    """
-    if mean is not None and variance is not None:
-        mu = mean.mean(0)
-        var = (variance + (mean - mu).square()).mean(0)
-        if norm.training and norm.running_mean is not None:
-            update_running(norm, mu.detach(), var.detach(), mean.shape[0] * count)
-    else:
-        mu, var = norm.running_mean.double(), norm.running_var.double()
-    scale = (var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    offset = -mu * scale
-    return scale, offset if norm.bias is None else offset + norm.bias.double()
+def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and biased variance `[c]` over batch and space from moments `[n c]`."""
+    mu = mean.mean(0)
+    return mu, (variance + (mean - mu).square()).mean(0)
 
 
 @torch.no_grad()
-def update_running(norm: nn.BatchNorm2d, mu: torch.Tensor, var: torch.Tensor, count: int) -> None:
+def update_running(norm: Any, mean: torch.Tensor, variance: torch.Tensor, positions: int) -> None:
     """Move the running statistics as `torch.nn` does: unbiased variance; momentum None is the plain average."""
     factor = 0.0 if norm.momentum is None else norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if norm.momentum is None:
             factor = 1.0 / float(norm.num_batches_tracked)
+    mu, var = batch_statistics(mean.double(), variance.double())
+    count = mean.shape[0] * positions
     for running, new in ((norm.running_mean, mu), (norm.running_var, var * (count / (count - 1)))):
-        if running is not None:
-            running.copy_(running.double().lerp_(new, factor))
+        running.copy_(running.double().lerp_(new, factor))
 
 
 def projection_basis(squeeze: Any, z: FeatureMap) -> torch.Tensor | None:
@@ -104,28 +138,3 @@ def projection_basis(squeeze: Any, z: FeatureMap) -> torch.Tensor | None:
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     basis: torch.Tensor = squeeze.projection(tuple(z.shape[1:]), wide)
     return basis if z.is_contiguous() else basis.unsqueeze(0).to(memory_format=torch.channels_last)[0]
-
-
-def describe(
-    squeeze: Any,
-    z: FeatureMap,
-    scale: torch.Tensor,
-    offset: torch.Tensor,
-    mean: torch.Tensor | None,
-    variance: torch.Tensor | None,
-    projection: torch.Tensor | None,
-    basis: torch.Tensor | None,
-) -> Descriptor:
-    """Return the descriptor of `scale * z + offset` from the moments of z, in the type the squeeze itself gives."""
-    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
-    if projection is not None and basis is not None:
-        total = basis.sum(tuple(range(1, basis.dim())), dtype=torch.float64)
-        return squeeze.from_projection(scale * projection + offset * total).to(wide)
-    assert mean is not None
-    count = z[0, 0].numel()
-    own = scale * mean + offset
-    if not squeeze.needs_second_moment:
-        return squeeze.from_moments(own * count, None, count).to(z.dtype)
-    assert variance is not None
-    squares = scale.square() * variance + own.square()
-    return squeeze.from_moments(own * count, squares * count, count).to(wide)

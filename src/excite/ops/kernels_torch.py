@@ -47,7 +47,7 @@ def is_channels_last(z: FeatureMap) -> bool:
 def moments(
     z: FeatureMap, second: bool, per_sample: bool, basis: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Return mean, biased variance and projection over space, `[n c]` float64 each, in one pass over `z`.
+    """Return mean, biased variance and projection over space, `[n c]` each (float32, or as wide as z), in one pass.
 
     second: whether the variance is wanted; per_sample: whether it must be exact for every sample, not for the batch
     only; basis: `[c *space]`, the projection is `sum(basis * z)` over space.
@@ -56,8 +56,8 @@ def moments(
         sample = z[:1].numel() * z.element_size()
         if sample >= STATISTICS_BYTES:
             pairs = [aten.batch_norm_update_stats(z[i : i + 1], None, None, 0.0) for i in range(z.shape[0])]
-            return torch.stack([p[0] for p in pairs]).double(), torch.stack([p[1] for p in pairs]).double(), None
-    count, space = z[0, 0].numel(), _space(z)
+            return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), None
+    count, space, wide = z[0, 0].numel(), _space(z), widen(z[:1]).dtype
     sums, squares, projections = [], [], []
     for s in slices(z):
         part = widen(z[s])
@@ -67,13 +67,13 @@ def moments(
         if basis is not None:
             projections.append((part * basis).sum(space))
     mean = torch.cat(sums).double() / count
-    projection = torch.cat(projections).double() if basis is not None else None
+    projection = torch.cat(projections) if basis is not None else None
     if not second:
-        return mean, None, projection
+        return mean.to(wide), None, projection
     variance = (torch.cat(squares).double() / count - mean.square()).clamp_(min=0)
     if _cancels(mean, variance, per_sample):
         variance = _centred(z, mean)
-    return mean, variance, projection
+    return mean.to(wide), variance.to(wide), projection
 
 
 def _cancels(mean: torch.Tensor, variance: torch.Tensor, per_sample: bool) -> bool:
@@ -133,6 +133,12 @@ def grad_sums(
     return g, torch.cat(ones).double(), torch.cat(products).double()
 
 
+def rectified(grad: FeatureMap, out: FeatureMap | None, z: FeatureMap) -> FeatureMap:
+    """Return g alone."""
+    del z
+    return grad if out is None else aten.threshold_backward(grad, out, 0)
+
+
 def grad_input(
     g: FeatureMap,
     z: FeatureMap,
@@ -145,7 +151,7 @@ def grad_input(
 ) -> FeatureMap:
     """Return `a*g + q*(z - mean) + p + d*basis`; coefficients `[n c]`, basis `[c *space]`, None counts as zero."""
     if q is not None and mean is not None:
-        p = -q * mean if p is None else p - q * mean
+        p = -q * mean.double() if p is None else p - q * mean.double()
     wide = spread(a, z)
     q_, p_, d_ = (None if x is None else spread(x, z) for x in (q, p, d))
     dz = torch.empty_like(z)

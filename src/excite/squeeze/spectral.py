@@ -38,7 +38,7 @@ def carry_over(frequencies: torch.Tensor, size: int, fixed: bool) -> torch.Tenso
 
 
 class Spectral(nn.Module):
-    """`sum_hw x_c[h w] cos_c[h] cos_c[w]`, `[n c h w] -> [n c 1]` (Qin et al., FcaNet, eq. 6-11).
+    """`sum_hw x_c[h w] cos_c[h] cos_c[w]`, `[n c h w] -> [n c 1]` (Qin et al., FcaNet, section 3).
 
     pairs: (u, v) along h and w in a 7x7 transform; the channels are cut into as many equal groups as there are pairs.
     size: side of the transform (or (h, w)); maps of another size are brought to it by adaptive average pooling, as in
@@ -93,6 +93,19 @@ class Spectral(nn.Module):
         k = len(self.pairs)
         groups = x.reshape(x.shape[0], k, x.shape[1] // k, -1)
         return torch.matmul(groups, basis.unsqueeze(-1)).reshape(x.shape[0], x.shape[1], 1)
+
+    def projects(self, space: tuple[int, ...]) -> bool:
+        """Tell whether maps of this size are weighed as they are, without resampling."""
+        return len(space) == 2 and (self.size is None or space == self.size)
+
+    def projection(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return the constants `[c h w]` with which a map `[n c h w]` of this shape is summed up."""
+        basis = self._make_basis(shape[1], shape[2], dtype) if self.basis is None else self.basis.to(dtype)
+        return basis.repeat_interleave(shape[0] // len(self.pairs), dim=0).reshape(shape)
+
+    def from_projection(self, sums: torch.Tensor) -> Descriptor:
+        """Return the descriptor from the weighted sums `[n c]`."""
+        return sums.unsqueeze(-1)
 
     def extra_repr(self) -> str:
         """Show the frequencies."""

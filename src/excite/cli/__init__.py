@@ -14,6 +14,7 @@ COMMANDS: Table = {
     "profile": "excite.cli.profile:profile",
     "tables": "excite.cli.tables:tables",
     "bench": "excite.cli.bench:bench",
+    "compare": "excite.cli.compare:compare",
     "export": "excite.cli.export:export",
     "import": "excite.cli.import_:import_",
     "detect": {
@@ -34,6 +35,7 @@ HELP: dict[str, str] = {
     "profile": "parameters, multiply-accumulates by convention, activations and memory of networks",
     "tables": "the papers' tables: published beside computed, with a verdict for each cell",
     "bench": "latency, throughput, training step and memory, measured in turn",
+    "compare": "several methods, one recipe, several seeds: one table and one page",
     "export": "a network as ONNX, OpenVINO or torch.export, checked before it is written",
     "import": "a checkpoint of a paper's repository, timm or torchvision as a network of ours",
     "detect": "detection and instance segmentation",

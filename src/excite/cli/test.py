@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from excite.train.evaluate import Evaluation
 
 
-def test_(
+def check(
     checkpoint: str,
     *,
     data: str | None = None,

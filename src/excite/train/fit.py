@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from excite.errors import UsageError
@@ -18,6 +18,7 @@ from excite.train.averaging import averaging
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 from excite.train.history import History
+from excite.train.keeping import Keeper
 from excite.train.module import Classifier
 from excite.train.network import build_network
 from excite.train.progress import ConsoleCallback
@@ -107,17 +108,7 @@ def _trainer(config: TrainConfig, run: Path, history: History) -> L.Trainer:
         callbacks.append(averaging(config.ema))
     if not config.quiet:
         callbacks.append(ConsoleCallback(history, config.epochs))
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=run / "checkpoints",
-            filename="best",
-            monitor="val/top1",
-            mode="max",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    )
+    callbacks.append(Keeper(run / "checkpoints", history))
     return L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,

@@ -22,10 +22,11 @@ CHECK_EVERY = 20  # steps between looks at the loss on a GPU, where each look wa
 class NonFiniteLossError(ExciteError):
     """The loss became NaN or infinite."""
 
-    def __init__(self, step: int, epoch: int, batch: int, kept: str) -> None:
+    def __init__(self, step: int, epoch: int, batch: int | None, kept: str) -> None:
         self.step, self.epoch, self.batch = step, epoch, batch
+        where = "validation" if batch is None else f"batch {batch + 1}"
         super().__init__(
-            f"the loss is not finite at step {step} (epoch {epoch + 1}, batch {batch + 1}); {kept}. "
+            f"the loss is not finite at step {step} (epoch {epoch + 1}, {where}); {kept}. "
             "Try a lower --lr, --clip 1, --warmup-epochs 5 or --precision 32"
         )
 
@@ -116,9 +117,12 @@ class Classifier(L.LightningModule):
         self.val_top5.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics; `val/top1` chooses the best checkpoint."""
-        self.log("val/loss", self.val_loss.compute())
-        self.log("val/top1", self.val_top1.compute(), prog_bar=True)
+        """Log the metrics. Raises NonFiniteLossError, so that a network gone bad is not saved."""
+        loss = self.val_loss.compute()
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(self.global_step, self.current_epoch, None, self.last_good)
+        self.log("val/loss", loss)
+        self.log("val/top1", self.val_top1.compute())
         self.log("val/top5", self.val_top5.compute())
 
     def configure_optimizers(self) -> Any:

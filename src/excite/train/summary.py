@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from excite.train.config import write_text
 
-MACS = "multiply-accumulates of convolutions and matrix products for one image (torch's flop counter / 2)"
+MACS = "multiply-accumulates of convolutions and matrix products for one image (torch flop counter / 2)"
 
 
 def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:

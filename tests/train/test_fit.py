@@ -1,0 +1,285 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from excite.checkpoints.bundle import load_bundle, read
+from excite.errors import ExciteError, UsageError
+from excite.train import TrainConfig, fit
+from excite.train.module import Classifier, NonFiniteLossError
+from imagesets import image_folder
+
+TIMING = {"seconds", "images_per_s", "waiting"}
+
+
+def tiny(out: Path, **changes) -> TrainConfig:
+    base = {"epochs": 2, "batch_size": 16, "limit_train": 48, "limit_val": 20, "workers": 0, "quiet": True, "lr": 0.05}
+    return TrainConfig(**{"model": "eca_resnet20", "out": str(out), **base, **changes})
+
+
+def numbers(rows):
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
+def weights(path: Path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_run_directory_holds_everything(tmp_path):
+    result = fit(tiny(tmp_path / "run"))
+    run = tmp_path / "run"
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert float(rows[-1]["val_top1"]) == pytest.approx(result.rows[-1]["val_top1"])
+    assert yaml.safe_load((run / "config.yaml").read_text())["limit_train"] == 48
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["parameters"] == 269749
+    assert 10.0e6 < summary["macs"] < 10.3e6
+    assert summary["top1"] == result.top1 == max(row["val_top1"] for row in result.rows)
+    assert 0 <= summary["waiting"] <= 1
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").glob("events.*"))
+    assert len(list((run / "samples").glob("*.png"))) >= 5
+    assert not list(run.glob(".*"))
+    model, card = load_bundle(run)
+    assert card.class_names == list("0123456789")
+    assert card.preprocess["size"] == 16
+    assert not model.training
+
+
+def test_learns_the_digits_a_little(tmp_path):
+    result = fit(tiny(tmp_path / "run", limit_train=400, limit_val=100, epochs=5, batch_size=32, lr=0.1))
+    assert result.rows[-1]["train_loss"] < 0.6 * result.rows[0]["train_loss"]
+    assert result.top1 > 0.5
+
+
+def test_same_seed_same_numbers_other_seed_others(tmp_path):
+    first, again, other = (fit(tiny(tmp_path / n, seed=s, epochs=1)) for n, s in (("a", 1), ("b", 1), ("c", 2)))
+    assert numbers(first.rows) == numbers(again.rows)
+    assert numbers(first.rows) != numbers(other.rows)
+
+
+VARIANTS = {
+    "plain": {},
+    "averaged_and_mixed": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "accumulate": 2, "clip": 1.0, "flip": True},
+    "randaugment": {"randaugment": 9, "label_smoothing": 0.1, "warmup_epochs": 1.0, "optimizer": "adamw", "lr": 1e-3},
+    "dropout": {"model": "eca_mobilenet_v2_cifar", "options": {"width_mult": 0.35}},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, name):
+    """Killed in the middle of the third epoch, and also continued from an end."""
+    changes = {"epochs": 3, **VARIANTS[name]}
+    unbroken = fit(tiny(tmp_path / "a", **changes))
+    step = Classifier.training_step
+
+    def killed(self, batch, index):
+        if (self.current_epoch, index) == (2, 1):
+            raise RuntimeError("power cut")
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(Classifier, "training_step", killed)
+        fit(tiny(tmp_path / "b", **changes))
+    resumed = fit(TrainConfig.from_run(tmp_path / "b"))
+    assert numbers(resumed.rows) == numbers(unbroken.rows)
+    assert (resumed.top1, resumed.run) == (unbroken.top1, tmp_path / "b")
+    for key, value in weights(unbroken.last).items():
+        assert torch.equal(value, weights(resumed.last)[key]), key
+    assert resumed.summary["best_epoch"] == unbroken.summary["best_epoch"]
+
+
+def test_finished_run_resumed_returns_at_once_and_more_epochs_go_on(tmp_path):
+    done = fit(tiny(tmp_path / "run", schedule="constant"))
+    before = weights(done.last)
+    again = fit(TrainConfig.from_run(tmp_path / "run"))
+    assert again.rows == done.rows
+    assert all(torch.equal(v, weights(again.last)[k]) for k, v in before.items())
+    longer = fit(TrainConfig.from_run(tmp_path / "run", epochs=3))
+    assert numbers(longer.rows[:2]) == numbers(done.rows)
+    assert numbers(longer.rows) == numbers(fit(tiny(tmp_path / "other", schedule="constant", epochs=3)).rows)
+
+
+def test_resume_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
+    step = Classifier.training_step
+
+    def killed(self, batch, index):
+        if index == 1:
+            raise RuntimeError("power cut")
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Classifier, "training_step", killed)
+        fit(tiny(tmp_path / "b", epochs=1))
+    resumed = fit(TrainConfig.from_run(tmp_path / "b"))
+    assert numbers(resumed.rows) == numbers(fit(tiny(tmp_path / "a", epochs=1)).rows)
+
+
+def test_keyboard_interrupt_reaches_the_caller(tmp_path, monkeypatch):
+    def interrupted(self, batch, index):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        fit(tiny(tmp_path / "run"))
+
+
+def test_non_finite_loss_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    forward = Classifier.forward
+
+    def poisoned(self, images):
+        logits = forward(self, images)
+        return logits * float("nan") if self.training and self.global_step == 4 else logits
+
+    monkeypatch.setattr(Classifier, "forward", poisoned)
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 4 \(epoch 2, batch 2\).*last\.ckpt, written after epoch 1"
+    ) as error:
+        fit(tiny(tmp_path / "run"))
+    assert (error.value.step, error.value.epoch, error.value.exit_code) == (4, 1, 1)
+    assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run/checkpoints/last.ckpt").values())
+    monkeypatch.undo()
+    assert len(fit(TrainConfig.from_run(tmp_path / "run")).rows) == 2
+
+
+def test_non_finite_loss_in_the_first_epoch(tmp_path):
+    with pytest.raises(NonFiniteLossError, match=r"no epoch was completed"):
+        fit(tiny(tmp_path / "run", lr=1e30, epochs=1, limit_train=128))
+
+
+def test_output_directory_that_exists(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    fit(tiny(run, epochs=1))
+    with pytest.raises(UsageError, match=r"exists and is not empty.*--resume.*--overwrite"):
+        fit(tiny(run, epochs=1))
+    assert len(fit(tiny(run, epochs=1, overwrite=True)).rows) == 1
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "me.jpg").write_text("precious")
+    with pytest.raises(UsageError, match="does not look like a run directory"):
+        fit(tiny(other, overwrite=True))
+    assert (other / "me.jpg").read_text() == "precious"
+    with pytest.raises(UsageError, match="is a file"):
+        fit(tiny(other / "me.jpg"))
+
+
+def test_bad_input_leaves_no_directory_behind(tmp_path):
+    for changes in ({"model": "eca_resnet21"}, {"data": "digts"}):
+        with pytest.raises(UsageError, match="did you mean"):
+            fit(tiny(tmp_path / "run", **changes))
+        assert not (tmp_path / "run").exists()
+
+
+def test_default_directory_is_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (fit(replace(tiny(tmp_path), out=None, epochs=1)) for _ in range(2))
+    assert (str(first.run), str(second.run)) == ("runs/eca_resnet20-digits", "runs/eca_resnet20-digits-2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "eca_resnet21"}, "unknown model 'eca_resnet21'.*eca_resnet20"),
+        ({"data": "digts"}, "unknown data spec 'digts'; did you mean 'digits'"),
+        ({"options": {"kernal_size": 3}}, "no option 'kernal_size'; did you mean 'kernel_size'"),
+        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"label_smoothing": 1.0}, r"--label-smoothing must be in \[0, 1\)"),
+        ({"accelerator": "gpu"}, "finds no GPU"),
+        ({"precision": "16"}, "--precision 16 needs a GPU"),
+        ({"randaugment": 31}, "--randaugment goes to 30"),
+        ({"limit_val": 0}, "--limit-val must be at least 1"),
+        ({"resume": "/nowhere"}, "no such run directory"),
+        ({"init": "/nowhere.ckpt"}, "/nowhere.ckpt"),
+        ({"step_epochs": 0.0}, "--step-epochs"),
+    ],
+)
+def test_wrong_values(tmp_path, changes, message):
+    if torch.cuda.is_available() and ("accelerator" in changes or "precision" in changes):
+        pytest.skip("valid with a GPU")
+    with pytest.raises(UsageError, match=message):
+        fit(tiny(tmp_path / "run", **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"deterministic": True},
+        {"limit_batches": 1},
+        {"no_decay": ["norm", "bias", "attention"], "weight_decay": 0.5},
+        {"placement": "last", "options": {"kernel_size": "3,5,7"}},
+        {"size": 12, "augment": "none"},
+        {"augment": "resized-crop", "size": 16},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_switches_change_the_run(tmp_path, changes):
+    base, changed = fit(tiny(tmp_path / "a", epochs=1)), fit(tiny(tmp_path / "b", epochs=1, **changes))
+    one, two = numbers(base.rows), numbers(changed.rows)
+    if next(iter(changes)) in ("deterministic", "channels_last"):
+        assert one[0]["train_loss"] == pytest.approx(two[0]["train_loss"], rel=1e-3)
+    else:
+        assert one != two
+    load_bundle(tmp_path / "b")
+
+
+def test_init_state_must_fit_exactly(tmp_path):
+    state, _, _ = read(fit(tiny(tmp_path / "a", epochs=1)).last)
+    warm = fit(tiny(tmp_path / "b", epochs=1, lr=0.0), init_state=state)
+    got, _, _ = read(warm.last)
+    assert torch.equal(got["fc.weight"], state["fc.weight"])
+    with pytest.raises(ExciteError, match=r"does not fit the network resnet20: .* unknown here \(layer1.0.attention"):
+        fit(tiny(tmp_path / "c", model="resnet20"), init_state=state)
+
+
+def test_unreadable_images_are_named_or_counted(tmp_path):
+    root = image_folder(tmp_path / "data")
+    (root / "train/cat/1.png").write_text("broken")
+    common = {"data": f"imagefolder:{root}", "batch_size": 2, "limit_train": None, "limit_val": None}
+    for name, how in (("a", {"size": 32, "resize": 32}), ("b", {"size": 32, "augment": "resized-crop"})):
+        with pytest.raises(ExciteError, match=r"train/cat/1\.png.*--skip-unreadable"):
+            fit(tiny(tmp_path / f"{name}1", epochs=1, **common, **how))
+        result = fit(tiny(tmp_path / f"{name}2", epochs=1, skip_unreadable=True, **common, **how))
+        assert result.summary["unreadable"] == 1
+        assert result.summary["unreadable_names"][0].endswith("train/cat/1.png")
+
+
+def test_worker_processes_give_the_same_numbers(tmp_path):
+    root = image_folder(tmp_path / "data", per_class=4)
+    common = {
+        "data": f"imagefolder:{root}",
+        "batch_size": 4,
+        "size": 24,
+        "augment": "resized-crop",
+        "limit_train": None,
+    }
+    here, there = (fit(tiny(tmp_path / str(n), workers=n, **common)) for n in (0, 1))
+    assert numbers(here.rows) == numbers(there.rows)
+
+
+def test_foreign_networks_and_attached_attention(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\n\ndef small(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
+        " nn.Linear(8, num_classes))\n"
+    )
+    result = fit(tiny(tmp_path / "a", model=f"{file}:small", epochs=1))
+    assert load_bundle(result.run)[1].name.endswith("own.py:small")
+    fit(tiny(tmp_path / "b", model="torchvision/shufflenet_v2_x0_5", epochs=1, size=32))
+
+
+def test_compile_keeps_the_names_of_weights(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *a, **k: called.append(type(self).__name__))
+    result = fit(tiny(tmp_path / "a", epochs=1, compile=True))
+    assert called == ["ResNet"] or len(called) == 1
+    load_bundle(result.run)

@@ -9,13 +9,19 @@ from typing import Any
 
 from excite.cli import COMMANDS, HELP
 from excite.errors import ExciteError, UsageError, unknown
+from excite.runtime import tune
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NO_TUNE = "--no-tune"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if NO_TUNE in args:
+        args.remove(NO_TUNE)
+    elif argv is None:  # the process is ours, not a caller's
+        tune()
     try:
         return _dispatch(args)
     except ExciteError as error:
@@ -98,5 +104,6 @@ def overview(table: dict[str, Any], path: Sequence[str] = ()) -> str:
         lines.append(f"  {name:<{width}}{about}{more}")
     lines += ["", f"`{prog} COMMAND --help` shows a command's options."]
     if not path:
+        lines += [f"`{NO_TUNE}` (anywhere) leaves allocator and threads as they are (docs/free.md)."]
         lines += ["Start with `excite train`: an ECA network learns handwritten digits in about a minute."]
     return "\n".join(lines)

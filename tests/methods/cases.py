@@ -41,8 +41,7 @@ class Case(NamedTuple):
 # Options that make a method fit 16 channels, and further variants (after a slash).
 SPECIAL = {
     "sa": Case("sa", {"groups": 2}),
-    "psa": Case("psa", {"groups": (1, 2, 4, 4)}),
-    "ma": Case("ma", {"groups": (1, 2, 4, 4), "mixer_size": 3}),
+    "ma": Case("ma", {"mixer_size": 3}),
     "gsop": Case("gsop", {"reduced": 4}),
 }
 VARIANTS = {

@@ -8,6 +8,7 @@ from torch import nn
 import excite
 from excite.errors import UsageError
 from excite.methods.gsop import covariance
+from excite.registry import METHODS
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from excite.methods.gsop import covariance
         ("se_gc", 64, {"groups": 4, "group_size": 4}, "not both"),
         ("eca_ns", 64, {"kernel_size": 4}, "odd"),
         ("ceca", 2, {"kernel_size": 7}, "wraps"),
-        ("fca", 24, {}, "frequencies"),
+        ("fca", 24, {"frequencies": "top16"}, "frequencies"),
         ("fca", 64, {"frequencies": "best16"}, "top16"),
         ("fca", 64, {"size": "7,7,7"}, "2 integers"),
         ("fca", 64, {"size": 0}, "positive"),
@@ -32,7 +33,7 @@ from excite.methods.gsop import covariance
         ("cbam", 64, {"pools": "avg,median"}, "avg,max,lp,lse"),
         ("cbam", 64, {"reduction": 0}, "positive"),
         ("bam", 64, {"combine": "max"}, "'product'"),
-        ("sa", 24, {}, "groups=12 would fit"),
+        ("sa", 24, {"groups": 64}, r"near values that do: \[4, 6, 12\]"),
         ("sa", 7, {}, "pairs"),
         ("gc", 64, {"fusion": "sum"}, "'add'"),
         ("gc", 64, {"pool": "max"}, "'average'"),
@@ -50,6 +51,13 @@ from excite.methods.gsop import covariance
 def test_wrong_options(method: str, channels: int, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         excite.create_attention(method, channels, **options)
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12, 16, 20, 24, 28, 64, 96, 144, 160, 320])
+def test_defaults_fit_any_width(channels: int) -> None:
+    for name in METHODS:
+        module = excite.create_attention(name, channels).eval()
+        assert module(torch.randn(1, channels, 3, 3)).shape == (1, channels, 3, 3)
 
 
 @pytest.mark.parametrize("method", ["psa", "ma"])

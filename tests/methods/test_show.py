@@ -69,7 +69,7 @@ def test_the_table_has_one_line_per_method() -> None:
         (["se", "--table"], "not several"),
         (["ecaa"], "did you mean 'eca'"),
         (["se", "--channels", "0"], "at least 1"),
-        (["sa", "--channels", "24"], "groups"),
+        (["sa", "--channels", "25"], "even"),
     ],
 )
 def test_wrong_usage(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

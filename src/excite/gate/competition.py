@@ -7,7 +7,7 @@ from excite.types import Descriptor, Weights
 
 
 class Competition(nn.Module):
-    """`e = alpha s`, `w = 1 + tanh(gamma e / norm_c(e) + beta)`, `[n c 1] -> [n c]` (GCT, eq. 2-4).
+    """`e = alpha s`, `w = 1 + tanh(gamma e / norm_c(e) + beta)`, `[n c 1] -> [n c]` (GCT, section 3).
 
     norm: "l2", the root of the mean square over the channels, or "l1", the mean absolute value. alpha is 1, gamma
     and beta are 0 at the start, so the weights start at exactly 1.

@@ -8,7 +8,7 @@ from excite.types import Descriptor, Weights
 
 
 class StyleNorm(nn.Module):
-    """`w = sigmoid(norm(sum_k a_ck s_ck))`, `[n c k] -> [n c]` (SRM, eq. 4-5).
+    """`w = sigmoid(norm(sum_k a_ck s_ck))`, `[n c k] -> [n c]` (SRM, section 3.2: style integration).
 
     cfc: the weights a, `[c k]`, zero at the start, so every gate starts at 0.5. The batch norm's statistics are over
     the batch alone: train mode needs at least two samples (UsageError).

@@ -10,7 +10,7 @@ from excite.types import FeatureMap
 
 
 class DoubleAttention(nn.Module):
-    """Gather features by second-order pooling, give each position its mixture (Chen et al., A2-Nets, eq. 4-7).
+    """Gather features by second-order pooling, give each position its mixture (A2-Nets, section 3).
 
     `Z = A softmax_positions(B)^T softmax_maps(V)`, then a 1x1 convolution back to c channels. A has `features`
     channels, B and V have `maps`.
@@ -52,5 +52,5 @@ def a2(channels: int, *, features: int | None = None, maps: int | None = None, r
 METHOD = Method(
     build=a2,
     equation="y = W [A(x) softmax_positions(B(x))^T] softmax_maps(V(x))",
-    paper="Chen, Kalantidis, Li, Yan, Feng: A2-Nets, NeurIPS 2018, arXiv:1810.11579, eq. 4-7",
+    paper="Chen, Kalantidis, Li, Yan, Feng: A2-Nets, NeurIPS 2018, arXiv:1810.11579, section 3",
 )

@@ -16,5 +16,5 @@ def ese(channels: int) -> nn.Module:
 METHOD = Method(
     build=ese,
     equation="w = hard_sigmoid(W mean(x) + b),  W: c x c,  y = w * x",
-    paper="Lee, Park: CenterMask (VoVNetV2), CVPR 2020, arXiv:1911.06667, eq. 3-4",
+    paper="Lee, Park: CenterMask (VoVNetV2), CVPR 2020, arXiv:1911.06667, section on VoVNetV2",
 )

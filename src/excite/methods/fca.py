@@ -8,7 +8,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.gate import Bottleneck
 from excite.methods.base import Method
-from excite.methods.nd import check_divides, check_positive, integers
+from excite.methods.nd import check_divides, check_positive, integers, largest_divisor
 from excite.squeeze.spectral import Spectral
 
 # (u, v) of a 7x7 transform, u along h, one digit each: best first ("top"), worst first ("bot"), by frequency ("low").
@@ -38,19 +38,20 @@ def _size(size: Any) -> tuple[int, int] | None:
 def fca(
     channels: int,
     *,
-    frequencies: str = "top16",
+    frequencies: str | None = None,
     size: int | str | tuple[int, int] | None = None,
     reduction: int = 16,
     bias: bool = False,
 ) -> nn.Module:
     """Build FcaNet's attention over `channels` channels.
 
-    frequencies: top, low or bot (best, lowest, worst of the paper) and their number, which must divide the channels;
-    size: side of the transform, to which other maps are resampled (released networks: 56, 28, 14, 7 per stage), None:
-    the map's own; reduction, bias: of the bottleneck.
+    frequencies: top, low or bot (best, lowest, worst of the paper) and their number, which must divide the
+    channels; None: top16, the paper's, or where 16 does not divide the channels the most that does; size: side
+    of the transform, to which other maps are resampled (released networks: 56, 28, 14, 7 per stage), None: the
+    map's own; reduction, bias: of the bottleneck.
     """
     check_positive("fca", reduction=reduction)
-    pairs = frequency_pairs(frequencies)
+    pairs = frequency_pairs(frequencies or f"top{largest_divisor(channels, 16)}")
     check_divides("fca", "the number of frequencies", len(pairs), channels, "the channels")
     return ChannelAttention(
         Spectral(pairs, _size(size)), Bottleneck(channels, max(1, channels // reduction), bias), channels
@@ -60,6 +61,6 @@ def fca(
 METHOD = Method(
     build=fca,
     equation="s_c = sum_hw x_c[h w] dct_{u_c}[h] dct_{v_c}[w],  w = sigmoid(W2 relu(W1 s)),  y = w * x",
-    paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, eq. 6-11",
+    paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",
     dims=(2,),
 )

@@ -27,7 +27,7 @@ class ContextTransform(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """A softmax over positions pools one context vector, which is added to or multiplies every position (eq. 3)."""
+    """A softmax over positions pools one context vector, added to or multiplying every position (GCNet, eq. 5)."""
 
     def __init__(self, channels: int, hidden: int, pool: str, fusion: str, zero: bool, eps: float) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ def gct(channels: int, *, norm: str = "l2", eps: float = 1e-5) -> nn.Module:
 METHOD = Method(
     build=gct,
     equation="e = alpha |x|_2,  w = 1 + tanh(gamma e / rms_c(e) + beta),  y = w * x",
-    paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation, CVPR 2020, arXiv:1909.11519, eq. 2-4",
+    paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation, CVPR 2020, arXiv:1909.11519, section 3",
     place="before every convolution (paper); here after the last norm of the residual branch like the others",
     identity_at_init=True,
 )

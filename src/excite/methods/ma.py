@@ -44,15 +44,16 @@ def ma(
     out_channels: int | None = None,
     stride: int = 1,
     kernels: Sequence[int] | str = (3, 5, 7, 9),
-    groups: Sequence[int] | str = (1, 4, 8, 16),
+    groups: Sequence[int] | str | None = None,
     mixer_size: int = 9,
     reduction: int = 16,
     dims: int = 2,
 ) -> nn.Module:
     """Build MA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
-    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch;
-    mixer_size: kernel of the depth-wise convolutions; reduction: of the shared bottleneck; dims: space axes.
+    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch (groups
+    None: 1,4,8,16, less where the channels are too few); mixer_size: kernel of the depth-wise convolutions;
+    reduction: of the shared bottleneck; dims: space axes.
     """
     check_positive("ma", stride=stride, mixer_size=mixer_size)
 

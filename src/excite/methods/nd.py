@@ -49,6 +49,11 @@ def check_divides(method: str, name: str, value: int, whole: int, of: str) -> No
         raise UsageError(f"{method}: {name}={value} does not divide {of} ({whole}); near values that do: {near}")
 
 
+def largest_divisor(whole: int, most: int) -> int:
+    """Return the largest divisor of `whole` that is at most `most`."""
+    return max(d for d in range(1, min(whole, most) + 1) if whole % d == 0)
+
+
 def check_positive(method: str, **values: int) -> None:
     """Raise UsageError unless every value is an integer of at least 1."""
     for name, value in values.items():

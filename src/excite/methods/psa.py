@@ -1,5 +1,6 @@
 """PSA: pyramid squeeze attention, the convolution of EPSANet."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,12 +22,14 @@ from excite.ops.precision import without_autocast
 from excite.squeeze import Mean
 from excite.types import FeatureMap
 
+GROUPS = (1, 4, 8, 16)
+
 
 class PyramidAttention(nn.Module):
     """Branches of growing kernels that compete channel by channel, `[n c *space] -> [n o *space / stride]`.
 
     branches: modules `[n c *space] -> [n o/b *space]`. One bottleneck is shared by them; its weights are softmaxed
-    over the branches (Zhang et al., EPSANet, eq. 4-10). The branches are joined last one first, as in the released
+    over the branches (Zhang et al., EPSANet, section 3). The branches are joined last one first, as in the released
     code.
     """
 
@@ -58,7 +61,7 @@ def pyramid(
     channels: int,
     out_channels: int | None,
     kernels: Sequence[int] | str,
-    groups: Sequence[int] | str,
+    groups: Sequence[int] | str | None,
     reduction: int,
     dims: int,
 ) -> nn.Module:
@@ -69,8 +72,10 @@ def pyramid(
     check_dims(method, dims)
     outputs = channels if out_channels is None else out_channels
     check_positive(method, reduction=reduction, out_channels=outputs)
-    sizes, split = integers(method, "kernels", kernels, 4), integers(method, "groups", groups, 4)
     check_divides(method, "its number of branches", 4, outputs, "the output channels")
+    if groups is None:
+        groups = tuple(math.gcd(g, channels, outputs // 4) for g in GROUPS)
+    sizes, split = integers(method, "kernels", kernels, 4), integers(method, "groups", groups, 4)
     for k, g in zip(sizes, split, strict=True):
         check_choice(method, "kernels", "odd" if k > 0 and k % 2 else str(k), ("odd",))
         check_divides(method, "groups", g, channels, "the channels")
@@ -85,14 +90,15 @@ def psa(
     out_channels: int | None = None,
     stride: int = 1,
     kernels: Sequence[int] | str = (3, 5, 7, 9),
-    groups: Sequence[int] | str = (1, 4, 8, 16),
+    groups: Sequence[int] | str | None = None,
     reduction: int = 16,
     dims: int = 2,
 ) -> nn.Module:
     """Build PSA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
-    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch
-    (EPSANet-Large: groups 32,32,32,32); reduction: of the shared bottleneck; dims: space axes of the maps.
+    out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch (groups
+    None: 1,4,8,16, less where the channels are too few; EPSANet-Large: 32,32,32,32); reduction: of the shared
+    bottleneck; dims: space axes of the maps.
     """
     check_positive("psa", stride=stride)
 
@@ -105,7 +111,7 @@ def psa(
 METHOD = Method(
     build=psa,
     equation="f_i = conv_{k_i, groups g_i}(x),  s_i = sigmoid(W2 relu(W1 mean(f_i))),  y = concat_i softmax_i(s) * f_i",
-    paper="Zhang, Zu, Lu, Zou, Meng: EPSANet, ACCV 2022, arXiv:2105.14447, eq. 1-10",
+    paper="Zhang, Zu, Lu, Zou, Meng: EPSANet, ACCV 2022, arXiv:2105.14447, section 3",
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
 )

@@ -5,14 +5,14 @@ from torch import nn
 
 from excite.errors import UsageError
 from excite.methods.base import Method
-from excite.methods.nd import check_map, over_space
+from excite.methods.nd import check_divides, check_map, largest_divisor, over_space
 from excite.ops.precision import widen, without_autocast
 from excite.squeeze import Mean
 from excite.types import FeatureMap
 
 
 class ShuffleAttention(nn.Module):
-    """Half of every group weighed by channel, half by position, then a shuffle, `[n c *space]` (SA-Net, eq. 1-4).
+    """Half of every group weighed by channel, half by position, then a shuffle, `[n c *space]` (SA-Net, eq. 1-3).
 
     groups: G; all groups share one set of 6 vectors of c / 2G numbers. At the start every weight is sigmoid(1).
     """
@@ -50,12 +50,16 @@ class ShuffleAttention(nn.Module):
         return y.reshape(n, 2, self.channels // 2, *space).transpose(1, 2).reshape(x.shape)
 
 
-def sa(channels: int, *, groups: int = 64) -> nn.Module:
-    """Build shuffle attention over `channels` channels; groups: twice as many must divide the channels."""
-    if groups < 1 or channels % (2 * groups):
-        fit = [g for g in range(1, channels // 2 + 1) if channels % (2 * g) == 0]
-        remedy = f"groups={max(g for g in fit if g <= groups or g == fit[0])} would fit" if fit else "it needs pairs"
-        raise UsageError(f"sa: {channels} channels cannot be cut into 2 x {groups} equal parts; {remedy}")
+def sa(channels: int, *, groups: int | None = None) -> nn.Module:
+    """Build shuffle attention over `channels` channels.
+
+    groups: twice as many must divide the channels; None: 64, the paper's, or for narrow maps the most that fits.
+    """
+    if channels % 2:
+        raise UsageError(f"sa: {channels} channels cannot be cut into pairs; it needs an even number")
+    if groups is None:
+        groups = largest_divisor(channels // 2, 64)
+    check_divides("sa", "groups", groups, channels // 2, "half of the channels")
     return ShuffleAttention(channels, groups)
 
 
@@ -63,5 +67,5 @@ METHOD = Method(
     build=sa,
     equation="per group [a, b] = x:  a' = a * sigmoid(w mean(a) + u),  b' = b * sigmoid(v norm(b) + t),  "
     "y = shuffle([a', b'])",
-    paper="Zhang, Yang: SA-Net, Shuffle Attention for Deep CNNs, ICASSP 2021, arXiv:2102.00240, eq. 1-4",
+    paper="Zhang, Yang: SA-Net, Shuffle Attention for Deep CNNs, ICASSP 2021, arXiv:2102.00240, eq. 1-3",
 )

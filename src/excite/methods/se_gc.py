@@ -6,15 +6,15 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.gate.grouped import GroupedMatrix
 from excite.methods.base import Method
-from excite.methods.nd import check_divides
+from excite.methods.nd import check_divides, largest_divisor
 from excite.squeeze import Mean
 
 
 def se_gc(channels: int, *, groups: int | None = None, group_size: int | None = None, bias: bool = False) -> nn.Module:
     """Build SE-GC over `channels` channels.
 
-    groups: blocks of the matrix (16 if neither is given, or 1 for fewer than 16 channels); group_size: channels of a
-    block instead (the paper's SE-GC2 and SE-GC3: 16 and 8); bias: a bias after the matrix.
+    groups: blocks of the matrix (if neither is given: the largest divisor of the channels up to 16); group_size:
+    channels of a block instead (the paper's SE-GC2 and SE-GC3: 16 and 8); bias: a bias after the matrix.
     """
     if groups is not None and group_size is not None:
         raise UsageError("se_gc: give groups or group_size, not both")
@@ -22,7 +22,7 @@ def se_gc(channels: int, *, groups: int | None = None, group_size: int | None = 
         check_divides("se_gc", "group_size", group_size, channels, "the channels")
         groups = channels // group_size
     elif groups is None:
-        groups = 16 if channels >= 16 else 1
+        groups = largest_divisor(channels, 16)
     check_divides("se_gc", "groups", groups, channels, "the channels")
     return ChannelAttention(Mean(), GroupedMatrix(channels, groups, bias), channels)
 

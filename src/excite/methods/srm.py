@@ -16,5 +16,5 @@ def srm(channels: int, *, eps: float = 1e-5) -> nn.Module:
 METHOD = Method(
     build=srm,
     equation="w = sigmoid(batch_norm(a * mean(x) + b * std(x))),  a, b: c,  y = w * x",
-    paper="Lee, Kim, Nam: SRM, A Style-based Recalibration Module for CNNs, ICCV 2019, arXiv:1903.10829, eq. 1-5",
+    paper="Lee, Kim, Nam: SRM, A Style-based Recalibration Module for CNNs, ICCV 2019, arXiv:1903.10829, section 3",
 )

@@ -8,7 +8,7 @@ from excite.types import Descriptor, FeatureMap
 
 
 class MeanStd(nn.Module):
-    """Mean and standard deviation over all positions, `[n c *space] -> [n c 2]` (SRM, eq. 1-3).
+    """Mean and standard deviation over all positions, `[n c *space] -> [n c 2]` (SRM, section 3.1: style pooling).
 
     The variance is unbiased (a single position has variance 0) and `eps` is added before the root. Half precision
     is widened to float32, since squares of large activations overflow.

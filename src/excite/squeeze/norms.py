@@ -8,7 +8,7 @@ from excite.types import Descriptor, FeatureMap
 
 
 class L2(nn.Module):
-    """`sqrt(sum x^2 + eps)` over all positions, `[n c *space] -> [n c 1]` (Gated Channel Transformation, eq. 2).
+    """`sqrt(sum x^2 + eps)` over all positions, `[n c *space] -> [n c 1]` (Gated Channel Transformation, section 3.1).
 
     Half precision is widened to float32.
     """

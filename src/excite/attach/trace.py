@@ -1,7 +1,8 @@
 """Run a network once on tensors without data and write down which operation made which tensor, in which module."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -180,11 +182,10 @@ def record(model: nn.Module, input_size: Sequence[int] | None = None) -> Trace:
     """
     failures = []
     for size in [tuple(input_size)] if input_size is not None else list(_guesses(model)):
-        for fake in (True, False):
-            if not fake and math.prod(size) > 3 * 64 * 64:
-                continue  # with data only where it is cheap
+        # Quickest first; data only where it is cheap.
+        for way in (_on_meta, _on_fakes, *[_on_data] * (math.prod(size) <= 3 * 64 * 64)):
             try:
-                return _record(model, size, fake)
+                return _record(model, size, way)
             except Exception as error:
                 failures.append(f"{size}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     tried = "; ".join(dict.fromkeys(f[:160] for f in failures))
@@ -194,28 +195,44 @@ def record(model: nn.Module, input_size: Sequence[int] | None = None) -> Trace:
     )
 
 
-def _record(model: nn.Module, size: tuple[int, ...], fake: bool) -> Trace:
+Way = Callable[[nn.Module, _Recorder, tuple[int, ...], torch.Tensor], Any]
+
+
+def _record(model: nn.Module, size: tuple[int, ...], way: Way) -> Trace:
     trace = Trace(size)
     recorder = _Recorder(trace)
-    first = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     with torch.no_grad(), _watched(model, recorder):
-        if fake:
-            with mode:
-                x = torch.empty((1, *size), device=first.device, dtype=first.dtype)
-                with recorder:
-                    out = _run(model, recorder, x)
-        else:
-            x = torch.zeros((1, *size), device=first.device, dtype=first.dtype)
-            with recorder:
-                out = _run(model, recorder, x)
+        out = way(model, recorder, (1, *size), like)
     trace.outputs = recorder.find(out)
     return trace
 
 
-def _run(model: nn.Module, recorder: _Recorder, x: torch.Tensor) -> Any:
+def _on_meta(model: nn.Module, recorder: _Recorder, shape: tuple[int, ...], like: torch.Tensor) -> Any:
+    """Run with every parameter and buffer replaced by one without data: fast, but all tensors must be registered."""
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    bare = {k: torch.empty_like(t, device="meta") for k, t in tensors}
+    x = torch.empty(shape, device="meta", dtype=like.dtype)
     recorder.add(x, "input", (), 1, 0)
-    return model(x)
+    with recorder:
+        return functional_call(model, bare, (x,))
+
+
+def _on_fakes(model: nn.Module, recorder: _Recorder, shape: tuple[int, ...], like: torch.Tensor) -> Any:
+    """Run with fake tensors, which stand for any tensor and know their device."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(shape, device=like.device, dtype=like.dtype)
+        recorder.add(x, "input", (), 1, 0)
+        with recorder:
+            return model(x)
+
+
+def _on_data(model: nn.Module, recorder: _Recorder, shape: tuple[int, ...], like: torch.Tensor) -> Any:
+    """Run for real, on zeros."""
+    x = torch.zeros(shape, device=like.device, dtype=like.dtype)
+    recorder.add(x, "input", (), 1, 0)
+    with recorder:
+        return model(x)
 
 
 def _guesses(model: nn.Module) -> Iterable[tuple[int, ...]]:

@@ -31,7 +31,7 @@ BACKBONE_OPTIONS = {
 class EmcaNetwork(nn.Module):
     """The bank and its use, mixed in before a network's own class."""
 
-    spec: EmcaSpec
+    spec: Any  # EmcaSpec; the networks it is mixed into say AttentionSpec
     stem_squeeze: nn.Module | None
 
     def connect(self, groups: Sequence[Sequence[nn.Module]]) -> None:

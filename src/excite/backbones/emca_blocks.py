@@ -37,10 +37,10 @@ class EmcaBlock(nn.Module):
             if attention is not None:
                 x = attention(x, context)  # type: ignore[operator]
             return x, None if self.squeeze is None else self.squeeze(x)
-        squeeze = self.squeeze if attention is None else attention.squeeze  # type: ignore[union-attr]
+        squeeze = self.squeeze if attention is None else attention.squeeze
 
         def weigh(descriptor: Descriptor) -> Weights:
-            return attention.factor(descriptor, context)  # type: ignore[operator, union-attr, return-value]
+            return attention.factor(descriptor, context)  # type: ignore[operator, union-attr]
 
         weights = None if attention is None else weigh
         return described_tail(z, self.last_norm, squeeze, weights, shortcut, act)  # type: ignore[arg-type]

@@ -159,8 +159,8 @@ def _mobilenet(state: State) -> Backbone:
 
 
 def _norms(model: MobileNetV2) -> list[torch.Tensor]:
-    ends, index = [model.features[0][1].weight], 1  # type: ignore[index, union-attr]
+    ends, index = [model.features[0][1].weight], 1  # type: ignore[index]
     for _, _, blocks, _ in STAGES:
         ends.append(model.features[index].last_norm.weight)  # type: ignore[union-attr]
         index += blocks
-    return [*ends, model.features[-1][1].weight]  # type: ignore[index, union-attr, list-item]
+    return [*ends, model.features[-1][1].weight]  # type: ignore[index]

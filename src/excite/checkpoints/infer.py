@@ -1,6 +1,6 @@
 """From weights to the attention: method and options, read off the shapes of one module after the other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -158,7 +158,7 @@ def _is_default(value: Any, default: Any) -> bool:
     return value == default or (isinstance(value, tuple) and bool(value) and all(v == default for v in value))
 
 
-def _of_stage(method: str, number: int, modules: list[Module]) -> Options:
+def _of_stage(method: str, number: int, modules: Sequence[Module]) -> Options:
     found = [READERS[method](m) for m in modules]
     for other in found[1:]:
         if other != found[0]:

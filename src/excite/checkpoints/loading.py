@@ -47,7 +47,9 @@ def _best(model: nn.Module, weights: Weights) -> tuple[dict[str, str], dict[str,
         if not inside:
             continue
         part = {k: weights.state[full] for k, full in inside.items()}
-        readings = [("the model's own keys", {k: k for k in part}, {})]
+        readings: list[tuple[str, dict[str, str], dict[str, str]]] = [
+            ("the model's own keys", {k: k for k in part}, {})
+        ]
         readings += [(f.name, *f.translate(part)) for f in LAYOUTS if f.recognises(part)]
         for name, kept, ignored in readings:
             fits = sum(

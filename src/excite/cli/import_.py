@@ -33,7 +33,7 @@ def import_(
     model, report = import_checkpoint(file)
     card = model.excite_card
     if class_names is not None:
-        card.class_names = _read_names(class_names, card.num_classes)  # type: ignore[union-attr]
+        card.class_names = _read_names(class_names, card.num_classes)
     if output is not None:
         save_bundle(output, model.float())
     if json:

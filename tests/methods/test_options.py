@@ -68,6 +68,18 @@ def test_convolutions_stride_and_widen(method: str) -> None:
     assert named(torch.randn(2, 64, 4, 4)).shape == (2, 64, 4, 4)
 
 
+def test_lists_in_a_network_are_written_with_slashes() -> None:
+    with torch.device("meta"):
+        psa = excite.create_model("psa_resnet50", groups="1/2/4/4")
+        cbam = excite.create_model("cbam_resnet18", pools="avg/lse")
+        with pytest.raises(UsageError, match="write them as 1/2/3/4"):
+            excite.create_model("psa_resnet50", groups=(1, 4, 8, 16))
+    convs = [m for m in psa.modules() if type(m).__name__ == "PyramidAttention"]
+    assert len(convs) == 16
+    assert [b.groups for b in convs[0].branches] == [1, 2, 4, 4]
+    assert {m.names for m in cbam.modules() if type(m).__name__ == "Pools"} == {("avg", "lse")}
+
+
 def test_released_groups_of_epsanet_large() -> None:
     module = excite.create_attention("psa", 128, groups=(32, 32, 32, 32))
     assert [b.groups for b in module.branches] == [32] * 4

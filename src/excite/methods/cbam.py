@@ -7,7 +7,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.gate.shared_bottleneck import SharedBottleneck
 from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_dims, check_map, check_positive, conv
+from excite.methods.nd import batch_norm, check_dims, check_map, check_positive, conv, parts
 from excite.ops.precision import widen, without_autocast
 from excite.squeeze.pools import POOLS, Pools
 from excite.types import FeatureMap
@@ -60,7 +60,7 @@ class Cbam(nn.Module):
 
 def pool_names(pools: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the pools of a list such as `avg,max`. Raises UsageError for unknown ones, none or repeated ones."""
-    names = tuple(p.strip() for p in pools.split(",")) if isinstance(pools, str) else tuple(pools)
+    names = tuple(parts(pools))
     if not names or set(names) - set(POOLS) or len(set(names)) < len(names):
         raise UsageError(f"cbam: pools {pools!r}; expected some of {','.join(POOLS)}, each once")
     return names

@@ -8,7 +8,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.gate import Bottleneck
 from excite.methods.base import Method
-from excite.methods.nd import check_divides, check_positive, integers, largest_divisor
+from excite.methods.nd import check_divides, check_positive, integers, largest_divisor, parts
 from excite.squeeze.spectral import Spectral
 
 # (u, v) of a 7x7 transform, u along h, one digit each: best first ("top"), worst first ("bot"), by frequency ("low").
@@ -30,7 +30,8 @@ def frequency_pairs(frequencies: str) -> list[tuple[int, int]]:
 def _size(size: Any) -> tuple[int, int] | None:
     if size is None or (isinstance(size, str) and size.lower() in ("none", "any")):
         return None
-    height, width = (size, size) if isinstance(size, int) else integers("fca", "size", str(size).strip("()[]"), 2)
+    entries = parts(size)
+    height, width = integers("fca", "size", entries * 2 if len(entries) == 1 else entries, 2)
     check_positive("fca", height=height, width=width)
     return height, width
 

@@ -11,7 +11,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.gate import Bottleneck, Plain
 from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_choice, check_dims, check_map, check_positive, conv
+from excite.methods.nd import batch_norm, check_choice, check_dims, check_map, check_positive, conv, integers, parts
 from excite.ops.precision import widen, without_autocast
 from excite.squeeze import Mean
 from excite.squeeze.gather import GlobalGather
@@ -90,8 +90,8 @@ def _global(channels: int, learned: bool, mlp: bool, hidden: int, size: Any, dim
     gate = Bottleneck(channels, hidden, bias=True) if mlp else Plain()
     if not learned:
         return ChannelAttention(Mean(), gate, channels)
-    parts = size.split(",") if isinstance(size, str) else [size] * dims if isinstance(size, int) else list(size)
-    sides = tuple(int(s) for s in parts)
+    entries = parts(size)
+    sides = integers("ge", "size", entries * dims if len(entries) == 1 else entries, max(dims, len(entries)))
     check_positive("ge", **{f"size[{i}]": s for i, s in enumerate(sides)})
     return ChannelAttention(GlobalGather(channels, sides, bias), gate, channels)
 

@@ -1,5 +1,6 @@
 """Layers for 1-D, 2-D and 3-D maps, and the check that every plain attention module makes of its input."""
 
+import re
 from typing import Any
 
 import torch
@@ -81,13 +82,26 @@ def over_space(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return vector.reshape(vector.shape + (1,) * (x.dim() - 2))
 
 
+def parts(values: Any) -> list[Any]:
+    """Return the entries of a sequence, or of text such as `1,4` or `1/4`; a lone number is one entry.
+
+    In a network commas (and sequences) hold one value per stage, so lists in options are written with slashes there.
+    """
+    if isinstance(values, str):
+        return [part.strip() for part in re.split("[,/]", values)]
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
 def integers(method: str, name: str, values: Any, count: int) -> tuple[int, ...]:
     """Return `values` as `count` integers: a sequence, or text such as `1,4,8,16`. Raises UsageError otherwise."""
-    parts = values.split(",") if isinstance(values, str) else values
     try:
-        numbers = tuple(int(v) for v in parts)
+        numbers = tuple(int(v) for v in parts(values))
     except (TypeError, ValueError):
         raise UsageError(f"{method}: {name}={values!r} is not a list of integers") from None
     if len(numbers) != count:
-        raise UsageError(f"{method}: {name} needs {count} integers, got {len(numbers)}")
+        remedy = "/".join(str(v) for v in range(1, count + 1))
+        raise UsageError(
+            f"{method}: {name} needs {count} integers, got {len(numbers)}; in a network, where commas separate stages, "
+            f"write them as {remedy}"
+        )
     return numbers

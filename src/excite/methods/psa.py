@@ -97,8 +97,8 @@ def psa(
     """Build PSA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
     out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch (groups
-    None: 1,4,8,16, less where the channels are too few; EPSANet-Large: 32,32,32,32); reduction: of the shared
-    bottleneck; dims: space axes of the maps.
+    None: 1,4,8,16, less where the channels are too few; EPSANet-Large: 32,32,32,32; in a network with slashes:
+    32/32/32/32); reduction: of the shared bottleneck; dims: space axes of the maps.
     """
     check_positive("psa", stride=stride)
 

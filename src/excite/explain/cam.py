@@ -58,7 +58,7 @@ def find_target(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         if _is_map(output):
             events.append((module, False))
-        elif inputs and _is_map(inputs[0]) and not list(module.children()):
+        elif inputs and _is_map(inputs[0]) and inputs[0] is not x and not list(module.children()):
             events.append((module, True))  # the pool at the end: what it pools is the last map
 
     handles = [m.register_forward_hook(watch) for m in modules.values()]

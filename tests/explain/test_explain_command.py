@@ -1,0 +1,143 @@
+"""`excite explain` from end to end, and every bad input with its exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from excite.checkpoints.bundle import save_bundle
+from excite.cli.main import main
+from excite.models import create_model
+
+PREPROCESS = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+NAMES = [f"digit {i}" for i in range(10)]
+
+
+def bundle(folder: Path, name: str, **options: object) -> str:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=10, **options)
+    model.excite_card.preprocess, model.excite_card.class_names = PREPROCESS, NAMES
+    path = folder / f"{name.replace('/', '-')}.safetensors"
+    save_bundle(path, model)
+    return str(path)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "seven.png"
+    noise = torch.randint(0, 255, (40, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    Image.fromarray(noise.numpy()).save(path)
+    return str(path)
+
+
+def opened(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def test_everything_for_two_networks(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = bundle(tmp_path, "eca_resnet20"), bundle(tmp_path, "emca_eca_resnet20")
+    out = tmp_path / "out"
+    arguments = [first, picture, "--compare", second, "--data", "digits", "--limit", "20", "--output", str(out)]
+    assert main(["explain", *arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [n["model"] for n in result["networks"]] == ["eca_resnet20", "emca_eca_resnet20"]
+    for name in ("gradcam", "scales", "weights", "classes", "kernels"):
+        width, height = opened(out / f"{name}.png")
+        assert width > 300
+        assert height > 150
+    eca = result["networks"][0]
+    assert len(eca["scales"]) == 9
+    assert eca["scales"][0]["images"] == 20
+    assert len(eca["scales"][0]["scales"]) == 16
+    assert {p["kind"] for p in result["networks"][1]["learned"]} == {"kernel", "fusion"}
+    assert [c["name"] in NAMES for c in eca["grad_cam"][0]["classes"]] == [True] * 3
+    assert json.loads((out / "explain.json").read_text())["networks"] == result["networks"]
+    assert not list(out.glob("*partial*"))
+
+
+def test_plain_network_says_there_is_nothing_else(
+    tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["explain", bundle(tmp_path, "resnet20"), picture, "--output", str(out)]) == 0
+    assert "no channel attention: Grad-CAM is all there is" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["explain.json", "gradcam.png"]
+
+
+def test_named_classes(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [picture, "--classes", "digit 7", "2", "--output", str(tmp_path / "o"), "--json"]
+    assert main(["explain", bundle(tmp_path, "se_resnet20"), *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)["networks"][0]["grad_cam"][0]["classes"]
+    assert [c["index"] for c in found] == [7, 2]
+
+
+def test_attached_timm_network(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundle(tmp_path, "timm/resnet10t", attach="eca")
+    assert main(["explain", path, picture, "--output", str(tmp_path / "o"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["networks"][0]["scales"]) == 4
+
+
+def test_random_network_says_so(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "random:eca_resnet20", picture, "--output", str(tmp_path / "o")]) == 0
+    assert "weights are random" in capsys.readouterr().out
+
+
+def bad(folder: Path, picture: str) -> dict[str, tuple[list[str], int, str]]:
+    good = bundle(folder, "eca_resnet20")
+    text = folder / "text.jpg"
+    text.write_text("not an image")
+    broken = folder / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    cut = folder / "cut.png"
+    cut.write_bytes(Path(picture).read_bytes()[:400])
+    return {
+        "nothing to explain": ([good], 2, "nothing to explain"),
+        "not an image": ([good, str(text)], 1, "text.jpg"),
+        "truncated image": ([good, str(cut)], 1, "cut.png"),
+        "no such image": ([good, "gone.png"], 1, "gone.png"),
+        "no such checkpoint": (["gone.ckpt", picture], 2, "gone.ckpt"),
+        "not a checkpoint": ([str(broken), picture], 1, "broken.safetensors"),
+        "image as checkpoint": ([picture, picture], 1, "seven.png"),
+        "bad second checkpoint": ([good, picture, "--compare", "gone.ckpt"], 2, "gone.ckpt"),
+        "unknown random network": (["random:eca_resnet2000", picture], 2, "eca_resnet200"),
+        "unknown data": ([good, "--data", "digit"], 2, "digits"),
+        "unknown layer": ([good, picture, "--layer", "layer9"], 2, "layer"),
+        "unknown class": ([good, picture, "--classes", "digit x"], 2, "digit"),
+        "class out of range": ([good, picture, "--classes", "10"], 2, "10 classes"),
+        "no class": ([good, picture, "--top", "0"], 2, "--top"),
+        "no images": ([good, "--data", "digits", "--limit", "0"], 2, "--limit"),
+        "unknown device": ([good, picture, "--device", "gpuu"], 2, "gpuu"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "nothing to explain",
+        "not an image",
+        "truncated image",
+        "no such image",
+        "no such checkpoint",
+        "not a checkpoint",
+        "image as checkpoint",
+        "bad second checkpoint",
+        "unknown random network",
+        "unknown data",
+        "unknown layer",
+        "unknown class",
+        "class out of range",
+        "no class",
+        "no images",
+        "unknown device",
+    ],
+)
+def test_bad_input(case: str, tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, code, culprit = bad(tmp_path, picture)[case]
+    out = tmp_path / "out"
+    assert main(["explain", *arguments, "--output", str(out)]) == code
+    assert culprit in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,83 @@
+"""report.html: one self-contained page, readable on a phone, sorted by a click; it asks the network for nothing."""
+
+import base64
+import html
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from excite.compare.results import Results, Row
+from excite.compare.table import cells, header, notes
+
+
+def page(results: Results, pictures: Sequence[Path]) -> str:
+    """Return the page's text."""
+    plan = results.plan
+    title = f"{plan.backbone} on {plan.data}: {len(plan.methods)} methods, {plan.seeds} seed(s)"
+    assets = files("excite.compare")
+    return (
+        assets.joinpath("page.html")
+        .read_text(encoding="utf-8")
+        .replace("{{title}}", html.escape(title))
+        .replace("{{state}}", _state(results))
+        .replace(
+            "{{head}}", "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in header(results))
+        )
+        .replace("{{rows}}", "\n".join(_row(row) for row in results.rows))
+        .replace("{{seeds}}", _seeds(results))
+        .replace("{{notes}}", "".join(f"<li>{html.escape(n)}</li>" for n in notes(results)))
+        .replace("{{pictures}}", "\n".join(_picture(p) for p in pictures))
+    )
+
+
+def _state(results: Results) -> str:
+    if results.complete:
+        return f'<p class="state">All {results.total} runs have finished.</p>'
+    return f'<p class="state open">Unfinished: {results.finished} of {results.total} runs.</p>'
+
+
+def _row(row: Row) -> str:
+    """One table row; every cell carries the number that it sorts by."""
+    cost = row.cost or {}
+    keys = (
+        row.method,
+        cost.get("parameters", -1),
+        cost.get("macs", -1),
+        cost.get("latency_ratio", -1),
+        cost.get("throughput_ratio", -1),
+        cost.get("training_memory", -1),
+        -1 if row.mean is None else row.mean,
+        -9 if row.gain is None else row.gain.mean,
+        row.verdict,
+    )
+    parts = []
+    for i, (text, key) in enumerate(zip(cells(row), keys, strict=True)):
+        tag = "th scope=row" if i == 0 else "td"
+        value = html.escape(str(key), quote=True)
+        parts.append(f'<{tag} data-key="{value}">{html.escape(text)}</{tag.split(maxsplit=1)[0]}>')
+    return f"<tr>{''.join(parts)}</tr>"
+
+
+def _seeds(results: Results) -> str:
+    """The table behind the table: top-1 of every single run."""
+    seeds = range(results.plan.seeds)
+    head = "".join(f'<th scope="col">seed {s}</th>' for s in seeds)
+    rows = []
+    for row in results.rows:
+        values = "".join(f"<td>{100 * row.top1[s]:.2f} %</td>" if s in row.top1 else "<td>-</td>" for s in seeds)
+        rows.append(f"<tr><th scope=row>{html.escape(row.method)}</th>{values}</tr>")
+    return f'<table class="seeds"><thead><tr><th>method</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+CAPTIONS = {
+    "bubbles": "Top-1 against multiply-accumulates; area: number of parameters, bar: one standard deviation.",
+    "curves": "Training loss and validation top-1: means over the seeds, single runs faint.",
+}
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    caption = html.escape(CAPTIONS.get(path.stem, path.stem))
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )

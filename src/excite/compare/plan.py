@@ -1,0 +1,154 @@
+"""What a comparison consists of: methods x seeds, everything else equal; written down so that it can go on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from excite.backbones.names import BACKBONES
+from excite.errors import ExciteError, UsageError, unknown
+from excite.registry import METHODS
+from excite.train.config import TrainConfig, write_text
+
+BASELINE = "none"
+FILE = "plan.json"
+# What every run decides for itself; a comparison that set them would not be one.
+RESERVED = ("model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a comparison."""
+
+    method: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Return the run's name for people."""
+        return f"{self.method}, seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the run has ended: its summary is written last."""
+        return (self.folder / "summary.json").is_file()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison: methods on one backbone, trained on one data set by one recipe, once per seed.
+
+    changes: options of every run that differ from the recipe; options: per method, the method's own options.
+    The first method is the baseline that the others are paired with.
+    """
+
+    methods: tuple[str, ...]
+    backbone: str
+    data: str
+    recipe: str = "auto"
+    seeds: int = 3
+    changes: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise UsageError for what can be known to fail before anything is trained."""
+        if not self.methods:
+            raise UsageError("a comparison needs methods, as --methods none,se,eca")
+        if len(set(self.methods)) < len(self.methods):
+            raise UsageError(f"a method is named twice in {','.join(self.methods)}")
+        if self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}: at least one run per method is needed")
+        foreign = self.backbone.startswith(("timm/", "torchvision/")) or ":" in self.backbone
+        if self.backbone not in BACKBONES and not foreign:
+            raise unknown("backbone", self.backbone, BACKBONES)
+        for method in (*self.methods, *self.options):
+            if method not in METHODS:
+                raise unknown("method", method, METHODS)
+        for name in self.changes:
+            if name in RESERVED:
+                raise UsageError(f"--set {name}: a comparison decides that itself")
+        self.config(self.methods[0], 0, Path("unused")).check()
+
+    def config(self, method: str, seed: int, folder: Path) -> TrainConfig:
+        """Return the configuration of one run."""
+        foreign = self.backbone not in BACKBONES
+        if foreign:
+            attach = None if method == BASELINE else method
+            where: dict[str, Any] = {"attach": attach, "attach_options": self.options.get(method, {})}
+            model = self.backbone
+        else:
+            model = self.backbone if method == BASELINE else f"{method}_{self.backbone}"
+            where = {"options": self.options.get(method, {})}
+        values = {"data": self.data, "seed": seed, "out": str(folder), "quiet": True, **where, **self.changes}
+        return TrainConfig.from_recipe(model, self.recipe, **values)
+
+    def runs(self, folder: Path) -> list[Run]:
+        """Return all runs, seed by seed, so that an unfinished comparison is as balanced as it can be."""
+        return [
+            Run(method, seed, folder / "runs" / f"{method}-seed{seed}")
+            for seed in range(self.seeds)
+            for method in self.methods
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain containers."""
+        return {
+            "methods": list(self.methods),
+            "backbone": self.backbone,
+            "data": self.data,
+            "recipe": self.recipe,
+            "seeds": self.seeds,
+            "changes": self.changes,
+            "options": self.options,
+        }
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read `["epochs=3", "lr=0.05"]`, values as YAML. Raises UsageError for anything else."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {setting!r}: expected NAME=VALUE, as epochs=3")
+        try:
+            found[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting!r}: {error}") from None
+    return found
+
+
+def save(plan: Plan, folder: Path) -> None:
+    """Write the plan into the comparison's folder.
+
+    Where one stands there already the new one must continue it: the same except for more methods or more seeds.
+    Raises UsageError where it does not.
+    """
+    file = folder / FILE
+    if file.is_file():
+        old, new = load(folder).to_dict(), plan.to_dict()
+        kept = set(old["methods"]) <= set(new["methods"]) and old["seeds"] <= new["seeds"]
+        differing = [k for k in new if k not in ("methods", "seeds", "options") and old[k] != new[k]]
+        differing += [k for k in old["options"] if old["options"][k] != new["options"].get(k)]
+        if not kept or differing or old["methods"][0] != new["methods"][0]:
+            what = ", ".join(differing) or "methods and seeds may be added, not taken away"
+            raise UsageError(f"{folder} holds another comparison ({what}); choose another --out")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} exists and is no comparison; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(plan.to_dict(), indent=2) + "\n")
+
+
+def load(folder: Path) -> Plan:
+    """Read a comparison's plan. Raises UsageError where there is none, ExciteError where it is broken."""
+    file = folder / FILE
+    if not file.is_file():
+        raise UsageError(f"{folder} is no comparison: it has no {FILE}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Plan(methods=tuple(values.pop("methods")), **values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ExciteError(f"{file} is broken: {error}") from error

@@ -1,0 +1,43 @@
+"""Several runs at a time on this machine, each in a process of its own."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from excite.compare.execute import execute
+from excite.compare.plan import Plan, Run
+from excite.errors import ExciteError
+
+if TYPE_CHECKING:
+    from excite.compare.experiment import Tell
+
+
+def train_in_processes(plan: Plan, folder: Path, waiting: list[Run], jobs: int, tell: "Tell") -> list[tuple[Run, str]]:
+    """Train runs `jobs` at a time; return those that failed with their reasons."""
+    from excite.compare.experiment import outcome
+
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    failures = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads,)) as pool:
+        futures = {pool.submit(execute, plan, folder, run): run for run in waiting}
+        for number, future in enumerate(as_completed(futures), 1):
+            run = futures[future]
+            try:
+                future.result()
+            except Exception as error:
+                known = isinstance(error, ExciteError)
+                failures.append((run, str(error) if known else f"{type(error).__name__}: {error}"))
+                tell(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
+            else:
+                tell(f"{number} of {len(waiting)}: {outcome(run)}")
+    return failures
+
+
+def _limit(threads: int) -> None:
+    """Share the processor: more threads than cores slow everyone down."""
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,123 @@
+"""Read a comparison's folder back: one row per method, whatever has finished by now."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from excite.compare import cost
+from excite.compare.plan import Plan, load
+from excite.compare.statistics import Gain, mean_std, paired_gain
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's result: top-1 of the last epoch by seed (a share), mean, deviation, gain over the baseline, cost."""
+
+    method: str
+    top1: dict[int, float]
+    top5: dict[int, float]
+    mean: float | None
+    std: float | None
+    gain: Gain | None
+    cost: dict[str, Any] | None
+    curves: dict[int, list[dict[str, float]]] = field(repr=False, default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """Return the verdict in words; the baseline has none."""
+        if self.mean is None:
+            return "not finished"
+        return "baseline" if self.gain is None else self.gain.verdict
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a comparison has found so far."""
+
+    plan: Plan
+    rows: list[Row]
+    finished: int
+    total: int
+    environment: dict[str, Any] | None
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every run has finished."""
+        return self.finished == self.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain containers."""
+        rows = []
+        for row in self.rows:
+            values = asdict(row) | {"verdict": row.verdict}
+            values["curves"] = {str(k): v for k, v in row.curves.items()}
+            rows.append(values)
+        return {
+            "plan": self.plan.to_dict(),
+            "finished": self.finished,
+            "total": self.total,
+            "complete": self.complete,
+            "rows": rows,
+            "environment": self.environment,
+        }
+
+
+def collect(folder: Path) -> Results:
+    """Read what a comparison's folder holds. Raises UsageError where it is none."""
+    plan = load(folder)
+    costs, environment = _costs(folder)
+    runs = plan.runs(folder)
+    found: dict[str, dict[int, dict[str, Any]]] = {m: {} for m in plan.methods}
+    for run in runs:
+        if run.finished:
+            summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+            found[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
+    rows = [_row(m, found[m], found[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
+    return Results(plan, rows, sum(map(len, found.values())), len(runs), environment)
+
+
+def _costs(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    file = folder / cost.FILE
+    if not file.is_file():
+        return {}, None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return values["costs"], values["environment"]
+
+
+def _row(
+    method: str,
+    runs: dict[int, dict[str, Any]],
+    baseline: dict[int, dict[str, Any]],
+    is_baseline: bool,
+    counted: dict[str, Any] | None,
+) -> Row:
+    # The last epoch, not the best: choosing the best epoch on the test images would flatter noisy methods.
+    top1 = {seed: run["last_top1"] for seed, run in sorted(runs.items())}
+    mean, std = mean_std(list(top1.values())) if top1 else (None, None)
+    gain = None
+    if top1 and not is_baseline:
+        common = sorted(set(top1) & set(baseline))
+        gain = paired_gain([top1[s] for s in common], [baseline[s]["last_top1"] for s in common])
+    return Row(
+        method=method,
+        top1=top1,
+        top5={seed: run["last_top5"] for seed, run in sorted(runs.items())},
+        mean=mean,
+        std=std,
+        gain=gain,
+        cost=counted,
+        curves={seed: run["curve"] for seed, run in sorted(runs.items())},
+        seconds=sum(run["seconds"] for run in runs.values()),
+    )
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    import csv
+
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {"epoch": float(r["epoch"]), "train_loss": float(r["train_loss"]), "val_top1": float(r["val_top1"])}
+            for r in csv.DictReader(file)
+        ]

@@ -1,0 +1,229 @@
+"""The experiment: fair starts, resuming, reports, bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from excite.cli.main import main
+from excite.compare import Plan, collect, compare
+from excite.compare.execute import execute, shared_weights
+from excite.compare.plan import load, parse_settings, save
+from excite.errors import ExciteError, UsageError
+
+SMALL = {"epochs": 2, "limit_train": 96, "limit_val": 60}
+ARGUMENTS = ["--set", "epochs=2", "limit_train=96", "limit_val=60"]
+
+
+def small(methods: str = "none,eca", seeds: int = 2, **kwargs: object) -> Plan:
+    return Plan(tuple(methods.split(",")), "resnet20", "digits", seeds=seeds, changes=dict(SMALL), **kwargs)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "c"
+    compare(small(), folder, tell=silent)
+    return folder
+
+
+def accuracies(folder: Path) -> list[tuple]:
+    return [
+        (r.method, r.top1, r.top5, r.mean, r.std, r.gain, r.curves and strip(r.curves)) for r in collect(folder).rows
+    ]
+
+
+def strip(curves: dict) -> dict:
+    return {seed: [(p["train_loss"], p["val_top1"]) for p in rows] for seed, rows in curves.items()}
+
+
+def test_methods_of_a_seed_share_the_backbones_weights(tmp_path: Path) -> None:
+    plan = small("none,se,eca,emca_eca")
+    runs = plan.runs(tmp_path)
+    weights = {(r.method, r.seed): shared_weights(plan, r, 10) for r in runs}
+    plain = weights["none", 0]
+    for method in ("se", "eca", "emca_eca"):
+        assert all(torch.equal(weights[method, 0][k], v) for k, v in plain.items())
+        assert len(weights[method, 0]) > len(plain)
+    assert not torch.equal(plain["conv1.weight"], weights["none", 1]["conv1.weight"])
+
+
+def test_reports(finished: Path) -> None:
+    results = collect(finished)
+    assert results.complete
+    assert [r.method for r in results.rows] == ["none", "eca"]
+    assert all(set(r.top1) == {0, 1} for r in results.rows)
+    for name in ("results.json", "results.csv", "results.md", "report.html", "bubbles.png", "curves.png"):
+        assert (finished / name).stat().st_size > 0
+    page = (finished / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    assert "{{" not in page
+    assert page.count("data:image/png;base64,") == 2
+    rows = json.loads((finished / "results.json").read_text())["rows"]
+    cost = rows[1]["cost"]
+    assert cost["parameters"] - rows[0]["cost"]["parameters"] == cost["attention_parameters"] == 9 * 3
+    assert rows[0]["cost"]["latency_ratio"] == 1
+    header, *lines = (finished / "results.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert all(line.count(",") == header.count(",") for line in lines)
+
+
+def test_a_killed_comparison_ends_with_the_same_table(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "excite", "compare", "--methods", "none,eca", "--seeds", "2", "--out", str(folder)]
+    process = subprocess.Popen(
+        [*command, *ARGUMENTS], stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    # In the middle: one run done, another under way.
+    while not (any(folder.glob("runs/none-seed0/summary.json")) and any(folder.glob("runs/eca-seed0/config.yaml"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not collect(folder).complete
+    kept = (folder / "runs/none-seed0/summary.json").read_bytes()
+    compare(small(), folder, tell=silent)
+    assert accuracies(folder) == accuracies(finished)
+    assert (folder / "runs/none-seed0/summary.json").read_bytes() == kept
+
+
+def test_report_of_an_unfinished_comparison(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    plan, folder = small(), tmp_path / "c"
+    save(plan, folder)
+    execute(plan, folder, plan.runs(folder)[0])
+    assert main(["compare", "--report", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "UNFINISHED: 1 of 4" in out
+    assert "not finished" in out
+    assert "Unfinished: 1 of 4" in (folder / "report.html").read_text()
+
+
+def test_methods_and_seeds_can_be_added(finished: Path, tmp_path: Path) -> None:
+    save(small(), tmp_path / "c")
+    save(small("none,eca,se", 3), tmp_path / "c")
+    assert load(tmp_path / "c").seeds == 3
+    for other in (small("eca,none"), small("none"), Plan(("none", "eca"), "resnet32", "digits", changes=dict(SMALL))):
+        with pytest.raises(UsageError, match="another comparison"):
+            save(other, finished)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "mine.txt").write_text("x")
+    with pytest.raises(UsageError, match="no comparison"):
+        save(small(), tmp_path / "d")
+
+
+def test_one_seed_says_why_there_is_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["compare", "--methods", "none,se_var1", "--seeds", "1", "--out", str(tmp_path / "c"), *ARGUMENTS]) == 0
+    out = capsys.readouterr().out
+    assert "One seed: no interval" in out
+    assert "[" not in next(line for line in out.splitlines() if line.startswith("se_var1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "none,ecca"], "eca"),
+        (["--methods", "none,none"], "twice"),
+        (["--backbone", "resnet2O"], "resnet20"),
+        (["--methods", "none,psa", "--backbone", "mobilenet_v2"], "3x3"),
+        (["--seeds", "0"], "at least one"),
+        (["--set", "epochs"], "NAME=VALUE"),
+        (["--set", "epohcs=1"], "epochs"),
+        (["--set", "seed=1"], "decides that itself"),
+        (["--option", "reduction=8"], "METHOD.OPTION"),
+        (["--option", "se.reductoin=8"], "reduction"),
+        (["--jobs", "0"], "jobs"),
+        (["--report", "nowhere"], "no comparison"),
+        (["--data", "digitz"], "digits"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "--out", "c", *arguments] if "--report" not in arguments else ["compare", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) -> None:
+    from excite.compare import experiment
+
+    def fail(plan, folder, run):
+        if run.method == "eca":
+            raise ExciteError("broken on purpose")
+        execute(plan, folder, run)
+
+    monkeypatch.setattr(experiment, "execute", fail)
+    with pytest.raises(ExciteError, match="broken on purpose"):
+        compare(small(seeds=1), tmp_path / "c", tell=silent)
+    assert collect(tmp_path / "c").finished == 1
+
+
+def test_settings() -> None:
+    assert parse_settings(["limit-train=5", "lr=0.1", "flip=true"]) == {"limit_train": 5, "lr": 0.1, "flip": True}
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_table(finished: Path, tmp_path: Path) -> None:
+    compare(small(), tmp_path / "c", jobs=2, tell=silent)
+    # Two processes share the processor, so each has fewer threads; sums may be taken in another order.
+    for one, two in zip(collect(finished).rows, collect(tmp_path / "c").rows, strict=True):
+        assert one.top1.keys() == two.top1.keys()
+        assert one.mean == pytest.approx(two.mean, abs=0.1)
+
+
+@pytest.mark.slow
+def test_ray_retries_the_run_of_a_killed_worker(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    folder = tmp_path / "c"
+    try:
+        import threading
+
+        killed: list[int] = []
+
+        def killer() -> None:
+            deadline = time.monotonic() + 120
+            while not killed and time.monotonic() < deadline:
+                if any(folder.glob("runs/*/config.yaml")):
+                    for pid in worker_pids():
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        return
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=killer)
+        thread.start()
+        compare(small(), folder, ray="auto", tell=silent)
+        thread.join()
+    finally:
+        ray.shutdown()
+    assert killed, "no worker was killed, so nothing was tested"
+    assert collect(folder).complete
+    for one, two in zip(collect(finished).rows, collect(folder).rows, strict=True):
+        assert one.top1 == two.top1
+
+
+def worker_pids() -> list[int]:
+    """Processes of this machine that Ray names after the task they run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().split(b"\0")[0]
+            except OSError:
+                continue
+            if title.startswith(b"ray::_task"):
+                found.append(int(entry.name))
+    return found

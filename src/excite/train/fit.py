@@ -22,7 +22,7 @@ from excite.train.keeping import Keeper
 from excite.train.module import Classifier
 from excite.train.network import build_network
 from excite.train.progress import ConsoleCallback
-from excite.train.rundir import last_checkpoint, prepare, write_config
+from excite.train.rundir import check_free, last_checkpoint, prepare, write_config
 from excite.train.samples import save_samples
 from excite.train.summary import count, show, summarise, write_summary
 
@@ -50,13 +50,14 @@ def fit(config: TrainConfig, init_state: dict[str, torch.Tensor] | None = None) 
     """
     config.check()
     _check_device(config)
-    run = prepare(config)
+    check_free(config)
     with _quiet_libraries():
         L.seed_everything(config.seed, verbose=False)
         data = ImageData(config)
         model = build_network(config, data, init_state)
         size = data.preprocess["size"]
         parameters, macs = count(model, size)
+        run = prepare(config)  # only now, so that a run that cannot start leaves nothing behind
         write_config(run, config)
         save_samples(data, run / "samples")
         history = History(run)

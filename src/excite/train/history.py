@@ -14,6 +14,8 @@ COLUMNS = (
     "epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds", "images_per_s", "waiting",
 )  # fmt: skip
 
+DRAW_EVERY = 20  # seconds between two drawings of the curves, which take half a second each
+
 
 class History(L.Callback):
     """Collects a row per epoch. Rows travel in the checkpoint, so a resumed run rewrites the same file.
@@ -26,6 +28,7 @@ class History(L.Callback):
         self.directory = directory
         self.rows: list[dict[str, float]] = []
         self.started = self.trained = 0.0
+        self.drawn = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -59,7 +62,23 @@ class History(L.Callback):
         )
         if trainer.is_global_zero:
             write_text(self.directory / "metrics.csv", to_csv(self.rows))
-            draw_curves(self.rows, self.directory / "curves.png")
+            if time.perf_counter() - self.drawn > DRAW_EVERY:
+                self._draw()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the last epoch too."""
+        if self.rows and trainer.is_global_zero:
+            write_text(self.directory / "metrics.csv", to_csv(self.rows))
+            self._draw()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave a picture of a run that stopped."""
+        if self.rows and trainer.is_global_zero:
+            self._draw()
+
+    def _draw(self) -> None:
+        draw_curves(self.rows, self.directory / "curves.png")
+        self.drawn = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""

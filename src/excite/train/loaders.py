@@ -4,6 +4,8 @@ Small images are decoded once and augmented a batch at a time; large ones are de
 order and augmentation from (seed, epoch, index).
 """
 
+import multiprocessing
+import multiprocessing.context
 import os
 import time
 from collections.abc import Iterator
@@ -100,8 +102,7 @@ class WorkerLoader(Loader):
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_collate,
-            # fork would copy the threads' locks of OpenMP and Arrow
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=_context() if workers else None,
         )
         super().__init__(count_batches(len(self.order), config) if train else len(self.inner))
 
@@ -116,6 +117,13 @@ class WorkerLoader(Loader):
                 self.skipped.add(name)
             if len(labels):
                 yield images, labels
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Workers come from a server that has imported what they need; a plain fork would copy locks held by threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["excite.train.loaders"])
+    return context
 
 
 class _Order(Sampler[tuple[int, int]]):

@@ -12,17 +12,25 @@ from excite.train.config import TrainConfig, write_text
 
 
 def prepare(config: TrainConfig) -> Path:
-    """Return the run directory, made and free (or that of the run to resume).
-
-    Raises UsageError if it holds something and neither overwriting nor resuming was asked for.
-    """
+    """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises."""
+    check_free(config)
     if config.resume:
-        path = Path(config.resume)
-        if not path.is_dir():
-            raise UsageError(f"--resume {path}: no such run directory")
-        return path
+        return Path(config.resume)
     if config.out is None:
         return _fresh(config)
+    path = Path(config.out)
+    if config.overwrite and path.is_dir():
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_free(config: TrainConfig) -> None:
+    """Raise UsageError if the run directory holds something and neither overwriting nor resuming was asked for."""
+    if config.resume and not Path(config.resume).is_dir():
+        raise UsageError(f"--resume {config.resume}: no such run directory")
+    if config.resume or config.out is None:
+        return
     path = Path(config.out)
     if path.exists() and not path.is_dir():
         raise UsageError(f"output directory {path} is a file")
@@ -34,9 +42,6 @@ def prepare(config: TrainConfig) -> Path:
             )
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path} does not look like a run directory (no config.yaml), so it is not overwritten")
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _fresh(config: TrainConfig) -> Path:

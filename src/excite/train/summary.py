@@ -66,8 +66,8 @@ def show(summary: dict[str, Any]) -> str:
         ),
         (
             "speed",
-            f"{summary['images_per_s']:.0f} images/s, {summary['seconds']:.1f} s in all, {100 * summary['waiting']:.1f} "
-            f"% of training spent waiting for data",
+            f"{summary['images_per_s']:.0f} images/s, {summary['seconds']:.1f} s in all, waiting for data "
+            f"{100 * summary['waiting']:.1f} % of training",
         ),
     ]
     if summary["unreadable"]:

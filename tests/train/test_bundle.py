@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from excite import create_model
+from excite.checkpoints.bundle import load_bundle, save_bundle
+from excite.errors import ExciteError, UsageError
+
+
+def test_round_trip(tmp_path):
+    model = create_model("eca_resnet20", num_classes=3, kernel_size=5).eval()
+    model.excite_card.class_names = ["a", "b", "c"]
+    save_bundle(tmp_path / "m.safetensors", model)
+    loaded, card = load_bundle(tmp_path / "m.safetensors")
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+    assert (card.name, card.options, card.class_names) == ("eca_resnet20", {"kernel_size": 5}, ["a", "b", "c"])
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_another_architecture_names_keys_and_shapes(tmp_path):
+    save_bundle(tmp_path / "m.safetensors", create_model("eca_resnet20", num_classes=10))
+    with pytest.raises(ExciteError) as error:
+        load_bundle(tmp_path / "m.safetensors", model="se_resnet18_cifar")
+    message = str(error.value)
+    for part in (
+        "m.safetensors does not fit the network se_resnet18_cifar",
+        "missing there (",
+        "unknown here (",
+        "layer1.0.attention.gate.conv.weight",
+        "conv1.weight is [16, 3, 3, 3] there and [64, 3, 3, 3] here",
+    ):
+        assert part in message
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    with pytest.raises(UsageError, match="no checkpoint"):
+        load_bundle(tmp_path / "m.ckpt")
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        load_bundle(tmp_path)
+    (tmp_path / "m.ckpt").write_bytes(b"PK and then nothing")
+    with pytest.raises(ExciteError, match=r"cannot read checkpoint .*m\.ckpt"):
+        load_bundle(tmp_path / "m.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ExciteError, match="was not written by excite"):
+        load_bundle(tmp_path / "other.ckpt")
+    (tmp_path / "m.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ExciteError, match="cannot read"):
+        load_bundle(tmp_path / "m.safetensors")
+    with pytest.raises(UsageError, match="carries no card"):
+        save_bundle(tmp_path / "x.safetensors", torch.nn.Linear(1, 1))

@@ -1,0 +1,192 @@
+import pytest
+import torch
+from torch import nn
+
+from excite import create_model, recipes
+from excite.data import open_data
+from excite.data.arrays import ArrayImages
+from excite.errors import UsageError
+from excite.train import TrainConfig
+from excite.train.augment import crop_and_flip, eval_transform, mixer, train_transform
+from excite.train.averaging import averaging
+from excite.train.config import resolve_recipe
+from excite.train.loaders import CachedTrainLoader, WorkerLoader
+from excite.train.optim import lr_factor, make_optimizer, split_parameters
+from excite.train.seeds import derive, epoch_order, generator
+from imagesets import image_folder
+
+
+def test_seeds_differ_and_repeat():
+    assert derive(1, 2) == derive(1, 2)
+    assert len({derive(a, b) for a in range(20) for b in range(20)}) == 400
+    assert derive(0, 1) != derive(1, 0)
+
+
+def test_order_is_a_permutation_shared_out_evenly():
+    whole = epoch_order(10, 0, 3)
+    assert sorted(whole.tolist()) == list(range(10))
+    assert not torch.equal(whole, epoch_order(10, 0, 4))
+    parts = [epoch_order(10, 0, 3, rank, 3) for rank in range(3)]
+    assert [len(p) for p in parts] == [3, 3, 3]
+    assert len(set(torch.cat(parts).tolist())) == 9
+
+
+def test_crop_and_flip_is_a_window_of_the_padded_image():
+    images = torch.randint(1, 255, (64, 3, 8, 8), dtype=torch.uint8)
+    out = crop_and_flip(images, 2, True, generator(0))
+    assert out.shape == images.shape
+    assert out.dtype == torch.uint8
+    padded = nn.functional.pad(images, (2, 2, 2, 2))
+    flips = 0
+    for before, after in zip(padded, out, strict=True):
+        windows = [before[:, t : t + 8, x : x + 8] for t in range(5) for x in range(5)]
+        straight = any(torch.equal(w, after) for w in windows)
+        assert straight or any(torch.equal(w.flip(-1), after) for w in windows)
+        flips += not straight
+    assert 15 < flips < 50
+    assert torch.equal(crop_and_flip(images, 0, False, generator(0)), images)
+
+
+def test_learning_rate_schedules():
+    step = TrainConfig(schedule="step", step_epochs=30, gamma=0.1, epochs=100)
+    assert [lr_factor(step, e) for e in (0, 29.9, 30, 60, 99)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
+    exponential = TrainConfig(schedule="exponential", step_epochs=1, gamma=0.98, epochs=400)
+    assert lr_factor(exponential, 10.5) == pytest.approx(0.98**10)
+    cosine = TrainConfig(schedule="cosine", epochs=10, warmup_epochs=2)
+    assert [lr_factor(cosine, e) for e in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-9)
+    assert lr_factor(TrainConfig(schedule="constant"), 7) == 1
+
+
+def test_no_decay_spares_norms_biases_and_attention():
+    model = create_model("se_resnet20", num_classes=10)
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed, free = ([names[id(p)] for p in group] for group in split_parameters(model, ["norm", "bias", "attention"]))
+    assert set(decayed) | set(free) == set(names.values())
+    assert all("attention" not in n and "bn" not in n and not n.endswith("bias") for n in decayed)
+    assert "conv1.weight" in decayed
+    assert "fc.weight" in decayed
+    assert "layer1.0.attention.gate.reduce.weight" in free
+    assert split_parameters(model, [])[1] == []
+    optimizer = make_optimizer(model, TrainConfig(no_decay=["norm"], weight_decay=0.1))
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_averaging_warms_up_to_its_decay():
+    average = averaging(0.9)._kwargs["avg_fn"]
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert average(zero, one, torch.tensor(1)).item() == pytest.approx(1 - 2 / 11)
+    assert average(zero, one, torch.tensor(10**6)).item() == pytest.approx(0.1)
+
+
+def test_mixing_gives_soft_labels():
+    labels = torch.arange(8) % 4
+    for changes in ({"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}):
+        images, soft = mixer(TrainConfig(**changes), 4)(torch.rand(8, 3, 8, 8), labels)
+        assert soft.shape == (8, 4)
+        assert torch.allclose(soft.sum(1), torch.ones(8))
+        assert images.shape == (8, 3, 8, 8)
+    assert mixer(TrainConfig(), 4) is None
+
+
+@pytest.mark.parametrize("augment", ["crop", "resized-crop", "none"])
+def test_transforms_give_uint8_squares(augment):
+    config = TrainConfig(augment=augment, randaugment=9, flip=True)
+    image = torch.randint(0, 255, (3, 50, 40), dtype=torch.uint8)
+    for transform in (train_transform(config, 24), eval_transform(24, 32)):
+        out = transform(image)
+        assert (out.shape, out.dtype) == ((3, 24, 24), torch.uint8)
+
+
+def test_cached_batches_depend_on_seed_and_epoch_only():
+    images = ArrayImages(torch.randint(0, 255, (20, 3, 8, 8), dtype=torch.uint8), torch.arange(20))
+    config = TrainConfig(batch_size=8, padding=2, flip=True)
+    loader, other = CachedTrainLoader(images, config), CachedTrainLoader(images, config)
+    first = list(loader)
+    assert [len(y) for _, y in first] == [8, 8]
+    loader.set_epoch(1)
+    second = list(loader)
+    other.set_epoch(1)
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(second, other, strict=True))
+    assert not torch.equal(first[0][1], second[0][1])
+    assert loader.waited > 0
+
+
+def test_worker_processes_give_the_same_batches(tmp_path):
+    source = open_data(f"imagefolder:{image_folder(tmp_path, per_class=4)}").train
+    epochs = []
+    for workers in (0, 1):
+        config = TrainConfig(batch_size=4, workers=workers, randaugment=9, augment="resized-crop", flip=True)
+        loader = WorkerLoader(source, config, train_transform(config, 24), train=True)
+        epochs.append([])
+        for epoch in (0, 1):
+            loader.set_epoch(epoch)
+            epochs[-1] += list(loader)
+    assert len(epochs[0]) == 4
+    for (images, labels), (others, same) in zip(*epochs, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, same)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_are_complete_and_valid(name):
+    text = recipes.text(name)
+    assert text.startswith("# ")
+    assert "# command:  excite train" in text
+    assert "# expected:" in text
+    TrainConfig.from_recipe(recipe=name).check()
+    needed = {"epochs", "batch_size", "lr", "weight_decay", "schedule", "augment", "flip", "momentum"}
+    assert needed <= set(recipes.load(name))
+
+
+def test_recipes_say_what_the_papers_say():
+    eca = TrainConfig.from_recipe("eca_resnet50", "ecanet-imagenet")
+    assert (eca.lr, eca.momentum, eca.weight_decay, eca.batch_size, eca.epochs) == (0.1, 0.9, 1e-4, 256, 100)
+    assert (eca.schedule, eca.step_epochs, eca.gamma, eca.size, eca.resize) == ("step", 30, 0.1, 224, 256)
+    mobile = TrainConfig.from_recipe("eca_mobilenet_v2", "ecanet-mobilenetv2")
+    assert (mobile.lr, mobile.weight_decay, mobile.batch_size, mobile.epochs, mobile.gamma) == (
+        0.045,
+        4e-5,
+        96,
+        400,
+        0.98,
+    )
+    cifar = TrainConfig.from_recipe("eca_resnet50_cifar", "emanet-cifar10")
+    assert (cifar.lr, cifar.weight_decay, cifar.batch_size, cifar.epochs) == (0.1, 5e-4, 120, 200)
+    assert (cifar.schedule, cifar.padding, cifar.flip, cifar.augment) == ("cosine", 4, True, "crop")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "recipe"),
+    [
+        ("eca_resnet20", "digits", "digits"),
+        ("eca_resnet20", "parquet:x", "emanet-cifar10"),
+        ("se_resnet50_cifar", "imagefolder:x", "emanet-cifar10"),
+        ("resnet50", "cifar10", "emanet-cifar10"),
+        ("resnet50", "imagefolder:x", "ecanet-imagenet"),
+        ("eca_mobilenet_v2", "hfds:x", "ecanet-mobilenetv2"),
+    ],
+)
+def test_auto_recipe(model, data, recipe):
+    assert resolve_recipe("auto", model, data) == recipe
+
+
+def test_wrong_recipes(tmp_path):
+    with pytest.raises(UsageError, match="unknown recipe 'modem'; did you mean 'modern'"):
+        recipes.load("modem")
+    with pytest.raises(UsageError, match=r"no recipe file nowhere\.yaml"):
+        recipes.load("nowhere.yaml")
+    own = tmp_path / "own.yaml"
+    own.write_text("epoch: 3\n")
+    with pytest.raises(UsageError, match="unknown option 'epoch'; did you mean 'epochs'"):
+        TrainConfig.from_recipe(recipe=str(own))
+    own.write_text("- 1\n")
+    with pytest.raises(UsageError, match="must be a mapping"):
+        recipes.load(str(own))
+    own.write_text("a: [")
+    with pytest.raises(UsageError, match="is not YAML"):
+        recipes.load(str(own))
+
+
+def test_from_run_needs_a_run(tmp_path):
+    with pytest.raises(UsageError, match=r"no config\.yaml"):
+        TrainConfig.from_run(tmp_path)

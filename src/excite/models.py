@@ -23,14 +23,14 @@ def create_model(
     in_channels: int = 3,
     placement: str = "all",
     attach: str | None = None,
-    attach_sites: Any = "residual",
+    attach_sites: Any = None,
     attach_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a network by name: ours ("eca_resnet50"), "timm/NAME", "torchvision/NAME" or "path/to/file.py:factory".
 
     placement: "all", "first" or "last" blocks of each stage (our networks). attach: a method to attach after building,
-    at `attach_sites`, with `attach_options`. options: the backbone's (stem, width_mult, ...) or the method's
+    at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or the method's
     (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card`.
     Raises UsageError for unknown names and options, with near names.
     """

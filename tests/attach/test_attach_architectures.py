@@ -15,8 +15,10 @@ PLAIN = {"torchvision/squeezenet1_1", "torchvision/densenet121", "torchvision/go
 SITES = {
     "torchvision/resnet18": (8, "layer1.0.bn2"), "torchvision/resnext50_32x4d": (16, "layer1.0.bn3"),
     "torchvision/wide_resnet50_2": (16, "layer1.0.bn3"), "torchvision/mobilenet_v2": (10, "features.3.conv.3"),
-    "torchvision/convnext_tiny": (18, "features.1.0.stochastic_depth"), "torchvision/mnasnet0_5": (10, "layers.8.1.layers.7"),
-    "torchvision/shufflenet_v2_x0_5": (16, "stage2.0.branch2.7"), "torchvision/efficientnet_b0": (9, "features.2.1.block.3.1"),
+    "torchvision/convnext_tiny": (18, "features.1.0.stochastic_depth"),
+    "torchvision/mnasnet0_5": (10, "layers.8.1.layers.7"),
+    "torchvision/shufflenet_v2_x0_5": (16, "stage2.0.branch2.7"),
+    "torchvision/efficientnet_b0": (9, "features.2.1.block.3.1"),
     "torchvision/regnet_y_400mf": (16, "trunk_output.block1.block1-0.f.c.1"),
     "torchvision/mobilenet_v3_small": (6, "features.3.block.2.1"),
     "timm/resnet26d": (8, "layer1.0.bn3"), "timm/regnety_002": (13, "s1.b1.conv3.bn"),

@@ -6,7 +6,7 @@ networks cut up by others (detection bodies) keep the attention.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ KINDS: Mapping[str, type] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def carrier_class(base: type[nn.Module], side: str, name: str) -> type[nn.Module]:
     """Return the subclass of `base` that carries attention as its child `name` on one side.
 
@@ -184,9 +184,9 @@ def refuse(model: nn.Module) -> None:
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or name == "FullyShardedDataParallel":
         raise UsageError(f"the model is wrapped in {name}: attach to `model.module` before wrapping it")
     if hasattr(model, "_orig_mod"):
-        raise UsageError("the model is compiled (torch.compile): attach to the original, `model._orig_mod`, then compile")
+        raise UsageError("the model is compiled (torch.compile): attach to `model._orig_mod`, then compile")
     for path, module in model.named_modules():
         if getattr(module, "_compiled_call_impl", None) is not None:
-            raise UsageError(f"module {path or '(the model)'!r} is compiled in place: attach first, then call .compile()")
+            raise UsageError(f"module {path or '(the model)'!r} is compiled in place: attach first, then compile")
         if isinstance(module, torch.jit.ScriptModule):
-            raise UsageError(f"module {path or '(the model)'!r} is TorchScript, which cannot be changed: attach before scripting")
+            raise UsageError(f"module {path or '(the model)'!r} is TorchScript: attach before scripting")

@@ -1,7 +1,7 @@
 """A network whose forward pass is a rewritten graph of its own; its modules, keys and class name stay."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from inspect import Parameter, signature
 from typing import Any
 
@@ -30,7 +30,7 @@ class GraphHost:
         return self.run_train(*args, **kwargs) if self.training else self.run_eval(*args, **kwargs)
 
 
-@lru_cache(maxsize=None)
+@cache
 def hosted_class(base: type[nn.Module], train: str, evaluate: str) -> type[nn.Module]:
     """Return the subclass of `base` that runs the texts."""
     members = {
@@ -100,7 +100,7 @@ def trace_both(model: nn.Module, targets: set[str]) -> dict[bool, fx.Graph]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else ""
         raise ExciteError(
-            f"torch.fx cannot follow {type(model).__name__}: {type(error).__name__}: {reason}; EMCA needs the network's "
+            f"torch.fx cannot follow {type(model).__name__}: {type(error).__name__}: {reason}; EMCA needs a "
             "graph (no control flow that depends on the data around its blocks). Other methods need no graph"
         ) from error
     finally:
@@ -127,5 +127,3 @@ def eliminate(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and node.name.startswith("getitem") and not node.users:
             graph.erase_node(node)
-
-

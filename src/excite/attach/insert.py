@@ -160,7 +160,7 @@ def _verify(chosen: Sequence[Site], calls: Mapping[str, Any]) -> None:
     """Raise ExciteError unless every attached module runs: a host may go through its children in ways of its own."""
     for site in chosen:
         if len(calls.get(site.path, ())) != 1:
-            raise ExciteError(f"attention at {site.path!r} would not run; the model was left as it was: name another site")
+            raise ExciteError(f"attention at {site.path!r} would not run, so it was taken out; name another site")
 
 
 def report_of(

@@ -11,7 +11,7 @@ from excite.attach.site import Site
 class AttachReport:
     """What `attach` did to a network.
 
-    parameters_added, parameters_removed: numbers (the latter by replace=True). macs_before, macs_added: convolutions and
+    parameters_added, parameters_removed: counts (the latter by replace). macs_before, macs_added: convolutions and
     matrix products for one sample of input_size. kept_tensors, kept_parameters: the host's tensors that are the very
     same after as before. removed: keys of the host's state dict that went with replaced modules. existing: attention
     that the network came with and keeps.
@@ -39,8 +39,7 @@ class AttachReport:
         extra = "".join(f" {k}={v}" for k, v in self.options.items())
         lines = [f"{self.method}{extra} attached at {len(self.sites)} sites"]
         width = max(len(s.path) for s in self.sites)
-        for s in self.sites:
-            lines.append(f"  {s.path:<{width}}  {s.channels:>5} channels  {s.place} ({s.kind})")
+        lines += [f"  {s.path:<{width}}  {s.channels:>5} channels  {s.place} ({s.kind})" for s in self.sites]
         lines.append(f"parameters  +{self.parameters_added:,}" + self._removed())
         share = 100 * self.macs_added / self.macs_before if self.macs_before else 0.0
         lines.append(f"MACs        {self.macs_added:+,} ({share:+.4f} %) at {size}")

@@ -48,7 +48,7 @@ def _preset(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -
     others = {p: sum(p in s.presets for s in listed) for p in PRESETS}
     rest = ", ".join(f"{p!r} has {n}" for p, n in others.items() if n) or "the other presets have none either"
     raise UsageError(
-        f"no sites {name!r} in {model}: among the {count} operations of its forward pass, looked for {_looked(kind or name)}; "
+        f"no sites {name!r} in {model}: among its {count} operations, looked for {_looked(kind or name)}; "
         f"{rest}; or name modules, for example sites={_example(graph)!r}"
     )
 
@@ -57,7 +57,7 @@ def _looked(what: str) -> str:
     return {
         "attention": "modules whose class is known as channel attention and that keep the shape of a feature map",
         "conv": "the first k x k convolution (not depthwise, not dilated) of every residual branch",
-        "residual": "an addition or concatenation that joins a branch with convolutions and a shortcut with at most one",
+        "residual": "an addition or concatenation of a branch of convolutions and a shortcut",
         "stage-ends": "the last block, or convolution unit, before the map gets smaller",
     }.get(what, "blocks: modules that join branches, or convolution units on the main path")
 
@@ -85,10 +85,15 @@ def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) ->
         close = near(name, [*graph.modules, *PRESETS]) or difflib.get_close_matches(name, PRESETS, 1)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UsageError(
-            f"sites={name!r} is no preset ({', '.join(PRESETS)}) and matches no module of {type(graph.model).__name__}; "
+            f"sites={name!r} is no preset ({', '.join(PRESETS)}) and matches no module of {name_of(graph)}; "
             f"{hint}excite.sites(model) lists: {_some([s.path for s in listed])}"
         )
     return found
+
+
+def name_of(graph: Graph) -> str:
+    """Return the class name of the network."""
+    return type(graph.model).__name__
 
 
 def _some(paths: Sequence[str], most: int = 6) -> str:
@@ -109,15 +114,15 @@ def _site(graph: Graph, path: str) -> Site:
     if not calls:
         raise UsageError(f"{path!r} did not run in the forward pass, so its channels are unknown; name another module")
     if len(calls) > 1:
-        raise UsageError(f"{path!r} runs {len(calls)} times in one forward pass; attention needs a module that runs once")
+        raise UsageError(f"{path!r} runs {len(calls)} times in a forward pass; name a module that runs once")
     inside = next((a for a in graph.attention if path.startswith(a + ".")), None)
     if inside is not None:
-        raise UsageError(f"{path!r} is part of the attention {inside!r}; name another module, or replace=True to swap it")
+        raise UsageError(f"{path!r} is inside the attention {inside!r}; name another module, or use replace=True")
     node = calls[0].output
     if node is None or not graph.trace.is_map(node):
         shape = "no single tensor" if node is None else f"a tensor of shape {graph.trace.nodes[node].shape}"
         raise UsageError(
-            f"channels unknown: {path!r} returns {shape}, not a feature map [n c *space]; name a module that returns one"
+            f"channels unknown: {path!r} returns {shape}, not a feature map [n c *space]; name another module"
         )
     place = locate(graph, node)
     if place is None or place.node != node:

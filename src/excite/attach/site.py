@@ -15,7 +15,7 @@ class Site:
     before the addition), "concat" (the same, before a concatenation with the shortcut), "block" (end of a block without
     a shortcut), "stage-end", "attention" (attention that the network came with), "conv" (the k x k convolution of a
     residual branch) or "named" (asked for by path). stage, block: position counted from 0; a stage is a run of blocks
-    of one spatial size. size: spatial size of the map in the pass that found the site. place: attention goes "after" the
+    of one spatial size. size: spatial size of the map when it was found. place: attention goes "after" the
     module, "before" it (where the module hands its input through, such as drop path) or "instead" of it.
     presets: names under which `attach` selects the site.
     """

@@ -18,7 +18,11 @@ from torch.utils.flop_counter import flop_registry
 from excite.errors import ExciteError, UsageError
 
 WEIGHTED = {"convolution", "_convolution", "addmm", "mm", "bmm", "baddbmm", "linear"}
-SIZES = {1: ((1024,), (256,), (64,)), 2: ((224, 224), (32, 32), (28, 28), (299, 299)), 3: ((32, 112, 112), (16, 64, 64))}
+SIZES = {
+    1: ((1024,), (256,), (64,)),
+    2: ((224, 224), (32, 32), (28, 28), (299, 299)),
+    3: ((32, 112, 112), (16, 64, 64)),
+}
 
 
 @dataclass(frozen=True)

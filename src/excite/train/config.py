@@ -23,7 +23,7 @@ class TrainConfig:
         options: options of the model or its method, as --options.kernel_size 3,5,5,7.
         placement: which blocks of a stage get attention.
         attach: attach this attention method to the network.
-        attach_sites: where to attach it.
+        attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method.
         init: start from the weights of this checkpoint where keys and shapes agree.
         epochs: passes over the training images.
@@ -75,7 +75,7 @@ class TrainConfig:
     options: dict[str, Any] = field(default_factory=dict)
     placement: Literal["all", "first", "last"] = "all"
     attach: str | None = None
-    attach_sites: str = "residual"
+    attach_sites: str | None = None
     attach_options: dict[str, Any] = field(default_factory=dict)
     init: str | None = None
     epochs: int = 30

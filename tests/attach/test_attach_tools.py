@@ -1,0 +1,184 @@
+"""What people do with a network afterwards: copy, pickle, move, compile, export, distribute, detect."""
+
+import copy
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attach_hosts import Residual, build
+from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import excite
+from excite import ExciteError
+from excite.attach.carrier import carriers
+
+CASES = {
+    "residual": ("torchvision/resnet18", {"method": "eca"}),
+    "before": ("timm/convnext_atto", {"method": "se"}),
+    "replaced": ("timm/regnety_002", {"method": "eca", "replace": True}),
+    "emca": ("torchvision/resnet18", {"method": "emca_eca"}),
+    "emca branch": ("timm/resnet10t", {"method": "emca_srm", "form": "released"}),
+}
+
+
+def attached(case: str) -> nn.Module:
+    name, options = CASES[case]
+    model = build(name)
+    excite.attach(model, **options)
+    return model
+
+
+def image(size: int = 64, n: int = 2) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copies_and_pickles(case: str) -> None:
+    model, x = attached(case), image()
+    expected = model(x)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for _, module in carriers(twin):
+            for p in module.parameters():
+                p.add_(1)
+    assert not torch.equal(twin(x), expected)
+    assert torch.equal(model(x), expected), "a copy shares nothing"
+    back = pickle.loads(pickle.dumps(model))
+    assert type(back) is type(model)
+    assert torch.equal(back(x), expected)
+    excite.detach(back)
+    assert not list(carriers(back))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiles_full_graph(case: str) -> None:
+    model, x = attached(case), image()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+    model.train()
+    compiled(x).square().mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exports_with_a_dynamic_batch(case: str) -> None:
+    model, x = attached(case), image()
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=64)},))
+    assert set(program.state_dict) == set(model.state_dict())
+    other = image(n=3)
+    torch.testing.assert_close(program.module()(other), model(other), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["residual", "emca"])
+def test_onnx(case: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, x = attached(case), image(n=1)
+    program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(got, model(x).detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_moves_between_dtypes_and_devices(case: str) -> None:
+    name, options = CASES[case]
+    model, x = build(name), image()
+    before = model(x)
+    excite.attach(model, **options)
+    model.double()
+    assert model(x.double()).dtype == torch.float64
+    assert model.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+    model.float().to(memory_format=torch.channels_last)
+    model(x.to(memory_format=torch.channels_last))
+    excite.detach(model)
+    assert model(x).shape == before.shape
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    late = build(name).double()
+    excite.attach(late, **options)
+    assert {p.dtype for p in late.parameters()} == {torch.float64}
+    assert torch.equal(excite.detach(late)(x.double()), build(name).double()(x.double()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", CASES)
+def test_on_cuda(case: str) -> None:
+    name, options = CASES[case]
+    model = build(name).cuda()
+    excite.attach(model, **options)
+    assert all(p.is_cuda for p in model.parameters())
+    torch.testing.assert_close(model(image().cuda()).cpu(), model.cpu()(image()), rtol=1e-2, atol=1e-2)
+
+
+def test_parts_of_a_network_take_their_attention_along() -> None:
+    model, x = attached("residual"), image()
+    full: dict[str, torch.Tensor] = {}
+    handle = model.layer4.register_forward_hook(lambda m, a, out: full.update(map=out))
+    model(x)
+    handle.remove()
+    body = IntermediateLayerGetter(model, {"layer4": "out"})
+    assert torch.equal(body(x)["out"], full["map"])
+    traced = create_feature_extractor(model, {"layer4": "out"})
+    assert torch.equal(traced.eval()(x)["out"], full["map"])
+
+
+def test_detection_backbone() -> None:
+    from torchvision.models.detection import FasterRCNN
+
+    torch.manual_seed(0)
+    body = attached("residual")
+    backbone = BackboneWithFPN(body, {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}, [64, 128, 256, 512], 64)
+    assert sum("attention" in k for k in backbone.state_dict()) == 8
+    detector = FasterRCNN(backbone, num_classes=3, min_size=64, max_size=64, box_detections_per_img=5)
+    target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    losses = detector.train()([torch.rand(3, 64, 64)], [target])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for k, p in backbone.named_parameters() if "attention" in k)
+    found = detector.eval()([torch.rand(3, 64, 64)])
+    assert set(found[0]) == {"boxes", "labels", "scores"}
+
+
+def test_emca_refuses_to_run_in_parts() -> None:
+    model = attached("emca")
+    with pytest.raises(ExciteError, match=r"called as a whole"):
+        model.layer1(torch.randn(1, 64, 8, 8))
+
+
+def test_synchronised_norms_need_the_right_order() -> None:
+    """SyncBatchNorm first, attention second: the conversion makes new modules and would leave attention behind."""
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(Residual())
+    report = excite.attach(model, "eca", input_size=(2, 16, 16), sites="**.body.1")
+    assert len(report.sites) == 4
+
+
+def _distributed(rank: int, path: str, case: str, results: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(attached(case).train())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(2):  # an unused parameter fails in the second step
+        optimizer.zero_grad()
+        x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(10 * rank + step))
+        model(x).square().mean().backward()
+        optimizer.step()
+    total = sum(p.detach().double().abs().sum().item() for p in model.parameters())
+    Path(f"{results}.{rank}").write_text(repr(total))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("case", ["residual", pytest.param("emca", marks=pytest.mark.slow)])
+def test_two_processes(case: str, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_distributed, (f"{tmp_path}/store", case, f"{tmp_path}/sum"), nprocs=2)
+    first, second = ((tmp_path / f"sum.{rank}").read_text() for rank in (0, 1))
+    assert first == second
+    with pytest.raises(excite.UsageError, match=r"already|wrapped"):
+        excite.attach(nn.DataParallel(attached(case)), "eca")

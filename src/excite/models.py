@@ -30,8 +30,8 @@ def create_model(
     """Build a network by name: ours ("eca_resnet50"), "timm/NAME", "torchvision/NAME" or "path/to/file.py:factory".
 
     placement: "all", "first" or "last" blocks of each stage (our networks). attach: a method to attach after building,
-    at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or the method's
-    (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card`.
+    at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or
+    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card`.
     Raises UsageError for unknown names and options, with near names.
     """
     if num_classes < 1 or in_channels < 1:

@@ -164,6 +164,6 @@ def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], devic
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
-        return loss
+        return loss.detach()
 
     return step

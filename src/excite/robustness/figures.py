@@ -32,7 +32,9 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
             values = 100 * np.array(rows)
             image = axis.imshow(values, cmap="magma_r", vmin=0, vmax=100, aspect="auto")
             for (i, j), value in np.ndenumerate(values):
-                axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6, color="black" if value < 50 else "white")
+                axis.text(
+                    j, i, f"{value:.0f}", ha="center", va="center", fontsize=6, color="black" if value < 50 else "white"
+                )
             axis.axvline(0.5, color="white", linewidth=2)
             axis.set_xticks(range(len(severities) + 1), ["clean", *map(str, severities)])
             axis.set_yticks(range(len(families)), [_readable(f) for f in families])

@@ -45,7 +45,7 @@ class Published:
         start = n * (severity - 1)
         for i in range(min(n, limit)):
             label = int(labels[start + i] if len(labels) == len(values) else labels[i])
-            yield torch.from_numpy(np.ascontiguousarray(values[start + i])).permute(2, 0, 1), label
+            yield torch.from_numpy(np.array(values[start + i])).permute(2, 0, 1), label
 
     def _folders(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Any, int]]:
         folder = self.root / family / str(severity)

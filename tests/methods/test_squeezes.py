@@ -3,9 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+import excite
 from excite.errors import UsageError
 from excite.methods.fca import TABLES, frequency_pairs
+from excite.ops import residual_tail, use, why_not
 from excite.squeeze import Mean
 from excite.squeeze.mean_std import MeanStd
 from excite.squeeze.norms import L2
@@ -20,6 +23,34 @@ def test_moments_give_the_same_descriptor(squeeze: torch.nn.Module, space: tuple
     descriptor = squeeze.from_moments(flat.sum(2), flat.square().sum(2), flat.shape[2])
     torch.testing.assert_close(descriptor, squeeze(x), rtol=1e-9, atol=1e-9)
     assert squeeze.needs_second_moment == (not isinstance(squeeze, Mean))
+
+
+@pytest.mark.parametrize("size", [None, (7, 5)])
+def test_a_projection_gives_the_same_descriptor(size: tuple[int, int] | None) -> None:
+    x = torch.randn(2, 8, 7, 5, dtype=torch.float64)
+    dct = Spectral(frequency_pairs("top4"), size).double()
+    sums = (dct.projection(tuple(x.shape[1:]), x.dtype) * x).sum((2, 3))
+    torch.testing.assert_close(dct.from_projection(sums), dct(x))
+    assert dct.projects((7, 5))
+    assert dct.projects((5, 7)) == (size is None)
+    assert not dct.projects((7,))
+
+
+@pytest.mark.parametrize("method", ["se", "srm", "gct", "fca"])
+def test_the_fused_tail_equals_the_modules(method: str) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(16).double().train()
+    attention = excite.create_attention(method, 16).double().eval()
+    for p in attention.parameters():
+        nn.init.normal_(p)
+    z, shortcut = (torch.randn(3, 16, 6, 5, dtype=torch.float64) for _ in range(2))
+    act = nn.ReLU()
+    assert why_not(z, norm, attention, shortcut) is None
+    with use("reference"):
+        expected = residual_tail(z, norm, attention, shortcut, act)
+    with use("fused"):
+        ours = residual_tail(z, norm, attention, shortcut, act)
+    torch.testing.assert_close(ours, expected)
 
 
 def test_one_position_has_no_deviation() -> None:

@@ -64,6 +64,9 @@ class Spectral(nn.Module):
         columns = cosine_rows(carry_over(self.columns, width, fixed), width, dtype)
         return (rows[:, :, None] * columns[:, None, :]).flatten(1)
 
+    def _basis_for(self, height: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+        return self._make_basis(height, width, dtype) if self.basis is None else self.basis.to(dtype)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Spectral":
         # Moves and casts rebuild the constants: float32 -> float64 keeps full precision, a meta device loses nothing.
         super()._apply(fn, recurse)
@@ -86,10 +89,7 @@ class Spectral(nn.Module):
         x = widen(x)
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             x = F.adaptive_avg_pool2d(x, self.size)
-        if self.basis is None:
-            basis = self._make_basis(x.shape[2], x.shape[3], x.dtype)
-        else:
-            basis = self.basis.to(x.dtype)
+        basis = self._basis_for(x.shape[2], x.shape[3], x.dtype)
         k = len(self.pairs)
         groups = x.reshape(x.shape[0], k, x.shape[1] // k, -1)
         return torch.matmul(groups, basis.unsqueeze(-1)).reshape(x.shape[0], x.shape[1], 1)
@@ -100,7 +100,7 @@ class Spectral(nn.Module):
 
     def projection(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return the constants `[c h w]` with which a map `[n c h w]` of this shape is summed up."""
-        basis = self._make_basis(shape[1], shape[2], dtype) if self.basis is None else self.basis.to(dtype)
+        basis = self._basis_for(shape[1], shape[2], dtype)
         return basis.repeat_interleave(shape[0] // len(self.pairs), dim=0).reshape(shape)
 
     def from_projection(self, sums: torch.Tensor) -> Descriptor:

@@ -227,6 +227,25 @@ def mobilenet(width: float, with_eca: bool, classes: int = 1000, divisor: int = 
     return zeros({**shapes, "classifier.1.weight": (classes, last), "classifier.1.bias": (classes,)})
 
 
+def regnet(depths: Sequence[int], widths: Sequence[int], group_width: int, se_ratio: float) -> State:
+    """RegNet of EMANet's repository."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 3, 3), **norm("bn1", 64)}
+    inputs = 64
+    for stage, (n, w) in enumerate(zip(depths, widths, strict=True)):
+        for b in range(n):
+            p = f"layer{stage + 1}.{b}"
+            shapes |= {f"{p}.conv1.weight": (w, inputs, 1, 1), **norm(f"{p}.bn1", w)}
+            shapes |= {f"{p}.conv2.weight": (w, group_width, 3, 3), **norm(f"{p}.bn2", w)}
+            if h := round(inputs * se_ratio):
+                shapes |= {f"{p}.se.se1.weight": (h, w, 1, 1), f"{p}.se.se1.bias": (h,)}
+                shapes |= {f"{p}.se.se2.weight": (w, h, 1, 1), f"{p}.se.se2.bias": (w,)}
+            shapes |= {f"{p}.conv3.weight": (w, w, 1, 1), **norm(f"{p}.bn3", w)}
+            if b == 0:
+                shapes |= {f"{p}.shortcut.0.weight": (w, inputs, 1, 1), **norm(f"{p}.shortcut.1", w)}
+            inputs = w
+    return zeros({**shapes, "linear.weight": (10, inputs), "linear.bias": (10,)})
+
+
 def small_se_resnet(n: int, reduction: int = 16, classes: int = 10) -> State:
     """se_resnet20/32/56 of senet.pytorch: projections where the planes change."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (16, 3, 3, 3), **norm("bn1", 16)}

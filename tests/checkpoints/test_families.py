@@ -73,6 +73,10 @@ def cases() -> list[Case]:
     add(lambda: ref.mobilenet(0.5, True, divisor=1), "eca_mobilenet_v2", "half")
     add(lambda: ref.mobilenet(0.5, False), "mobilenet_v2", "half")
     add(lambda: ref.mobilenet(1.4, False, classes=7), "mobilenet_v2", "1.4")
+    big = ((1, 2, 7, 12), (32, 64, 160, 384), 16)
+    add(lambda: ref.regnet((1, 1, 4, 7), (24, 56, 152, 368), 8, 0), "regnetx_200mf_cifar")
+    add(lambda: ref.regnet(*big, 0), "regnetx_400mf_cifar")
+    add(lambda: ref.regnet(*big, 0.25), "regnety_400mf_cifar")
     for n in (3, 5, 9):
         add(lambda n=n: ref.small_se_resnet(n), f"se_resnet{6 * n + 2}", shortcut="projection")
     return made

@@ -64,6 +64,19 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
     assert not [k for k, p in model.named_parameters() if p.grad is None]
 
 
+@pytest.mark.parametrize(
+    ("name", "side"), [("regnetx_200mf_cifar", 8), ("regnety_400mf_cifar", 8), ("eca_regnetx_400mf_cifar", 8)]
+)
+def test_regnets(name: str, side: int) -> None:
+    torch.manual_seed(0)
+    model = excite.create_model(name, num_classes=10)
+    maps = model.forward_features(torch.randn(2, 3, 32, 32))
+    assert [m.shape[1] for m in maps] == list(model.feature_channels)
+    assert maps[-1].shape[-1] == side
+    model(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    assert not [k for k, p in model.named_parameters() if p.grad is None]
+
+
 def test_deep_stem_and_averaging_projections() -> None:
     model = build("eca_resnet50", stem="deep", stem_widths=(24, 32), avg_down=True)
     keys = set(model.state_dict())

@@ -29,6 +29,9 @@ BACKBONES: dict[str, Entry] = {
     **_resnets(),
     "mobilenet_v2": Entry("mobilenetv2", "mobilenet_v2", "MobileNetV2 (width_mult)"),
     "mobilenet_v2_cifar": Entry("mobilenetv2", "mobilenet_v2_cifar", "MobileNetV2, strides for 32x32"),
+    "regnetx_200mf_cifar": Entry("regnet", "regnetx_200mf_cifar", "RegNetX-200MF for 32x32"),
+    "regnetx_400mf_cifar": Entry("regnet", "regnetx_400mf_cifar", "RegNetX-400MF for 32x32"),
+    "regnety_400mf_cifar": Entry("regnet", "regnety_400mf_cifar", "RegNetY-400MF (with its own SE) for 32x32"),
 }
 
 # Networks that papers name after themselves: a method on a backbone.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from excite.backbones.mobilenetv2 import STAGES, MobileNetV2
+from excite.backbones.regnet import SHAPES
 from excite.backbones.resnet import DEPTHS
 from excite.errors import ExciteError
 
@@ -59,8 +60,11 @@ def _head(state: State, key: str) -> int:
 def _resnet(state: State) -> Backbone:
     depths = _depths(state)
     bottleneck = "layer1.0.conv3.weight" in state
-    _refuse_grouped(state, bottleneck)
     widths = [state[f"layer{s + 1}.0.conv1.weight"].shape[0] for s in range(len(depths))]
+    regnet = _regnet_name(depths, widths, "layer1.0.inner.gate.reduce.weight" in state)
+    if regnet:
+        return _of_stages(state, regnet, state["conv1.weight"].shape[1], {}, depths, "conv2.")
+    _refuse_grouped(state, bottleneck)
     options: dict[str, Any] = {}
     name = _resnet_name(depths, bottleneck, widths, options)
     in_channels, stem = _stem(state, options)
@@ -73,8 +77,14 @@ def _resnet(state: State) -> Backbone:
         options["avg_down"] = True
     if len(depths) == 3 and "layer2.0.downsample.0.weight" in state:
         options["shortcut"] = "projection"
+    return _of_stages(state, name, in_channels, options, depths, "conv2." if bottleneck else "conv1.")
+
+
+def _of_stages(
+    state: State, name: str, in_channels: int, options: dict[str, Any], depths: tuple[int, ...], where: str
+) -> Backbone:
+    """Collect the attention of every block; `where`: what a method may stand in for."""
     names = [[f"layer{s + 1}.{b}." for b in range(n)] for s, n in enumerate(depths)]
-    where = "conv2." if bottleneck else "conv1."
     return Backbone(
         name,
         _head(state, "fc"),
@@ -84,6 +94,13 @@ def _resnet(state: State) -> Backbone:
         {s: below(state, f"attention_after{s + 1}.") for s in range(len(depths) - 1)},
         [[below(state, p + where) for p in stage] for stage in names],
     )
+
+
+def _regnet_name(depths: tuple[int, ...], widths: list[int], with_se: bool) -> str | None:
+    for name, shape in SHAPES.items():
+        if (shape.depths, list(shape.widths), shape.se_ratio > 0) == (depths, widths, with_se):
+            return name
+    return None
 
 
 def _depths(state: State) -> tuple[int, ...]:

@@ -34,9 +34,14 @@ TIMM_CBAM = Layout(
 )
 
 EMANET_RESNET = Layout(
-    name="ResNet of EMANet's repository (`shortcut`, `linear`)",
+    name="ResNet or RegNet of EMANet's repository (`shortcut`, `linear`)",
     mark=r"layer\d+\.0\.shortcut\.0\.weight",
-    rules=[(BLOCK + r"shortcut\.", r"\1downsample."), (r"linear\.", "fc.")],
+    rules=[
+        (BLOCK + r"shortcut\.", r"\1downsample."),
+        (BLOCK + r"se\.se1\.", r"\1inner.gate.reduce."),
+        (BLOCK + r"se\.se2\.", r"\1inner.gate.expand."),
+        (r"linear\.", "fc."),
+    ],
     method="none",
 )
 

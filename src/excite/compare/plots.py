@@ -45,6 +45,7 @@ def bubbles(results: Results, rows: list[Row], path: Path) -> Path:
         axis.set_xlabel("MACs (M, one image)")
         axis.set_ylabel("top-1 (%)")
         axis.ticklabel_format(useOffset=False)
+        axis.locator_params(axis="x", nbins=4)
         axis.legend(title="method (parameters = area)", title_fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
         return save(figure, path)
 

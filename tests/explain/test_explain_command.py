@@ -98,7 +98,7 @@ def bad(folder: Path, picture: str) -> dict[str, tuple[list[str], int, str]]:
         "nothing to explain": ([good], 2, "nothing to explain"),
         "not an image": ([good, str(text)], 1, "text.jpg"),
         "truncated image": ([good, str(cut)], 1, "cut.png"),
-        "no such image": ([good, "gone.png"], 1, "gone.png"),
+        "no such image": ([good, "gone.png"], 2, "no image 'gone.png'"),
         "no such checkpoint": (["gone.ckpt", picture], 2, "gone.ckpt"),
         "not a checkpoint": ([str(broken), picture], 1, "broken.safetensors"),
         "image as checkpoint": ([picture, picture], 1, "seven.png"),

@@ -35,12 +35,12 @@ def out_of_place(model: nn.Module) -> Iterator[None]:
     """Make in-place activations copy while inside, so that a layer's output can be looked at after it was used."""
     changed = [m for m in model.modules() if getattr(m, "inplace", False) is True]
     for module in changed:
-        module.inplace = False
+        module.inplace = False  # type: ignore[assignment]  # torch types attributes as modules
     try:
         yield
     finally:
         for module in changed:
-            module.inplace = True
+            module.inplace = True  # type: ignore[assignment]
 
 
 def find_target(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> Target:

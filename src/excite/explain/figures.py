@@ -40,7 +40,7 @@ def plot_scales(scales: ByNetwork, path: Path) -> Path:
         for axis, stage in zip(axes, stages, strict=True):
             counts = [len(found[stage].mean) for found in lasts.values() if stage in found]
             for i, (label, found) in enumerate(lasts.items()):
-                curve = found[stage].mean.numpy() if stage in found else []
+                curve = found[stage].mean.numpy() if stage in found else np.empty(0)
                 axis.plot(curve, color=colour(i), linestyle=dash(i), label=label, linewidth=_width(max(counts)))
             axis.set_title(f"stage {stage}")
             _finish(axis, max(counts))

@@ -33,7 +33,7 @@ class Site:
     def gates(self) -> list[nn.Module]:
         """The modules whose outputs make the weights."""
         found = [getattr(self.module, name) for name in GATE_NAMES if _child(self.module, name)]
-        return found + [self.module.across] if _child(self.module, "across") else found  # type: ignore[return-value]
+        return found + [self.module.across] if _child(self.module, "across") else found
 
 
 def _child(module: nn.Module, name: str) -> bool:
@@ -139,7 +139,7 @@ def _combine(module: nn.Module, calls: list[list[torch.Tensor]]) -> Weights | No
         shares = torch.softmax(torch.stack(gates[0], dim=1), dim=1)
         return shares.flip(1).flatten(1)
     if hasattr(module, "join"):  # EMCA as released: local and global weights are joined
-        join = module.join.detach().float()  # type: ignore[union-attr, operator]
+        join = module.join.detach().float()  # type: ignore[operator]
         return 1 + torch.sigmoid(join[0] * gates[0][-1] + join[1] * gates[1][-1])
     last = gates[0][-1]
     return 1 + last if _child(module, "squeeze") and hasattr(module, "across") else last

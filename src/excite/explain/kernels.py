@@ -36,7 +36,7 @@ def learned_parts(model: nn.Module) -> list[Learned]:
                 values = module.weight.detach().flatten().tolist()
                 found.append(Learned(site.name, site.stage, site.block, "kernel", name, values))
             elif type(module).__name__ == "ScaleFusion":
-                values = module.weight.detach().flatten().tolist()  # type: ignore[operator, union-attr]
+                values = module.weight.detach().flatten().tolist()
                 found.append(Learned(site.name, site.stage, site.block, "fusion", name, values))
         join = getattr(site.module, "join", None)
         if isinstance(join, nn.Parameter):

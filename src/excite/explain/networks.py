@@ -44,7 +44,7 @@ def open_network(source: str) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = create_model(source[7:])
-        card = model.excite_card
+        card: object = model.excite_card
         assert isinstance(card, ModelCard)
         return Network(f"{card.name} (random)", source, model.eval(), card)
     if not Path(source).exists():

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from excite.data import DataBundle, open_data
-from excite.data.decode import read_rgb
-from excite.errors import UsageError, unknown
+from excite.data.decode import UnreadableImageError, read_rgb
+from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.cam import grad_cam
 from excite.explain.cam_figure import CamRow, plot_cams
 from excite.explain.figures import plot_classes, plot_distribution, plot_scales
@@ -44,7 +44,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     before all inputs were read.
     """
     device = open_device(request.device)
-    pictures = [(Path(path).stem, read_rgb(path)) for path in request.images]
+    pictures = [(Path(path).stem, _read(path)) for path in request.images]
     data = None if request.data is None else open_data(request.data, limit_val=request.limit)
     for network in networks:
         network.model.to(device)
@@ -85,6 +85,15 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     files.append(_write(result, out / "explain.json"))
     result["files"] = [str(f) for f in files]
     return result
+
+
+def _read(path: str) -> Any:
+    if not Path(path).is_file():
+        raise UsageError(f"no image {path!r}")
+    try:
+        return read_rgb(path)
+    except UnreadableImageError as error:
+        raise ExciteError(f"{path} is not an image that can be read: {error.reason}") from error
 
 
 def open_device(name: str) -> torch.device:

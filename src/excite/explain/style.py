@@ -46,7 +46,7 @@ def drawing() -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
     before = set(plt.get_fignums())
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(SETTINGS):  # type: ignore[arg-type, unused-ignore]  # its keys are a Literal
         try:
             yield plt
         finally:

@@ -73,7 +73,7 @@ def plot_sheet(
     half = -(-len(families) // 2) if len(families) > 5 else len(families)
     blocks = [families[:half], families[half:]] if half < len(families) else [families]
     with drawing() as plt:
-        figure = plt.figure(figsize=(PAGE if len(blocks) == 2 else COLUMN, 0.62 * half + 0.25))
+        figure = plt.figure(figsize=(PAGE if len(blocks) == 2 else COLUMN, 0.52 * half + 0.25))
         parts = figure.subfigures(1, len(blocks), squeeze=False)[0]
         for part, names in zip(parts, blocks, strict=True):
             axes = part.subplots(half, 6, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})

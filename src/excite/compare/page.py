@@ -54,7 +54,10 @@ def _row(row: Row) -> str:
     for i, (text, key) in enumerate(zip(cells(row), keys, strict=True)):
         tag = "th scope=row" if i == 0 else "td"
         value = html.escape(str(key), quote=True)
-        parts.append(f'<{tag} data-key="{value}">{html.escape(text)}</{tag.split(maxsplit=1)[0]}>')
+        # Spreads and intervals go to a line of their own, so that the table is half as wide.
+        shown = html.escape(text).replace(" (", "<br><small>(").replace(" [", "<br><small>[")
+        shown += "</small>" if "<small>" in shown else ""
+        parts.append(f'<{tag} data-key="{value}">{shown}</{tag.split(maxsplit=1)[0]}>')
     return f"<tr>{''.join(parts)}</tr>"
 
 

@@ -10,6 +10,8 @@ import yaml
 from excite.errors import UsageError
 from excite.train.config import TrainConfig, write_text
 
+NOT_KEPT = ("out", "overwrite", "resume", "quiet")  # options about this very call, not about the run
+
 
 def prepare(config: TrainConfig) -> Path:
     """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises."""
@@ -60,8 +62,8 @@ def _fresh(config: TrainConfig) -> Path:
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Write the resolved configuration; paths to this run itself are left out, so it can be used for another."""
-    values = {k: v for k, v in config.to_dict().items() if k not in ("resume", "overwrite", "out")}
+    """Write the resolved configuration, fit to be read by --config for another run or by --resume for this one."""
+    values = {k: v for k, v in config.to_dict().items() if k not in NOT_KEPT}
     header = "# every option of this run; `excite train --config THIS_FILE` repeats it\n"
     write_text(path / "config.yaml", header + yaml.safe_dump(values, sort_keys=False))
 

@@ -90,6 +90,9 @@ def test_options_per_stage() -> None:
     excite.attach(model, "eca", kernel_size="3,5,5,7")
     sizes = [p.shape[-1] for k, p in model.named_parameters() if k.endswith("bn2.attention.gate.conv.weight")]
     assert sizes == [3, 3, 5, 5, 5, 5, 7, 7]
+    late = build("torchvision/resnet18")
+    excite.attach(late, "eca", sites="layer2.*.bn1, layer4.1.bn2", kernel_size=[3, 5, 5, 7])
+    assert [p.shape[-1] for k, p in late.named_parameters() if "attention" in k] == [5, 5, 7]
     with pytest.raises(UsageError, match="4 stages"):
         excite.attach(build("torchvision/resnet18"), "eca", kernel_size="3,5")
 

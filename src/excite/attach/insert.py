@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from excite.attach.carrier import Instead, carriers, carry, drop, refuse, stand_in
+from excite.attach.find import find
 from excite.attach.graph import Graph
 from excite.attach.hosted import GraphHost
 from excite.attach.network import connect
@@ -53,7 +54,8 @@ def attach(
         chosen = connect(graph, method, sites, options)
     else:
         chosen = _choose(graph, method, card, sites, replace)
-        built = [_build(graph, method, card, site, chosen, options) for site in chosen]
+        listed = find(graph)
+        built = [_build(graph, listed, method, card, site, options) for site in chosen]
         for site, attention in zip(chosen, built, strict=True):
             _insert(graph, site, attention)
     try:
@@ -117,9 +119,9 @@ def _choose(graph: Graph, method: str, card: Method, sites: Wanted | None, repla
 
 
 def _build(
-    graph: Graph, method: str, card: Method, site: Site, chosen: Sequence[Site], options: Mapping[str, Any]
+    graph: Graph, listed: Sequence[Site], method: str, card: Method, site: Site, options: Mapping[str, Any]
 ) -> nn.Module:
-    values = at_stage(method, options, site.stage, 1 + max(s.stage for s in chosen))
+    values = at_stage(method, options, site.stage, _stages(listed, site))
     if "dims" in method_options(method):
         values.setdefault("dims", len(graph.trace.input_size) - 1)
     host = graph.modules[site.path]
@@ -132,6 +134,12 @@ def _build(
         raise UsageError(f"at {site.path!r} ({site.channels} channels): {error}") from error
     like = next((p for m in (host, graph.model) for p in m.parameters() if p.is_floating_point()), torch.empty(0))
     return attention.to(device=like.device, dtype=like.dtype).train(host.training)
+
+
+def _stages(listed: Sequence[Site], site: Site) -> int:
+    """Return how many stages the network has, counted as for this site: over what it adds to or what it replaces."""
+    alike = {site.kind} if site.place == "instead" else {"residual", "concat", "block", "stage-end", "named"}
+    return 1 + max((s.stage for s in [*listed, site] if s.kind in alike), default=0)
 
 
 def at_stage(method: str, options: Mapping[str, Any], stage: int, stages: int) -> dict[str, Any]:

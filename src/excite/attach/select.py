@@ -80,7 +80,7 @@ def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) ->
             raise UsageError(f"no {kind} matches {name!r}; there are: {_some([s.path for s in listed])}")
         return exact
     paths = [p for p in graph.modules if p and p not in matched and expression.fullmatch(p)]
-    found = exact + [_site(graph, p) for p in paths]
+    found = exact + [_site(graph, p, listed) for p in paths]
     if not found:
         close = near(name, [*graph.modules, *PRESETS]) or difflib.get_close_matches(name, PRESETS, 1)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
@@ -108,7 +108,7 @@ def _translate(pattern: str) -> str:
     return "".join(special.get(p) or (p if p.startswith("[") and p.endswith("]") else re.escape(p)) for p in parts)
 
 
-def _site(graph: Graph, path: str) -> Site:
+def _site(graph: Graph, path: str, listed: Sequence[Site]) -> Site:
     """Return the site of a module that was named. Raises UsageError, saying why, where it cannot be one."""
     calls = graph.trace.calls.get(path, [])
     if not calls:
@@ -128,4 +128,5 @@ def _site(graph: Graph, path: str) -> Site:
     if place is None or place.node != node:
         raise UsageError(f"{path!r} is a container and none of its members returns its output; name one of them")
     made = graph.trace.nodes[node]
-    return Site(place.path, made.shape[1], "named", size=made.space, place=place.side)
+    stage = next((s.stage for s in listed if s.size == made.space), 0)
+    return Site(place.path, made.shape[1], "named", stage, size=made.space, place=place.side)

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExciteError as error:
         _complain(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as stop:
+        _complain(f"interrupted; {stop}" if str(stop) else "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) went away. Python would complain again when it flushes at exit.

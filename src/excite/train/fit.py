@@ -82,6 +82,7 @@ def fit(config: TrainConfig, init_state: dict[str, torch.Tensor] | None = None) 
         size=size,
         train_images=len(data.bundle.train),
         val_images=len(data.bundle.val),
+        data_seconds=round(data.seconds, 2),
         unreadable=len(unreadable),
         unreadable_names=unreadable[:20],
         device=str(trainer.strategy.root_device),

@@ -43,9 +43,15 @@ def check_equal(theirs: nn.Module, name: str, size: int = 64, **options: Any) ->
         ("resnet50", {"block_args": {"attn_layer": "cbam"}}, "cbam_resnet50", {"mlp_bias": False, "max_first": False}),
         ("resnet18", {"block_args": {"attn_layer": "se"}}, "se_resnet18", {"bias": True, "divisor": 8}),
         ("resnet18d", {}, "resnet18", {"stem": "deep", "avg_down": True}),
-        ("resnet26", {}, "resnet50", {"blocks_per_stage": (2, 2, 2, 2)}),
+        pytest.param("resnet26", {}, "resnet50", {"blocks_per_stage": (2, 2, 2, 2)}, marks=pytest.mark.slow),
         ("ecaresnetlight", {"num_classes": 5}, "eca_resnet50", {"blocks_per_stage": (1, 1, 11, 3)}),
-        ("resnet34", {"block_args": {"attn_layer": "eca"}}, "eca_resnet34", {"kernel_size": (3, 5, 5, 5)}),
+        pytest.param(
+            "resnet34",
+            {"block_args": {"attn_layer": "eca"}},
+            "eca_resnet34",
+            {"kernel_size": (3, 5, 5, 5)},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_timm(timm_name: str, arguments: dict, name: str, options: dict) -> None:
@@ -57,7 +63,7 @@ def test_torchvision(name: str) -> None:
     check_equal(torchvision.models.get_model(name, num_classes=7), name)
 
 
-@pytest.mark.parametrize("width", [0.35, 0.75, 1.4])
+@pytest.mark.parametrize("width", [0.35, 1.4])
 def test_torchvision_mobilenet_widths(width: float) -> None:
     check_equal(torchvision.models.mobilenet_v2(width_mult=width), "mobilenet_v2", 32)
 

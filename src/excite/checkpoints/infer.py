@@ -7,6 +7,7 @@ import torch
 
 from excite.checkpoints.backbone import Backbone
 from excite.errors import ExciteError
+from excite.methods.psa import GROUPS
 from excite.methods.se import round_channels
 from excite.registry import method_options
 
@@ -179,9 +180,11 @@ def _combine(method: str, values: dict[str, list[Any]], backbone: Backbone) -> O
         pairs = [(c, h) for c, h in zip(values["_channels"], values["_hidden"], strict=True) if c is not None]
         made.update(_reduction(method, pairs, len(values["_hidden"])))
     if "_seen" in values:
-        made["groups"] = tuple(
+        groups = tuple(
             tuple(inputs // s for s in seen) for inputs, seen in zip(values["_inputs"], values["_seen"], strict=True)
         )
+        if set(groups) != {tuple(GROUPS)}:
+            made["groups"] = groups
     if "_part" in values:
         made["groups"] = _shuffle_groups(values["_part"], backbone)
     return made

@@ -192,7 +192,8 @@ def test_bench_measures_every_task_and_batch_size(tmp_path: Path) -> None:
         assert 0 < r.quartile_low <= r.seconds <= r.quartile_high
         assert r.rate == pytest.approx(r.batch_size / r.seconds)
         assert len(r.samples) == r.rounds == 3
-        assert (r.ratio_low <= r.ratio <= r.ratio_high) and (r.ratio == 1 or r.label == "eca_resnet20")
+        assert r.ratio_low <= r.ratio <= r.ratio_high
+        assert r.ratio == 1 or r.label == "eca_resnet20"
         assert r.peak_bytes is not None
         assert r.peak_bytes > 4 * 270_000
     by_task = {(r.task, r.batch_size): r.peak_bytes for r in report.results if r.label == "resnet20"}

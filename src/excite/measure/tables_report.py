@@ -13,6 +13,12 @@ from excite.measure.published import SOURCES, TITLES, UNIT_NAMES
 from excite.measure.tables import Verdict
 
 HEADS = ("row", "column", "published", "computed", "convention", "network", "verdict")
+INTRODUCTION = (
+    "Made by `excite tables --format markdown`: parameters and multiply-accumulates are computed from our networks "
+    "when the command runs, each by the convention of its table; a divisor of 2^20 or 2^30 stands beside the convention. "
+    "*Reproduced* means that the computed value rounds to the printed digits. Accuracies and speeds are as published, "
+    "beside a recorded run of ours where there is one."
+)
 STYLES = {"reproduced": "green", "off": "yellow", "not reproducible": "red"}
 
 
@@ -105,8 +111,8 @@ def to_rich(verdicts: Sequence[Verdict]) -> list[Table]:
 
 
 def to_markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return Markdown: a section per table."""
-    lines: list[str] = []
+    """Return Markdown: a page with a section per table."""
+    lines = ["# The papers' tables, published beside computed", "", INTRODUCTION, "", summary(verdicts), ""]
     for name, group in by_table(verdicts).items():
         lines += [
             f"## {TITLES[name]}",

@@ -1,0 +1,31 @@
+"""The rows of EMCA's FPS table on this machine: methods on ResNet-18, 34 and 50, at batch 1 and at a large batch."""
+
+from common import measure, parser, save
+
+METHODS = ("", "se", "emca_se", "eca", "emca_eca", "srm", "emca_srm", "fca", "cbam", "bam")
+MORE_ON_50 = ("epsanet50", "sa_resnet50")
+KERNELS = {18: "3,5,7,7", 34: "3,3,5,7", 50: "3,5,5,7"}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--depths", type=int, nargs="+", default=[18, 34, 50], choices=sorted(KERNELS))
+    options.add_argument("--methods", nargs="+", default=list(METHODS), help="'' is the plain network")
+    options.add_argument("--large-batch", type=int, default=16)
+    args = options.parse_args()
+    for depth in args.depths:
+        models = [f"{method}_resnet{depth}".lstrip("_") for method in args.methods]
+        models += MORE_ON_50 if depth == 50 else ()
+        pairs = [f"eca_resnet{depth}.kernel_size={KERNELS[depth]}"] if f"eca_resnet{depth}" in models else []
+        pairs += [f"{m}.where=branch" for m in models if m.startswith("emca_") and not m.startswith("emca_eca")]
+        pairs += [
+            f"{m}.{o}" for m in models if m.startswith("emca_eca") for o in ("form=released", "stages=all", "blocks=1")
+        ]
+        report, given = measure(
+            args, models, tasks=("latency", "throughput"), batch_sizes=(args.large_batch,), options=pairs
+        )
+        save(args, report, given, f"methods-resnet{depth}")
+
+
+if __name__ == "__main__":
+    main()

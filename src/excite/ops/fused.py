@@ -38,10 +38,11 @@ def fused_tail(
         basis = projection_basis(squeeze, z)
         batch = norm.training or norm.running_mean is None
         second = getattr(squeeze, "needs_second_moment", False)
-        link, mean, variance, projection = None, None, None, None
+        link, carrier, mean, variance, projection = None, None, None, None, None
         if batch or squeeze is not None:
             link = Link()
-            z, mean, variance, projection = TakeMoments.apply(z, basis, (batch or second, second), link, kernels)
+            wants = (batch or second, second)
+            z, carrier, mean, variance, projection = TakeMoments.apply(z, basis, wants, link, kernels)
         if norm.training and norm.running_mean is not None:
             update_running(norm, mean, variance, z[0, 0].numel())
         between = Between(norm, squeeze, batch, z, basis)
@@ -49,7 +50,7 @@ def fused_tail(
     weights = None if weigh is None else weigh(descriptor)
     rectify = is_rectifier(act)
     centre = None if mean is None else mean.detach()
-    out = AffineTail.apply(z, scale, offset, weights, shortcut, centre, rectify, link, kernels)
+    out = AffineTail.apply(z, carrier, scale, offset, weights, shortcut, centre, rectify, link, kernels)
     return (out if rectify or act is None else act(out)), descriptor
 
 

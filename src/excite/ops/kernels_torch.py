@@ -35,6 +35,11 @@ def spread(x: torch.Tensor, z: FeatureMap) -> torch.Tensor:
     return x.to(wide).reshape(x.shape + (1,) * (z.dim() - 2))
 
 
+def spread_shape(z: FeatureMap) -> tuple[int, ...]:
+    """Return (n, c, 1, 1) for a map `[n c h w]`."""
+    return z.shape[:2] + (1,) * (z.dim() - 2)
+
+
 def _space(z: FeatureMap) -> tuple[int, ...]:
     return tuple(range(2, z.dim()))
 
@@ -63,24 +68,21 @@ def moments(
         part = widen(z[s])
         sums.append(part.sum(space))
         if second:
-            squares.append((part * part).sum(space))
+            centred = part - sums[-1].reshape(spread_shape(part)) / count if per_sample else part
+            squares.append((centred * centred).sum(space))
         if basis is not None:
             projections.append((part * basis).sum(space))
     mean = torch.cat(sums).double() / count
     projection = torch.cat(projections) if basis is not None else None
     if not second:
         return mean.to(wide), None, projection
-    variance = (torch.cat(squares).double() / count - mean.square()).clamp_(min=0)
-    if _cancels(mean, variance, per_sample):
-        variance = _centred(z, mean)
+    variance = torch.cat(squares).double() / count
+    if not per_sample:
+        variance = (variance - mean.square()).clamp_(min=0)
+        total = variance.mean(0) + mean.var(0, unbiased=False)
+        if bool((mean.square().mean(0) > CANCELLATION * total).any()):
+            variance = _centred(z, mean)
     return mean.to(wide), variance.to(wide), projection
-
-
-def _cancels(mean: torch.Tensor, variance: torch.Tensor, per_sample: bool) -> bool:
-    if per_sample:
-        return bool((mean.square() > CANCELLATION * variance).any())
-    total = variance.mean(0) + mean.var(0, unbiased=False)
-    return bool((mean.square().mean(0) > CANCELLATION * total).any())
 
 
 def _centred(z: FeatureMap, mean: torch.Tensor) -> torch.Tensor:

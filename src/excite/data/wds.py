@@ -104,7 +104,7 @@ def _contents(shard: Path) -> list[Sample]:
     for key, part in parts.items():
         if len(part) < 2:
             raise ExciteError(f"{shard}: sample {key} has no {'label' if 'image' in part else 'image'}")
-    return [Sample(str(shard), *part["image"], part["label"], key) for key, part in parts.items()]
+    return [Sample(str(shard), part["image"][0], part["image"][1], part["label"], key) for key, part in parts.items()]
 
 
 def _label(content: bytes, suffix: str) -> int:

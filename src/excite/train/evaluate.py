@@ -103,7 +103,7 @@ def draw_confusion(evaluation: Evaluation, names: Sequence[str], path: Path) -> 
     if n <= 20:
         for row, column in counts.nonzero().tolist():
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, int(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=100, format="png")
     temporary.replace(path)

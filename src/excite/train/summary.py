@@ -66,8 +66,8 @@ def show(summary: dict[str, Any]) -> str:
         ),
         (
             "speed",
-            f"{summary['images_per_s']:.0f} images/s; {summary['seconds']:.1f} s after {summary['data_seconds']:.1f} s of "
-            f"preparing data; waiting for data {100 * summary['waiting']:.1f} % of training",
+            f"{summary['images_per_s']:.0f} images/s; {summary['seconds']:.1f} s and {summary['data_seconds']:.1f} s "
+            f"to prepare data; waiting for data {100 * summary['waiting']:.1f} % of training",
         ),
     ]
     if summary["unreadable"]:

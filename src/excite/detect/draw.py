@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from excite.detect.data.segments import decode
 from excite.detect.results import Result
 
+Plate = tuple[float, float, float, float]
 SHORTEST = 480  # smaller images are enlarged to this side, or the names would cover them
 
 
@@ -53,18 +54,36 @@ def _boxes(
     for result in kept:
         x, y, w, h = (factor * v for v in result["bbox"])
         pen.rectangle([x, y, x + w, y + h], outline=colour_of(labels[result["category_id"]]), width=line)
-    # Names come after all boxes, so that no box runs through a name.
-    for result in kept:
+    placed: list[Plate] = []
+    # Names come after all boxes, so that no box runs through a name; the surest first, as it takes the best spot.
+    for result in reversed(kept):
         x, y, w, h = (factor * v for v in result["bbox"])
         colour = colour_of(labels[result["category_id"]])
         text = f"{names[result['category_id']]} {100 * result['score']:.0f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         tall, wide = bottom - top + 4, right - left + 6
-        x = min(max(0, x), max(0, picture.width - wide))
-        y = y - tall if y >= tall else y
-        pen.rectangle([x, y, x + wide, y + tall], fill=colour)
+        plate = _place((x, y, w, h), (wide, tall), picture.size, placed)
+        placed.append(plate)
+        pen.rectangle(plate, fill=colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-        pen.text((x + 3 - left, y + 2 - top), text, fill="black" if dark else "white", font=font)
+        pen.text((plate[0] + 3 - left, plate[1] + 2 - top), text, fill="black" if dark else "white", font=font)
+
+
+def _place(box: Plate, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Plate]) -> Plate:
+    """Return where a name goes: above its box, else below, at the right or inside, wherever no other name is."""
+    (x, y, w, h), (wide, tall) = box, size
+    spots = [(x, y - tall), (x, y + h), (x + w - wide, y - tall), (x + w - wide, y + h), (x, y), (x, y + h - tall)]
+    plates = []
+    for left, top in spots:
+        left = min(max(0.0, left), max(0.0, picture[0] - wide))
+        top = min(max(0.0, top), max(0.0, picture[1] - tall))
+        plates.append((left, top, left + wide, top + tall))
+    free = [p for p in plates if not any(_meet(p, other) for other in taken)]
+    return (free or plates)[0]
+
+
+def _meet(a: Plate, b: Plate) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def save_image(picture: Image.Image, path: Path) -> None:

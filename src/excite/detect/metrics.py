@@ -30,6 +30,9 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
     metric = MeanAveragePrecision(
         box_format="xywh",
         iou_type=kinds,  # type: ignore[arg-type]
+        # By default torchmetrics rounds both to float32, and a recall of exactly 0.3 then misses its threshold.
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+        rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
         class_metrics=True,
         extended_summary=True,
         backend="faster_coco_eval",

@@ -48,7 +48,7 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
         _add(annotation, samples, label_of, path, skipped)
     dataset = DetectionDataset(
         list(samples.values()),
-        [c["name"] for c in categories],
+        [_value(c, "name", path, "category") for c in categories],
         category_ids=[c["id"] for c in categories],
         skipped=skipped,
         has_masks=True,

@@ -30,7 +30,7 @@ class Shapes(DetectionDataset):
             raise UsageError(f"shapes: count {count}, size {size}, most {most}; at least 1 image, 32 pixels, 1 shape")
         self.size, self.most, self.seed, self.split = size, most, seed, split
         self._last: tuple[int, Drawing] | None = None
-        samples = [_Drawn(f"{split}-{i}", size, size, index=i, owner=self) for i in range(count)]
+        samples = [_Drawn(f"{i:05d}", size, size, index=i, owner=self) for i in range(count)]
         super().__init__(samples, NAMES, has_masks=True)
 
     def draw(self, index: int) -> Drawing:

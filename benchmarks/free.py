@@ -1,0 +1,307 @@
+"""What attention costs, ours against timm's and the original formulation: writes benchmarks/free.md.
+
+    python benchmarks/free.py             # about 10 minutes on two cores
+    python benchmarks/free.py --quick     # under two minutes: fewer networks, three rounds, printed only
+
+Everything compared is timed in turn (A B C, C B A, ...); a ratio is the median over rounds of the round's own ratio,
+the bracket is the 95 % interval of that median. The process is tuned as the command line tunes it; `--no-tune` is not.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from excite.runtime import tune
+
+HERE = Path(__file__).parent
+METHODS = ("se", "eca", "srm", "emca_eca")
+
+
+def arguments() -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true")
+    made.add_argument("--no-tune", action="store_true")
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--threads", type=int)
+    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--side", type=int, default=112)
+    made.add_argument("--out", type=Path, default=HERE / "free.md")
+    made.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
+    return made.parse_args()
+
+
+ARGS = arguments()
+TUNED = None if ARGS.no_tune else tune()
+
+import torch  # noqa: E402 - after the threads are set
+from torch import nn  # noqa: E402
+
+from excite import ops  # noqa: E402
+from excite.measure.bench.memory import peak_memory  # noqa: E402
+from excite.measure.bench.timing import Clock, CudaClock, interleave, ratio  # noqa: E402
+from excite.models import create_model  # noqa: E402
+
+LAST, FIRST = torch.channels_last, torch.contiguous_format
+
+
+class Naive(nn.Module):
+    """The formulation of the papers' code: pool, gate, expand to the size of the map, multiply."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.gate, self.pool = attention.gate, nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.gate(self.pool(x).flatten(2))
+        return x * w[:, :, None, None].expand_as(x)
+
+
+def naive(name: str) -> nn.Module:
+    network = create_model(name)
+    for module in network.modules():
+        if getattr(module, "attention", None) is not None:
+            module.attention = Naive(module.attention)
+    return network
+
+
+def timm_model(method: str) -> nn.Module:
+    import timm
+
+    args = {} if method == "none" else {"block_args": {"attn_layer": method}}
+    return timm.create_model("resnet50", **args)
+
+
+def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Module], str]]:
+    """Return label -> (builder, mode of ops); the first is what the others are divided by."""
+    made: dict[str, Any] = {"plain": (lambda: create_model(backbone), "reference")}
+    made["plain, fused tail"] = (lambda: create_model(backbone), "fused")
+    for method in ("eca",) if quick else METHODS:
+        name = f"{method}_{backbone}"
+        made[f"{method}, fused tail"] = (lambda name=name: create_model(name), "fused")
+        if method in ("eca", "srm"):
+            made[f"{method}, unfused"] = (lambda name=name: create_model(name), "reference")
+    made["eca, original"] = (lambda: naive(f"eca_{backbone}"), "reference")
+    if backbone == "resnet50":
+        made["eca, timm"] = (lambda: timm_model("eca"), "reference")
+        if not quick:
+            made["se, timm"] = (lambda: timm_model("se"), "reference")
+    return made
+
+
+def images(batch: int, side: int, layout: torch.memory_format) -> torch.Tensor:
+    return torch.randn(batch, 3, side, side, device=ARGS.device).contiguous(memory_format=layout)
+
+
+def stepper(network: nn.Module, mode: str, x: torch.Tensor) -> Callable[[], None]:
+    """Return one training step: forward, loss, backward."""
+    y = torch.randint(0, 1000, (x.shape[0],), device=x.device)
+
+    def step() -> None:
+        network.zero_grad()
+        with ops.use(mode), torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+            loss = nn.functional.cross_entropy(network(x), y)
+        loss.backward()
+
+    return step
+
+
+def build(made: Mapping[str, Any], layout: torch.memory_format) -> dict[str, tuple[nn.Module, str]]:
+    networks = {}
+    for label, (builder, mode) in made.items():
+        torch.manual_seed(0)
+        networks[label] = (builder().to(ARGS.device, memory_format=layout).train(), mode)
+    return networks
+
+
+def timed(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
+    clock = CudaClock() if ARGS.device == "cuda" else Clock()
+    timings = interleave(calls, rounds, warmup=1, min_time=0.0, clock=clock)
+    first = next(iter(timings.values()))
+    return {label: (t, ratio(t, first)) for label, t in timings.items()}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def shown(r: Any) -> str:
+    return f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]"
+
+
+def saved(step: Callable[[], Any], network: nn.Module) -> int:
+    """Return the bytes that autograd keeps for the backward pass, weights aside, each storage once."""
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        store = t.untyped_storage()
+        if store.data_ptr() not in own:
+            seen[store.data_ptr()] = store.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        kept = step()
+    del kept
+    return sum(seen.values())
+
+
+def training(backbone: str, layout: torch.memory_format, rounds: int, memory: bool) -> str:
+    """Time a training step of every variant; with `memory` also what it saves and its peak."""
+    x = images(ARGS.batch, ARGS.side, layout)
+    networks = build(variants(backbone, ARGS.quick), layout)
+    calls = {label: stepper(network, mode, x) for label, (network, mode) in networks.items()}
+    rows, base = [], {}
+    for label, (timing, r) in timed(calls, rounds).items():
+        row = [label, f"{timing.median * 1000:.0f} ms", shown(r)]
+        if memory:
+            network, mode = networks[label]
+            with ops.use(mode):
+                kept = saved(lambda network=network: network(x), network)
+            peak = peak_memory(calls[label], network, ARGS.device)
+            base = base or {"kept": kept, "peak": peak}
+            row += [
+                f"{kept / 1e6:.0f} MB, {kept / base['kept']:.3f}",
+                f"{peak / 1e6:.0f} MB, {peak / base['peak']:.3f}",
+            ]
+        rows.append(row)
+    name = f"{backbone}, {'NHWC' if layout == LAST else 'NCHW'}"
+    extra = ["saved for backward, ratio", "peak of tensors, ratio"] if memory else []
+    return f"\n### {name}\n\n" + table(["variant", "step", "ratio to plain", *extra], rows)
+
+
+def inference(backbone: str, rounds: int) -> str:
+    x = images(ARGS.batch, ARGS.side, LAST)
+    calls = {}
+    for label, (network, mode) in build(variants(backbone, ARGS.quick), LAST).items():
+
+        def call(network: nn.Module = network.eval(), mode: str = mode) -> None:
+            with torch.inference_mode(), ops.use(mode):
+                network(x)
+
+        calls[label] = call
+    rows = [[label, f"{t.median * 1000:.0f} ms", shown(r)] for label, (t, r) in timed(calls, rounds).items()]
+    return f"\n### {backbone}, eager, NHWC\n\n" + table(["variant", "batch", "ratio to plain"], rows)
+
+
+def compiled(backbone: str, rounds: int) -> str:
+    x = images(ARGS.batch, ARGS.side, LAST)
+    made = {k: v for k, v in variants(backbone, True).items() if k in ("plain", "eca, unfused", "eca, original")}
+    calls = {k: stepper(torch.compile(n), m, x) for k, (n, m) in build(made, LAST).items()}
+    rows = [[label, f"{t.median * 1000:.0f} ms", shown(r)] for label, (t, r) in timed(calls, rounds).items()]
+    note = "Compiled programs hold plain operations (the fused tail steps aside), which the compiler fuses itself.\n\n"
+    return f"\n### {backbone}, compiled, NHWC\n\n" + note + table(["variant", "step", "ratio to plain"], rows)
+
+
+def growth(rounds: int) -> str:
+    rows = []
+    cases = [(ARGS.batch, s) for s in (64, 112, 160)] + [(b, ARGS.side) for b in (4, 32)]
+    for batch, side in cases[:2] if ARGS.quick else cases:
+        x = images(batch, side, LAST)
+        wanted = ("plain", "eca, fused tail", "eca, unfused")
+        made = {k: v for k, v in variants("resnet50", True).items() if k in wanted}
+        found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, rounds)
+        first = f"{found['plain'][0].median * 1000:.0f} ms"
+        rows.append([str(batch), str(side), first, *(shown(found[k][1]) for k in wanted[1:])])
+    return table(["batch", "side", "plain", "eca, fused tail", "eca, unfused"], rows)
+
+
+def passes(rounds: int) -> str:
+    """Time the tail alone in copies of its map, beside the counted passes."""
+    shape = (ARGS.batch, 256, 28, 28) if ARGS.quick else (ARGS.batch, 256, 56, 56)
+    counted = {"none reference": "9 + 8", "none fused": "5 + 7", "eca reference": "12 + 18", "eca fused": "5 + 7"}
+    rows = []
+    for layout in (LAST, FIRST):
+        block = create_model("eca_resnet50").layer1[0].to(ARGS.device).train()
+        maps = [torch.randn(shape, device=ARGS.device).contiguous(memory_format=layout) for _ in range(3)]
+        target = torch.empty_like(maps[0])
+        calls: dict[str, Any] = {"copy": lambda target=target, maps=maps: target.copy_(maps[0])}
+        for kind in counted:
+            method, mode = kind.split()
+
+            def tail(both: bool, mode: str = mode, maps: Any = maps, block: Any = block, method: str = method) -> None:
+                a, b = maps[0].detach().requires_grad_(), maps[1].detach().requires_grad_()
+                with ops.use(mode):
+                    attention = None if method == "none" else block.attention
+                    out = ops.residual_tail(a, block.bn3, attention, b, block.relu)
+                if both:
+                    out.backward(maps[2])
+
+            calls[kind + " forward"] = lambda tail=tail: tail(False)
+            calls[kind + " both"] = lambda tail=tail: tail(True)
+        found = {k: t.median for k, (t, _) in timed(calls, rounds).items()}
+        name = "NHWC" if layout == LAST else "NCHW"
+        for kind, count in counted.items():
+            forward, both = found[kind + " forward"] / found["copy"], found[kind + " both"] / found["copy"]
+            rows.append([kind, name, count, f"{forward * 2:.1f} + {(both - forward) * 2:.1f}"])
+    head = ["tail", "layout", "counted passes, forward + backward", "measured: time in passes (half a copy each)"]
+    return table(head, rows)
+
+
+def probe() -> None:
+    """Print the median step of the plain and the fused ECA ResNet-50 as JSON."""
+    made = {k: v for k, v in variants("resnet50", True).items() if k in ("plain", "eca, fused tail")}
+    x = images(ARGS.batch, ARGS.side, LAST)
+    found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, 3)
+    print(json.dumps({k: t.median for k, (t, _) in found.items()}))
+
+
+def tuning() -> str:
+    """Run `probe` in processes of their own, tuned and untuned in turn."""
+    found: dict[str, list[dict[str, float]]] = {"": [], "--no-tune": []}
+    for flag in ("", "--no-tune", "--no-tune", ""):
+        command = [sys.executable, __file__, "--probe", "--batch", str(ARGS.batch), "--side", str(ARGS.side)]
+        command += [flag] if flag else []
+        command += ["--threads", str(ARGS.threads)] if ARGS.threads else []
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[flag].append(json.loads(done.stdout.splitlines()[-1]))
+    rows = []
+    for kind in found[""][0]:
+        tuned, untuned = (min(f[kind] for f in found[flag]) for flag in ("", "--no-tune"))
+        rows.append([kind, f"{untuned * 1000:.0f} ms", f"{tuned * 1000:.0f} ms", f"{untuned / tuned:.3f}"])
+    return table(["resnet50, training step", "untuned", "tuned", "faster by"], rows)
+
+
+def main() -> None:
+    if ARGS.threads:
+        torch.set_num_threads(ARGS.threads)
+    if ARGS.probe:
+        probe()
+        return
+    began, rounds = time.monotonic(), 3 if ARGS.quick else ARGS.rounds
+    load = os.getloadavg()[0]
+    parts = ["\n## Training step\n", training("resnet50", LAST, rounds, True)]
+    if not ARGS.quick:
+        parts += [training("resnet50", FIRST, 5, False), training("resnet18", LAST, rounds, True)]
+        parts += [training("resnet18", FIRST, 5, False), training("mobilenet_v2", LAST, rounds, True)]
+        parts += [compiled("resnet18", rounds)]
+    parts += ["\n## Inference\n", inference("resnet18" if ARGS.quick else "resnet50", rounds)]
+    parts += [
+        "\n## Growth (resnet50, NHWC, training step)\n\n",
+        growth(3),
+        "\n## Traffic of the tail\n\n",
+        passes(rounds),
+    ]
+    if ARGS.device == "cpu":
+        parts += ["\n## Allocator\n\n", tuning()]
+    machine = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    setting = f"{machine}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
+    head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
+    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; rounds {rounds}.\n"
+    text = head + "".join(parts)
+    print(text)
+    if not ARGS.quick:
+        temporary = ARGS.out.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, ARGS.out)
+
+
+if __name__ == "__main__":
+    main()

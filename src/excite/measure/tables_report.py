@@ -15,7 +15,7 @@ from excite.measure.tables import Verdict
 HEADS = ("row", "column", "published", "computed", "convention", "network", "verdict")
 INTRODUCTION = (
     "Made by `excite tables --format markdown`: parameters and multiply-accumulates are computed from our networks "
-    "when the command runs, each by the convention of its table; a divisor of 2^20 or 2^30 stands beside the convention. "
+    "when the command runs, each by the convention of its table; a divisor of 2^20 or 2^30 stands beside it. "
     "*Reproduced* means that the computed value rounds to the printed digits. Accuracies and speeds are as published, "
     "beside a recorded run of ours where there is one."
 )

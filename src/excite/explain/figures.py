@@ -17,6 +17,7 @@ LEAST_SPAN = 0.05  # of the y axis: a curve that is flat should look flat
 def _finish(axis: Any, channels: int) -> None:
     axis.set_xlim(0, max(1, channels - 1))
     axis.set_xlabel("channel index")
+    axis.locator_params(axis="x", integer=True)
     axis.ticklabel_format(axis="y", useOffset=False)
     low, high = axis.get_ylim()
     if high - low < LEAST_SPAN:

@@ -30,7 +30,7 @@ class Carrier:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the host's own class: the subclass is made again on arrival."""
-        return _rebuild, (self.carried_base, self.carried_side, self.carried_name), self.__getstate__()  # type: ignore[attr-defined]
+        return _rebuild, (self.carried_base, self.carried_side, self.carried_name), self.__getstate__()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A checkpoint of the bare host has no attention here: keep what is there and ask for nothing."""
@@ -92,7 +92,7 @@ class Instead:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the attention's own class."""
-        return _rebuild, (self.carried_base, "instead", ""), self.__getstate__()  # type: ignore[attr-defined]
+        return _rebuild, (self.carried_base, "instead", ""), self.__getstate__()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A checkpoint of the bare host has the replaced module's tensors here: they go to it, aside."""
@@ -117,7 +117,7 @@ KINDS: Mapping[str, type] = {
 
 
 @cache
-def carrier_class(base: type[nn.Module], side: str, name: str) -> type[nn.Module]:
+def carrier_class(base: Any, side: str, name: str) -> type[nn.Module]:
     """Return the subclass of `base` that carries attention as its child `name` on one side.
 
     It keeps the name and the home of `base`: tools that go by them (FX takes `torch.nn` modules as leaves) go on.
@@ -130,10 +130,11 @@ def carrier_class(base: type[nn.Module], side: str, name: str) -> type[nn.Module
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return type(base.__name__, (KINDS[side], base), members)
+    made: type[nn.Module] = type(base.__name__, (KINDS[side], base), members)
+    return made
 
 
-def _rebuild(base: type[nn.Module], side: str, name: str) -> nn.Module:
+def _rebuild(base: Any, side: str, name: str) -> nn.Module:
     made = carrier_class(base, side, name)
     return made.__new__(made)
 
@@ -151,7 +152,8 @@ def free_name(module: nn.Module) -> str:
 def carry(module: nn.Module, attention: nn.Module, side: str) -> None:
     """Make `module` carry `attention` after or before itself."""
     name = free_name(module)
-    module.__class__ = carrier_class(type(module), side, name)
+    base: Any = type(module)
+    module.__class__ = carrier_class(base, side, name)
     module.register_module(name, attention)
 
 
@@ -164,7 +166,8 @@ def drop(module: nn.Module) -> None:
 
 def stand_in(attention: nn.Module, original: nn.Module) -> nn.Module:
     """Make `attention` remember the module that it replaces; returns it."""
-    attention.__class__ = carrier_class(type(attention), "instead", "")
+    base: Any = type(attention)
+    attention.__class__ = carrier_class(base, "instead", "")
     attention.__dict__["replaced"] = (original,)
     return attention
 
@@ -173,7 +176,7 @@ def carriers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module of everything that `attach` put into a network."""
     for path, module in model.named_modules():
         if isinstance(module, Carrier | Instead):
-            yield path, module
+            yield path, module  # type: ignore[misc]
 
 
 def refuse(model: nn.Module) -> None:

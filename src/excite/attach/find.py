@@ -51,7 +51,8 @@ def _blocks(graph: Graph) -> list[tuple[Place, Kind]]:
     """Return the ends of residual branches and of blocks without a shortcut, in order."""
     ends: list[tuple[int, Kind]] = [(j.branch, j.kind) for j in graph.joins]
     owners = {j.owner for j in graph.joins}
-    ends += [(node, "block") for path, node in innermost(graph).items() if path not in owners]
+    block: Kind = "block"
+    ends += [(node, block) for path, node in innermost(graph).items() if path not in owners]
     if not graph.blocks and not graph.joins:
         ends = [(node, "block") for node in graph.units]
     places: dict[tuple[str, str], tuple[Place, Kind]] = {}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from excite.attach.known import is_attention
+from excite.attach.site import Kind
 from excite.attach.trace import WEIGHTED, Node, Trace
 
 JOINS = {"add", "cat"}
@@ -27,7 +28,7 @@ class Join(NamedTuple):
     branch: int
     inside: frozenset[int]
     owner: str
-    kind: str
+    kind: Kind
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 from torch.fx.graph_module import _format_import_block
-from torch.package import sys_importer
+from torch.package.importer import sys_importer
 
 from excite.errors import ExciteError
 
@@ -23,7 +23,7 @@ class GraphHost:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the network's own class and the texts."""
-        return _rebuild, (self.hosted_base, *self.hosted_texts), self.__getstate__()  # type: ignore[attr-defined]
+        return _rebuild, (self.hosted_base, *self.hosted_texts), self.__getstate__()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the network returns, by its rewritten graph."""
@@ -31,7 +31,7 @@ class GraphHost:
 
 
 @cache
-def hosted_class(base: type[nn.Module], train: str, evaluate: str) -> type[nn.Module]:
+def hosted_class(base: Any, train: str, evaluate: str) -> type[nn.Module]:
     """Return the subclass of `base` that runs the texts."""
     members = {
         "hosted_base": base,
@@ -42,7 +42,8 @@ def hosted_class(base: type[nn.Module], train: str, evaluate: str) -> type[nn.Mo
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return type(base.__name__, (GraphHost, base), members)
+    made: type[nn.Module] = type(base.__name__, (GraphHost, base), members)
+    return made
 
 
 def _function(text: str) -> Callable[..., Any]:
@@ -52,14 +53,15 @@ def _function(text: str) -> Callable[..., Any]:
     return made
 
 
-def _rebuild(base: type[nn.Module], train: str, evaluate: str) -> nn.Module:
+def _rebuild(base: Any, train: str, evaluate: str) -> nn.Module:
     made = hosted_class(base, train, evaluate)
     return made.__new__(made)
 
 
 def host(model: nn.Module, graphs: Mapping[bool, fx.Graph]) -> None:
     """Let `model` run `graphs`: by key True in train mode, False in eval mode."""
-    model.__class__ = hosted_class(type(model), _text(graphs[True]), _text(graphs[False]))
+    base: Any = type(model)
+    model.__class__ = hosted_class(base, _text(graphs[True]), _text(graphs[False]))
 
 
 def _text(graph: fx.Graph) -> str:

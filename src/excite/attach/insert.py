@@ -82,12 +82,12 @@ def detach(model: nn.Module) -> nn.Module:
         else:
             drop(module)
     if isinstance(model, GraphHost):
-        model.__class__ = model.hosted_base
+        model.__class__ = model.hosted_base  # type: ignore[assignment]
     return model
 
 
 def _restore(model: nn.Module, module: nn.Module) -> None:
-    original = module.replaced[0]
+    original: nn.Module = module.replaced[0]  # type: ignore[index, assignment]
     like = next((t for t in module.parameters()), None)
     if like is not None:
         original.to(device=like.device, dtype=like.dtype)

@@ -44,7 +44,7 @@ def test_published_counts_of_emca_se(row: str, depth: int, published: float) -> 
     assert round(mi(build(f"emca_se_resnet{depth}", stages=stages, blocks=blocks)), 3) == published
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ["0,0", "1,N"])
 @pytest.mark.parametrize(("depth", "published"), [(18, 11.148), (34, 20.788), (50, 24.373)])
 def test_published_counts_of_emca_eca(row: str, depth: int, published: float) -> None:
     stages, blocks = ROWS[row]
@@ -84,8 +84,14 @@ def test_sources() -> None:
     assert spec.used() == {2, 5}
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("options", FORMS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(n, o, marks=[pytest.mark.slow] if "mobile" in n and i else [], id=f"{n}-{o}")
+        for n in SMALL
+        for i, o in enumerate(FORMS)
+    ],
+)
 def test_every_parameter_has_a_gradient(name: str, options: dict) -> None:
     torch.manual_seed(0)
     model = excite.create_model(name, num_classes=10, **options).double()
@@ -116,7 +122,7 @@ def test_where_moves_the_attention() -> None:
     assert not torch.allclose(block(x), branch(x))
 
 
-@pytest.mark.parametrize("options", [{}, {"form": "released"}], ids=str)
+@pytest.mark.parametrize("options", [{"form": "released"}, pytest.param({}, marks=pytest.mark.slow)], ids=str)
 def test_compiles_as_one_graph(options: dict) -> None:
     torch.manual_seed(0)
     model = excite.create_model("emca_eca_resnet20", num_classes=10, **options).eval()

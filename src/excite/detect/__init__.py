@@ -8,17 +8,15 @@ if TYPE_CHECKING:
     from excite.detect.checkpoint import load_detector
     from excite.detect.config import DetectConfig
     from excite.detect.detector import create_detector
-    from excite.detect.fit import fit
 
 _PUBLIC = {
     "DetectConfig": "config",
     "DetectorCard": "card",
     "create_detector": "detector",
-    "fit": "fit",
     "load_detector": "checkpoint",
 }
 
-__all__ = ["DetectConfig", "DetectorCard", "create_detector", "fit", "load_detector"]
+__all__ = ["DetectConfig", "DetectorCard", "create_detector", "load_detector"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,9 @@
 """What attention costs, ours against timm's and the original formulation: writes benchmarks/free.md.
 
-    python benchmarks/free.py             # about 10 minutes on two cores
-    python benchmarks/free.py --quick     # under two minutes: fewer networks, three rounds, printed only
+    python benchmarks/free.py             # everything
+    python benchmarks/free.py --quick     # fewer networks, three rounds, printed only
 
-Everything compared is timed in turn (A B C, C B A, ...); a ratio is the median over rounds of the round's own ratio,
-the bracket is the 95 % interval of that median. The process is tuned as the command line tunes it; `--no-tune` is not.
+Timed in turn (A B C, C B A); a ratio is the median of the rounds' own ratios, with its 95 % interval.
 """
 
 import argparse
@@ -20,18 +19,16 @@ from typing import Any
 from excite.runtime import tune
 
 HERE = Path(__file__).parent
-METHODS = ("se", "eca", "srm", "emca_eca")
 
 
 def arguments() -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true")
-    made.add_argument("--no-tune", action="store_true")
-    made.add_argument("--rounds", type=int, default=7)
-    made.add_argument("--threads", type=int)
+    made.add_argument("--no-tune", action="store_true", help="leave the allocator as it is")
+    made.add_argument("--mode", default="auto", choices=("auto", "fused"), help="of the variants called fused")
     made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    made.add_argument("--batch", type=int, default=16)
-    made.add_argument("--side", type=int, default=112)
+    for name, default in (("rounds", 7), ("threads", None), ("batch", 16), ("side", 112)):
+        made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument("--out", type=Path, default=HERE / "free.md")
     made.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     return made.parse_args()
@@ -48,6 +45,7 @@ from excite.measure.bench.memory import peak_memory  # noqa: E402
 from excite.measure.bench.timing import Clock, CudaClock, interleave, ratio  # noqa: E402
 from excite.models import create_model  # noqa: E402
 
+MODE = ARGS.mode
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
 
@@ -81,10 +79,10 @@ def timm_model(method: str) -> nn.Module:
 def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Module], str]]:
     """Return label -> (builder, mode of ops); the first is what the others are divided by."""
     made: dict[str, Any] = {"plain": (lambda: create_model(backbone), "reference")}
-    made["plain, fused tail"] = (lambda: create_model(backbone), "fused")
-    for method in ("eca",) if quick else METHODS:
+    made["plain, fused tail"] = (lambda: create_model(backbone), MODE)
+    for method in ("eca",) if quick else ("se", "eca", "srm", "emca_eca"):
         name = f"{method}_{backbone}"
-        made[f"{method}, fused tail"] = (lambda name=name: create_model(name), "fused")
+        made[f"{method}, fused tail"] = (lambda name=name: create_model(name), MODE)
         if method in ("eca", "srm"):
             made[f"{method}, unfused"] = (lambda name=name: create_model(name), "reference")
     made["eca, original"] = (lambda: naive(f"eca_{backbone}"), "reference")
@@ -95,7 +93,7 @@ def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Modu
     return made
 
 
-def images(batch: int, side: int, layout: torch.memory_format) -> torch.Tensor:
+def images(batch: int, side: int, layout: Any) -> torch.Tensor:
     return torch.randn(batch, 3, side, side, device=ARGS.device).contiguous(memory_format=layout)
 
 
@@ -123,13 +121,11 @@ def build(made: Mapping[str, Any], layout: torch.memory_format) -> dict[str, tup
 def timed(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
     clock = CudaClock() if ARGS.device == "cuda" else Clock()
     timings = interleave(calls, rounds, warmup=1, min_time=0.0, clock=clock)
-    first = next(iter(timings.values()))
-    return {label: (t, ratio(t, first)) for label, t in timings.items()}
+    return {label: (t, ratio(t, timings[next(iter(calls))])) for label, t in timings.items()}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
 
 
 def shown(r: Any) -> str:
@@ -148,8 +144,7 @@ def saved(step: Callable[[], Any], network: nn.Module) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        kept = step()
-    del kept
+        _ = step()  # the graph must live while it is counted
     return sum(seen.values())
 
 
@@ -178,11 +173,11 @@ def training(backbone: str, layout: torch.memory_format, rounds: int, memory: bo
 
 
 def inference(backbone: str, rounds: int) -> str:
-    x = images(ARGS.batch, ARGS.side, LAST)
-    calls = {}
+    x, calls = images(ARGS.batch, ARGS.side, LAST), {}
     for label, (network, mode) in build(variants(backbone, ARGS.quick), LAST).items():
+        network.eval()
 
-        def call(network: nn.Module = network.eval(), mode: str = mode) -> None:
+        def call(network: nn.Module = network, mode: str = mode) -> None:
             with torch.inference_mode(), ops.use(mode):
                 network(x)
 
@@ -258,9 +253,8 @@ def tuning() -> str:
     found: dict[str, list[dict[str, float]]] = {"": [], "--no-tune": []}
     for flag in ("", "--no-tune", "--no-tune", ""):
         command = [sys.executable, __file__, "--probe", "--batch", str(ARGS.batch), "--side", str(ARGS.side)]
-        command += [flag] if flag else []
-        command += ["--threads", str(ARGS.threads)] if ARGS.threads else []
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        command += [flag, *(("--threads", str(ARGS.threads)) if ARGS.threads else ())]
+        done = subprocess.run([c for c in command if c], capture_output=True, text=True, check=True)
         found[flag].append(json.loads(done.stdout.splitlines()[-1]))
     rows = []
     for kind in found[""][0]:
@@ -275,24 +269,23 @@ def main() -> None:
     if ARGS.probe:
         probe()
         return
-    began, rounds = time.monotonic(), 3 if ARGS.quick else ARGS.rounds
-    load = os.getloadavg()[0]
-    parts = ["\n## Training step\n", training("resnet50", LAST, rounds, True)]
+    began, load, rounds = time.monotonic(), os.getloadavg()[0], 3 if ARGS.quick else ARGS.rounds
+    plan: list[tuple[str, Any]] = [("\n## Training step\n", lambda: training("resnet50", LAST, rounds, True))]
     if not ARGS.quick:
-        parts += [training("resnet50", FIRST, 5, False), training("resnet18", LAST, rounds, True)]
-        parts += [training("resnet18", FIRST, 5, False), training("mobilenet_v2", LAST, rounds, True)]
-        parts += [compiled("resnet18", rounds)]
-    parts += ["\n## Inference\n", inference("resnet18" if ARGS.quick else "resnet50", rounds)]
-    parts += [
-        "\n## Growth (resnet50, NHWC, training step)\n\n",
-        growth(3),
-        "\n## Traffic of the tail\n\n",
-        passes(rounds),
-    ]
+        plan += [("", lambda: training("resnet50", FIRST, 5, False)), ("", lambda: training("resnet18", LAST, 5, True))]
+        plan += [("", lambda: training("resnet18", FIRST, 5, False))]
+        plan += [("", lambda: training("mobilenet_v2", LAST, 5, True)), ("", lambda: compiled("resnet18", 5))]
+    plan += [("\n## Inference\n", lambda: inference("resnet18" if ARGS.quick else "resnet50", rounds))]
+    plan += [("\n## Growth (resnet50, NHWC, training step)\n\n", lambda: growth(3))]
+    plan += [("\n## Traffic of the tail\n\n", lambda: passes(rounds))]
     if ARGS.device == "cpu":
-        parts += ["\n## Allocator\n\n", tuning()]
-    machine = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    setting = f"{machine}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
+        plan += [("\n## Allocator\n\n", tuning)]
+    parts = []
+    for title, make in plan:
+        parts.append(title + make())
+        print(f"{time.monotonic() - began:.0f} s: {len(parts)} of {len(plan)} parts", file=sys.stderr, flush=True)
+    where = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
     head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; rounds {rounds}.\n"
     text = head + "".join(parts)

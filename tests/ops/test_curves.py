@@ -29,8 +29,8 @@ def curve(mode: str, name: str, rate: float, dtype: torch.dtype) -> torch.Tensor
     return torch.stack(losses)
 
 
-# Training is chaotic: at larger rates a change of the memory layout alone moves the float32 curve of the unfused network
-# further than fusing does (docs/free.md). The small rate shows float32; float64 shows a rate that learns.
+# Training is chaotic: at larger rates a change of the memory layout alone moves the float32 curve of the unfused
+# network further than fusing does (docs/free.md). The small rate shows float32; float64 shows a rate that learns.
 @pytest.mark.parametrize(
     ("name", "rate", "dtype", "limit"),
     [("eca_resnet20", 5e-4, torch.float32, 1e-4), ("se_resnet20", 2e-2, torch.float64, 1e-6)],

@@ -179,3 +179,17 @@ def test_modes() -> None:
     ops.use("auto")
     with pytest.raises(UsageError, match="fused"):
         ops.use("fusde")
+
+
+def test_auto_takes_the_fused_form_where_it_was_measured_to_pay() -> None:
+    from excite.ops.select import kernels_for
+
+    small, large = torch.empty(2, 8, 16, 16), torch.empty(16, 256, 28, 28)
+    assert kernels_for(small, True) is None
+    assert kernels_for(large, True) is not None
+    assert kernels_for(large, False) is not None
+    assert kernels_for(large.contiguous(memory_format=torch.channels_last), False) is None
+    with ops.use("fused"):
+        assert kernels_for(small, True) is not None
+    with torch.no_grad():
+        assert kernels_for(large[:2], True) is None

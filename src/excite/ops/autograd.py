@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch.autograd.function import FunctionCtx
 
 from excite.ops.precision import widen
 from excite.types import FeatureMap
@@ -141,7 +140,7 @@ def _product(x: torch.Tensor, weights: torch.Tensor | None, z: FeatureMap) -> to
     return x.expand(z.shape[:2]) if weights is None else x * weights.double()
 
 
-def _for_z(ctx: FunctionCtx | Any, g: FeatureMap, z: FeatureMap, a: torch.Tensor) -> Tensors:
+def _for_z(ctx: Any, g: FeatureMap, z: FeatureMap, a: torch.Tensor) -> Tensors:
     if torch.is_grad_enabled():
         return (widen(g) * _spread(a, z)).to(z.dtype), None
     if ctx.link is None:

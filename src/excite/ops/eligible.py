@@ -53,8 +53,7 @@ def is_transformed() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.compiler.is_exporting()
-        or torch.jit.is_tracing()
-        or torch.jit.is_scripting()
+        or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     )
@@ -87,12 +86,12 @@ def _is_dense(z: FeatureMap) -> bool:
     return last is not None and z.is_contiguous(memory_format=last)
 
 
-def _unfit_norm(z: FeatureMap, norm: nn.Module) -> str | None:
+def _unfit_norm(z: FeatureMap, norm: Any) -> str | None:
     if type(norm) not in NORMS:
         return f"the norm is a {type(norm).__name__}"
     if is_hooked(norm) or _globally_hooked():
         return "the norm is hooked"
-    if NORMS.index(type(norm)) + 3 != z.dim() or norm.num_features != z.shape[1]:  # type: ignore[union-attr]
+    if NORMS.index(type(norm)) + 3 != z.dim() or norm.num_features != z.shape[1]:
         return f"the norm does not fit a map of shape {tuple(z.shape)}"
     if (norm.running_mean is None) != (norm.running_var is None):
         return "the norm has half of its running statistics"

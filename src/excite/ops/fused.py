@@ -119,7 +119,7 @@ def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.
 
 
 @torch.no_grad()
-def update_running(norm: Any, mean: torch.Tensor, variance: torch.Tensor, positions: int) -> None:
+def update_running(norm: Any, mean: Any, variance: Any, positions: int) -> None:
     """Move the running statistics as `torch.nn` does: unbiased variance; momentum None is the plain average."""
     factor = 0.0 if norm.momentum is None else norm.momentum
     if norm.num_batches_tracked is not None:

@@ -110,7 +110,7 @@ def moments(
         BASIS=basis is not None,
         **_options(cut),
     )
-    shift = z[(slice(None), slice(None), *[0] * (z.dim() - 2))]
+    shift = z.flatten(2).select(2, 0) if z.is_contiguous() else z.movedim(1, -1).flatten(1, -2).select(1, 0)
     off = one.double().sum(1) / cut.positions
     mean = (shift.double() + off).to(_wide(z))
     variance = None if two is None else (two.double().sum(1) / cut.positions - off.square()).clamp_(min=0).to(_wide(z))

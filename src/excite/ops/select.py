@@ -33,6 +33,16 @@ def kernels_for(z: FeatureMap, attention: bool) -> ModuleType | None:
     return kernels_torch
 
 
+# Measured on two cores (docs/free.md): the small graph between the passes costs about a millisecond, which a map of
+# these bytes earns back. A plain tail saves passes only where torch's own batch norm is slow, in NCHW.
+TRAINING_BYTES, INFERENCE_BYTES, PLAIN_BYTES = 2 << 20, 8 << 20, 8 << 20
+
+
 def pays(z: FeatureMap, attention: bool) -> bool:
-    """Tell whether the fused tail in plain PyTorch was measured to pay for such a map (benchmarks/free.md)."""
-    return z.device.type == "cpu"
+    """Tell whether the fused tail in plain PyTorch was measured to pay, in time or memory, for such a map on a CPU."""
+    if z.device.type != "cpu":
+        return False
+    size = z.numel() * z.element_size()
+    if not attention:
+        return torch.is_grad_enabled() and z.is_contiguous() and size >= PLAIN_BYTES
+    return size >= (TRAINING_BYTES if torch.is_grad_enabled() else INFERENCE_BYTES)

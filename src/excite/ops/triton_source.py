@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """The four passes as Triton kernels. One source for both layouts: a tile is [BS positions, BC channels] of one sample.
 
 NHWC maps have strides (position C, channel 1), NCHW maps (1, S); Triton specialises on the stride that is 1. Whatever

@@ -75,7 +75,7 @@ VARIANTS = {
     "plain": {},
     "averaged_and_mixed": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "accumulate": 2, "clip": 1.0, "flip": True},
     "randaugment": {"randaugment": 9, "label_smoothing": 0.1, "warmup_epochs": 1.0, "optimizer": "adamw", "lr": 1e-3},
-    "dropout": {"model": "eca_mobilenet_v2_cifar", "options": {"width_mult": 0.35}},
+    "dropout": {"model": "eca_mobilenet_v2_cifar", "options": {"width_mult": 0.35}, "limit_train": 32},
 }
 
 

@@ -79,10 +79,10 @@ def timm_model(method: str) -> nn.Module:
 def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Module], str]]:
     """Return label -> (builder, mode of ops); the first is what the others are divided by."""
     made: dict[str, Any] = {"plain": (lambda: create_model(backbone), "reference")}
-    made["plain, fused tail"] = (lambda: create_model(backbone), MODE)
+    made["plain, ours"] = (lambda: create_model(backbone), MODE)
     for method in ("eca",) if quick else ("se", "eca", "srm", "emca_eca"):
         name = f"{method}_{backbone}"
-        made[f"{method}, fused tail"] = (lambda name=name: create_model(name), MODE)
+        made[f"{method}, ours"] = (lambda name=name: create_model(name), MODE)
         if method in ("eca", "srm"):
             made[f"{method}, unfused"] = (lambda name=name: create_model(name), "reference")
     made["eca, original"] = (lambda: naive(f"eca_{backbone}"), "reference")
@@ -200,12 +200,12 @@ def growth(rounds: int) -> str:
     cases = [(ARGS.batch, s) for s in (64, 112, 160)] + [(b, ARGS.side) for b in (4, 32)]
     for batch, side in cases[:2] if ARGS.quick else cases:
         x = images(batch, side, LAST)
-        wanted = ("plain", "eca, fused tail", "eca, unfused")
+        wanted = ("plain", "eca, ours", "eca, unfused")
         made = {k: v for k, v in variants("resnet50", True).items() if k in wanted}
         found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, rounds)
         first = f"{found['plain'][0].median * 1000:.0f} ms"
         rows.append([str(batch), str(side), first, *(shown(found[k][1]) for k in wanted[1:])])
-    return table(["batch", "side", "plain", "eca, fused tail", "eca, unfused"], rows)
+    return table(["batch", "side", "plain", "eca, ours", "eca, unfused"], rows)
 
 
 def passes(rounds: int) -> str:
@@ -242,7 +242,7 @@ def passes(rounds: int) -> str:
 
 def probe() -> None:
     """Print the median step of the plain and the fused ECA ResNet-50 as JSON."""
-    made = {k: v for k, v in variants("resnet50", True).items() if k in ("plain", "eca, fused tail")}
+    made = {k: v for k, v in variants("resnet50", True).items() if k in ("plain", "eca, ours")}
     x = images(ARGS.batch, ARGS.side, LAST)
     found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, 3)
     print(json.dumps({k: t.median for k, (t, _) in found.items()}))
@@ -287,7 +287,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
-    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; rounds {rounds}.\n"
+    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; rounds {rounds}; ours: excite.ops.use('{MODE}').\n"
     text = head + "".join(parts)
     print(text)
     if not ARGS.quick:

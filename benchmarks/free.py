@@ -77,7 +77,7 @@ def timm_model(method: str) -> nn.Module:
 
 
 def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Module], str]]:
-    """Return label -> (builder, mode of ops); the first is what the others are divided by."""
+    """Return label -> (builder, mode of ops); the first divides the others."""
     made: dict[str, Any] = {"plain": (lambda: create_model(backbone), "reference")}
     made["plain, ours"] = (lambda: create_model(backbone), MODE)
     for method in ("eca",) if quick else ("se", "eca", "srm", "emca_eca"):
@@ -287,7 +287,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
-    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; rounds {rounds}; ours: excite.ops.use('{MODE}').\n"
+    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; "
+    head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`.\n"
     text = head + "".join(parts)
     print(text)
     if not ARGS.quick:

@@ -289,8 +289,7 @@ def main() -> None:
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
     head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; "
     head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`.\n"
-    text = head + "".join(parts)
-    print(text)
+    print(text := head + "".join(parts))
     if not ARGS.quick:
         temporary = ARGS.out.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from excite.errors import ExciteError, UsageError
 from excite.measure.attention import attention_paths
@@ -69,10 +70,23 @@ def input_shape(size: InputSize, in_channels: int = 3, batch_size: int = 1) -> t
     return (batch_size, in_channels, *space)
 
 
+class _NoFilling(TorchFunctionMode):
+    """Skips random filling of meta tensors: there is nothing to fill, and torch would load its compiler to do it."""
+
+    FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        filling = func in self.FILLS or getattr(func, "__module__", "") == "torch.nn.init"
+        if filling and isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            return tensor
+        return func(*args, **(kwargs or {}))
+
+
 def build_on_meta(build: Callable[[], nn.Module], name: str) -> nn.Module:
     """Build a network without allocating its weights; on the CPU where its constructor needs real numbers."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoFilling():
             return build()
     except ExciteError:
         raise

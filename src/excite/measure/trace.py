@@ -81,10 +81,17 @@ class _Ops(TorchDispatchMode):
         self.alive: dict[int, int] = dict.fromkeys(known or (), 0)
         self.live = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # True would guard every operation against the compiler, and load the compiler (seconds) to do so.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         name = func._overloadpacket.__name__
+        out = _shapes_only(name, args)
+        if out is None:
+            out = func(*args, **kwargs)
         flops = self.flops.get(func._overloadpacket)
         if flops is not None or name in WATCHED:
             macs = int(flops(*args, **kwargs, out_val=out)) // 2 if flops is not None else 0
@@ -109,6 +116,27 @@ class _Ops(TorchDispatchMode):
 
     def _release(self, key: int) -> None:
         self.live -= self.alive.pop(key, 0)
+
+
+def _shapes_only(name: str, args: Any) -> Any:
+    """The result of a few operations on meta tensors, else None.
+
+    torch's own rules for them are Python that loads its compiler, which takes longer than all the rest; what comes out
+    is known anyway.
+    """
+    if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_meta:
+        return None
+    x = args[0]
+    if name == "native_batch_norm" and args[5] is False:
+        return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+    if name in ("add", "mul") and len(args) > 1 and isinstance(args[1], torch.Tensor):
+        shape = torch.broadcast_shapes(x.shape, args[1].shape)
+        return torch.empty(shape, dtype=torch.result_type(x, args[1]), device="meta")
+    if name == "mean" and len(args) > 1:
+        gone = {d % x.dim() for d in args[1]}
+        keep = len(args) > 2 and args[2]
+        return x.new_empty([1 if d in gone else s for d, s in enumerate(x.shape) if keep or d not in gone])
+    return None
 
 
 WATCHED = frozenset(

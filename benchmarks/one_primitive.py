@@ -1,8 +1,8 @@
-"""Can convolution, scale, sum and rectifier be one oneDNN primitive on a CPU? (batch 1, the last 1x1 of ResNet-50's blocks)
+"""Can convolution, scale, sum and rectifier be one oneDNN primitive on a CPU? (batch 1, last 1x1 of ResNet-50's blocks)
 
-torch carries oneDNN with the sum and the rectifier as post-operations of a convolution, but not a per-channel factor that
-is only known at run time. What is left is to fold the factor into the weights of the one image. This times that against
-the separate passes.
+torch carries oneDNN with the sum and the rectifier as post-operations of a convolution, but not a per-channel factor
+that is only known at run time. What is left is to fold the factor into the weights of the one image. This times that
+against the separate passes.
 
     python benchmarks/one_primitive.py
 """

@@ -132,6 +132,8 @@ def _shapes_only(name: str, args: Any) -> Any:
     if name in ("add", "mul") and len(args) > 1 and isinstance(args[1], torch.Tensor):
         shape = torch.broadcast_shapes(x.shape, args[1].shape)
         return torch.empty(shape, dtype=torch.result_type(x, args[1]), device="meta")
+    if name == "addmm":
+        return x.new_empty(args[1].shape[0], args[2].shape[1])
     if name == "mean" and len(args) > 1:
         gone = {d % x.dim() for d in args[1]}
         keep = len(args) > 2 and args[2]

@@ -1,6 +1,7 @@
 """Everything a training run can be told: one flat dataclass, also the shape of a recipe and of a run's config.yaml."""
 
 import os
+import re
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -171,13 +172,16 @@ def check_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def resolve_recipe(recipe: str, model: str, data: str) -> str:
-    """Return the recipe that `auto` stands for: by the data, then by the network's family."""
+    """Return the recipe that `auto` stands for: by the data, then by the network's family.
+
+    Nothing is opened: data counts as CIFAR by its name, or by the last two parts of its path (parquet:PATH/cifar10).
+    """
     if recipe != "auto":
         return recipe
     if data == "digits":
         return "digits"
     small = model.endswith(("_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"))
-    if small or data.startswith("cifar"):
+    if small or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
         return "emanet-cifar10"
     return "ecanet-mobilenetv2" if "mobilenet" in model else "ecanet-imagenet"
 

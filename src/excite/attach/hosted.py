@@ -1,7 +1,7 @@
 """A network whose forward pass is a rewritten graph of its own; its modules, keys and class name stay."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from inspect import Parameter, signature
 from typing import Any
 
@@ -25,9 +25,15 @@ class GraphHost:
         """Copy and pickle by the network's own class and the texts."""
         return _rebuild, (self.hosted_base, *self.hosted_texts), self.__getstate__()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the network returns, by its rewritten graph."""
+
+def _forward(base: Any) -> Callable[..., Any]:
+    """Return the hosted forward; it shows the network's own signature, which torch.export and ONNX read."""
+
+    @wraps(base.forward)
+    def forward(self: GraphHost, *args: Any, **kwargs: Any) -> Any:
         return self.run_train(*args, **kwargs) if self.training else self.run_eval(*args, **kwargs)
+
+    return forward
 
 
 @cache
@@ -36,6 +42,7 @@ def hosted_class(base: Any, train: str, evaluate: str) -> type[nn.Module]:
     members = {
         "hosted_base": base,
         "hosted_texts": (train, evaluate),
+        "forward": _forward(base),
         "run_train": _function(train),
         "run_eval": _function(evaluate),
         "__module__": base.__module__,

@@ -120,7 +120,7 @@ def create_body(
     extra = {"attach": attach, "attach_sites": attach_sites, "attach_options": attach_options}
     if name.startswith("timm/"):
         return _timm(name[5:], in_channels, checkpoint, extra, options)
-    net = create_model(name, in_channels=in_channels, **extra, **options)  # type: ignore[arg-type]
+    net = create_model(name, in_channels=in_channels, **extra, **options)
     report = load_backbone(net, checkpoint)
     body = _torchvision(name, net) if name.startswith("torchvision/") else _ours(name, net)
     body.report = report

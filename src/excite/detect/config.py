@@ -49,7 +49,7 @@ class DetectConfig:
         warmup_steps: steps in which the learning rate rises linearly to lr.
         clip: largest gradient norm; 0 is off.
         ema: decay of the exponential moving average of the weights; 0 is off.
-        val_every: epochs between two evaluations (the last epoch is always evaluated).
+        val_every: epochs between two evaluations.
         precision: 32, or mixed precision in bf16 or 16 bits.
         accelerator: where to run; auto takes a GPU if there is one.
         devices: how many devices.

@@ -93,7 +93,7 @@ def create_detector(
             detector = _two_stage(kind, pyramid, num_classes, sizes, ratios, (head_channels, mask_channels), parts)
     names = list(class_names) if class_names is not None else None
     detector.excite_card = DetectorCard(kind, backbone, num_classes, neck, {**mine, **options}, names)  # type: ignore[assignment]
-    detector.transfer_report = body.report  # type: ignore[assignment]
+    detector.transfer_report = body.report
     return detector
 
 

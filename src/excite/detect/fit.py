@@ -1,6 +1,7 @@
 """fit: one detection run from a configuration, as a function."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _announce(
     report = detector.transfer_report
     if report is not None:
         write_text(run / "transfer.txt", f"{report}\n")
-    if config.quiet:
+    if config.quiet or os.environ.get("LOCAL_RANK", "0") != "0":
         return
     total = sum(p.numel() for p in detector.parameters())
     name = f"{config.kind} on {config.backbone} ({config.neck})"
@@ -141,17 +142,12 @@ def _trainer(config: DetectConfig, run: Path, history: History, *, validate: boo
     callbacks: list[Callback] = [history]
     if config.ema:
         callbacks.append(averaging(config.ema))
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=run / "checkpoints",
-            filename="best",
-            monitor="val/AP" if validate else None,
-            mode="max",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    )
+    # Two callbacks: with save_last, one that watches a score writes the last epoch only when it writes a best one.
+    place: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place))
+    if validate:
+        best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **place)
+        callbacks.append(best)
     # While the backbone is held it gets no gradients, which the default strategy takes for an error.
     several = "ddp_find_unused_parameters_true" if config.freeze_backbone_epochs else "ddp"
     return L.Trainer(
@@ -186,6 +182,10 @@ def _train(
     val_loader = None
     if val is not None:
         val_loader = eval_loader(val, batch_size=config.batch_size, workers=config.workers, rank=rank, world=world)
+    if start is not None:
+        # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.
+        done = torch.load(start, map_location="cpu", weights_only=True)["epoch"]
+        loader.sampler.set_epoch(done + 1)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, loader, val_loader, ckpt_path=start, weights_only=True)
     except SystemExit:

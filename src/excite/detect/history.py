@@ -37,7 +37,7 @@ class History(L.Callback):
         self.trained = time.perf_counter()
         if self.trained - self.said > 30:
             self.said = self.trained
-            loss = pl_module.losses["loss"]  # type: ignore[union-attr, index]
+            loss = pl_module.losses["loss"]  # type: ignore[index]
             done = f"batch {rest[2] + 1} of {trainer.num_training_batches}"
             self._say(trainer, f"epoch {trainer.current_epoch + 1}/{self.epochs}: {done}, loss {loss:.3f}")
 

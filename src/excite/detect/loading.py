@@ -43,7 +43,7 @@ class Augmented(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Item:  # type: ignore[override]
+    def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         image, target = self.dataset[index]
         with torch.random.fork_rng(devices=[]):
@@ -81,6 +81,8 @@ def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0,
         collate_fn=collate,
         num_workers=worker_count(config.workers),
         persistent_workers=worker_count(config.workers) > 0,
+        # Starting to iterate draws a number; from the global generator it would shift what the detector draws.
+        generator=torch.Generator(),
     )
 
 

@@ -36,6 +36,7 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
         class_metrics=True,
         extended_summary=True,
         backend="faster_coco_eval",
+        sync_on_compute=False,  # the results come from all processes already
     )
     metric.warn_on_many_detections = False
     groups = by_image(results)

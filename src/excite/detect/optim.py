@@ -1,6 +1,7 @@
 """Optimizer and learning rate of a detection run."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from excite.train.optim import split_parameters
 def make_optimizer(model: nn.Module, config: DetectConfig) -> torch.optim.Optimizer:
     """Return the optimizer over the trainable parameters; those named by `no_decay` are free of weight decay."""
     decayed, free = split_parameters(model, config.no_decay)
-    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)

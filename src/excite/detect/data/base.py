@@ -101,7 +101,7 @@ class DetectionDataset(Dataset[Item]):
         xywh = torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4)
         boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
         target: dict[str, Any] = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-overload]
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
             "labels": torch.tensor([t.label for t in things], dtype=torch.int64),
             "ignored": torch.tensor([t.ignored for t in things], dtype=torch.bool),
             "image_id": sample.image_id,

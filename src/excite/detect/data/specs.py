@@ -19,6 +19,7 @@ def open_split(spec: str, split: str, *, masks: bool = False, limit: int = 0) ->
     Raises UsageError for an unknown spec, a missing folder or split, or an empty set; ExciteError for broken files.
     """
     kind, _, rest = spec.partition(":")
+    dataset: DetectionDataset
     if kind == "shapes":
         dataset = _shapes(rest, split)
     elif kind in ("coco", "voc"):

@@ -31,11 +31,13 @@ def create_model(
 
     placement: "all", "first" or "last" blocks of each stage (our networks). attach: a method to attach after building,
     at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or
-    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card`.
+    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card` and, where
+    something was attached, the AttachReport as `excite_attach_report`.
     Raises UsageError for unknown names and options, with near names.
     """
     if num_classes < 1 or in_channels < 1:
         raise UsageError(f"num_classes and in_channels must be positive, got {num_classes} and {in_channels}")
+    _check_attach(attach, attach_sites, attach_options)
     if name.startswith("timm/"):
         model = _timm(name[5:], num_classes, in_channels, options)
     elif name.startswith("torchvision/"):
@@ -48,11 +50,21 @@ def create_model(
     if attach is not None:
         from excite.attach import attach as attach_to
 
-        attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
+        report = attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
+        model.excite_attach_report = report  # type: ignore[assignment]
         attached = {"method": attach, "sites": attach_sites, "options": dict(attach_options or {})}
     kept = dict(options) if placement == "all" else {**options, "placement": placement}
     model.excite_card = ModelCard(name, num_classes, in_channels, kept, attached)  # type: ignore[assignment]
     return model
+
+
+def _check_attach(attach: str | None, sites: Any, options: Mapping[str, Any] | None) -> None:
+    """Raise UsageError where sites or options go to no attached method, before anything is built."""
+    if attach is None and (sites is not None or options):
+        raise UsageError("attach_sites and attach_options say where and how to attach; name the method with attach")
+    taken = {"model", "method", "sites"} & set(options or {})
+    if taken:
+        raise UsageError(f"attach_options cannot hold {min(taken)!r}: there are attach and attach_sites for that")
 
 
 def _split_options(name: str, build: Callable[..., Any], method: str, options: Mapping[str, Any]) -> tuple[dict, dict]:

@@ -155,8 +155,39 @@ def test_emca_refuses_to_run_in_parts() -> None:
         model.layer1(torch.randn(1, 64, 8, 8))
 
 
-def test_synchronised_norms_need_the_right_order() -> None:
-    """SyncBatchNorm first, attention second: the conversion makes new modules and would leave attention behind."""
+@pytest.mark.parametrize("case", ["residual", "emca branch"])
+def test_synchronised_norms_keep_attention(case: str) -> None:
+    """Conversions make new norms and hand over the children; the attention goes on running, there and back."""
+    model, x = attached(case), image()
+    expected, keys = model(x), list(model.state_dict())
+    sync = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    found = {p: type(m).__name__ for p, m in carriers(sync)}
+    assert found.keys() == {p for p, _ in carriers(model)}
+    assert "SyncBatchNorm" in found.values()
+    assert list(sync.state_dict()) == keys
+    torch.testing.assert_close(sync(x), expected)
+    sync.train()(x).square().mean().backward()
+    assert all(p.grad is not None for p in sync.parameters())
+    torch.testing.assert_close(pickle.loads(pickle.dumps(sync)).eval()(x), sync.eval()(x))
+    excite.detach(sync)
+    assert not any("attention" in k for k in sync.state_dict())
+
+
+def test_lightning_and_timm_conversions_keep_attention() -> None:
+    from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+    from timm.layers import convert_sync_batchnorm
+
+    model, x = attached("residual"), image()
+    expected = model(x)
+    there = TorchSyncBatchNorm().apply(copy.deepcopy(model))
+    torch.testing.assert_close(there(x), expected)
+    torch.testing.assert_close(TorchSyncBatchNorm().revert(there).eval()(x), expected)
+    torch.testing.assert_close(convert_sync_batchnorm(copy.deepcopy(model))(x), expected)
+    excite.detach(model)
+    assert not torch.allclose(model(x), expected), "without attention the output differs, so the test can fail"
+
+
+def test_attention_after_converted_norms() -> None:
     model = nn.SyncBatchNorm.convert_sync_batchnorm(Residual())
     report = excite.attach(model, "eca", input_size=(2, 16, 16), sites="**.body.1")
     assert len(report.sites) == 4

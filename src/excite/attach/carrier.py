@@ -1,8 +1,8 @@
 """How a module carries attention: its class is exchanged for a subclass, its own tensors stay under their own names.
 
 `layer1.0.bn3` stays a batch norm with the key `layer1.0.bn3.weight`; the attention is its child and adds keys such as
-`layer1.0.bn3.attention.gate.conv.weight`. There are no hooks, so copies, pickles, compiled and exported graphs and
-networks cut up by others (detection bodies) keep the attention.
+`layer1.0.bn3.attention.gate.conv.weight`. No hook runs in a forward pass, so copies, pickles, compiled and exported
+graphs and networks cut up by others (detection bodies) keep the attention.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from excite.errors import ExciteError, UsageError
 
@@ -153,6 +154,7 @@ def carry(module: nn.Module, attention: nn.Module, side: str) -> None:
     """Make `module` carry `attention` after or before itself."""
     name = free_name(module)
     base: Any = type(module)
+    attention.__dict__["carried_at"] = side
     module.__class__ = carrier_class(base, side, name)
     module.register_module(name, attention)
 
@@ -161,7 +163,22 @@ def drop(module: nn.Module) -> None:
     """Undo `carry`."""
     name, base = module.carried_name, module.carried_base
     module.__class__ = base  # type: ignore[assignment]
-    del module._modules[str(name)]
+    attention: Any = module._modules.pop(str(name))
+    attention.__dict__.pop("carried_at", None)
+
+
+def _follow(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+    """Let a batch norm that is given carried attention as its child carry it.
+
+    Conversions of norms (`SyncBatchNorm.convert_sync_batchnorm`, Lightning's and timm's, and the way back) make new
+    norms and hand the children over one by one; without this the attention would be kept but never run.
+    """
+    side = child.__dict__.get("carried_at") if child is not None else None
+    if side is not None and isinstance(parent, nn.modules.batchnorm._BatchNorm) and not isinstance(parent, Carrier):
+        parent.__class__ = carrier_class(type(parent), side, name)  # type: ignore[arg-type, assignment]
+
+
+register_module_module_registration_hook(_follow)
 
 
 def stand_in(attention: nn.Module, original: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ def record(model: nn.Module, input_size: Sequence[int] | None = None) -> Trace:
     Raises UsageError where the network has no convolution, ExciteError where no size passes through it.
     """
     failures = []
-    for size in [tuple(input_size)] if input_size is not None else list(_guesses(model)):
+    for size in [_sizes(input_size)] if input_size is not None else list(_guesses(model)):
         # Quickest first; data only where it is cheap.
         for way in (_on_meta, _on_fakes, *[_on_data] * (math.prod(size) <= 3 * 64 * 64)):
             try:
@@ -197,6 +198,18 @@ def record(model: nn.Module, input_size: Sequence[int] | None = None) -> Trace:
         f"cannot follow {type(model).__name__}: its forward pass failed for every input size tried ({tried}); "
         "name one with input_size=(channels, height, width), or pass the part that maps an image to features"
     )
+
+
+def _sizes(given: Sequence[int] | str) -> tuple[int, ...]:
+    """Read channels and space, also from text as a command line gives it ("3,224,224" or "3x224x224")."""
+    parts = re.split(r"[x,]", given) if isinstance(given, str) else given
+    try:
+        sizes = tuple(int(p) for p in parts)
+    except (TypeError, ValueError):
+        sizes = ()
+    if not 2 <= len(sizes) <= 4 or min(sizes) < 1:
+        raise UsageError(f"input_size={given!r} is not (channels, height, width), (channels, length) or 3-D alike")
+    return sizes
 
 
 Way = Callable[[nn.Module, _Recorder, tuple[int, ...], torch.Tensor], Any]

@@ -24,6 +24,8 @@ def bench(
     in_channels: int = 3,
     placement: str = "all",
     attach: str | None = None,
+    attach_sites: str | None = None,
+    attach_options: list[str] | None = None,
     option: list[str] | None = None,
     plot: Path | None = None,
     accuracy_plot: Path | None = None,
@@ -55,6 +57,8 @@ def bench(
         in_channels: channels of the input.
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
+        attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
+        attach_options: options of the attached method, as reduction=8 replace=true, or one JSON object.
         option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
         plot: write a bar chart to this PNG file.
         accuracy_plot: write accuracy over latency to this PNG file.
@@ -66,7 +70,7 @@ def bench(
 
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
-    from excite.measure.names import accuracies, builder, options_of, parse_size
+    from excite.measure.names import accuracies, attach_settings, builder, options_of, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:
@@ -76,11 +80,9 @@ def bench(
     shape = input_shape(parse_size(input_size), in_channels)[1:]
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
+    settings = {"placement": placement, **attach_settings(attach, attach_sites, attach_options)}
     builders = {
-        name: builder(
-            name, options_of(name, models, option), num_classes, in_channels, placement=placement, attach=attach
-        )
-        for name in models
+        name: builder(name, options_of(name, models, option), num_classes, in_channels, **settings) for name in models
     }
     report = run(
         chosen,

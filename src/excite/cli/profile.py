@@ -14,6 +14,8 @@ def profile(
     in_channels: int = 3,
     placement: str = "all",
     attach: str | None = None,
+    attach_sites: str | None = None,
+    attach_options: list[str] | None = None,
     option: list[str] | None = None,
     csv: Path | None = None,
     json: bool = False,
@@ -33,22 +35,24 @@ def profile(
         in_channels: channels of the input.
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
+        attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
+        attach_options: options of the attached method, as reduction=8 replace=true, or one JSON object.
         option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
         csv: write the breakdown to this file.
         json: print JSON.
     """
     from excite.measure.conventions import CONVENTIONS, check
     from excite.measure.files import write_text
-    from excite.measure.names import builder, options_of, parse_size
+    from excite.measure.names import attach_settings, builder, options_of, parse_size
     from excite.measure.profile import input_shape, profile_named
     from excite.measure.report import show, to_csv, to_json
 
     conventions = check(convention or list(CONVENTIONS))
     shape = input_shape(parse_size(input_size), in_channels, batch_size)
+    settings = {"placement": placement, **attach_settings(attach, attach_sites, attach_options)}
+    reports: dict[str, object] = {}
     built = {
-        name: builder(
-            name, options_of(name, models, option), num_classes, in_channels, placement=placement, attach=attach
-        )
+        name: builder(name, options_of(name, models, option), num_classes, in_channels, reports, **settings)
         for name in models
     }
     profiles = [profile_named(name, build, shape, conventions) for name, build in built.items()]
@@ -59,6 +63,8 @@ def profile(
         return
     from excite.measure.console import make_console
 
+    for name, report in reports.items():
+        print(f"{name}: {report}\n")
     show(profiles, depth, make_console())
     if csv is not None:
         print(f"wrote {csv}")

@@ -1,5 +1,6 @@
 """From what people type to networks: sizes, options, builders."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +46,21 @@ def _value(text: str) -> Any:
     return text
 
 
+def attach_settings(method: str | None, sites: str | None, options: Sequence[str] | None) -> dict[str, Any]:
+    """Return what `create_model` wants to know of the method to attach.
+
+    options: `KEY=VALUE` pairs, or one JSON object ('{"kernel_size": "3,5,5,7"}'). Raises UsageError for neither.
+    """
+    if options and options[0].lstrip().startswith("{"):
+        try:
+            values = dict(json.loads(" ".join(options)))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"attach options {' '.join(options)!r} are no JSON object: {error}") from None
+    else:
+        values = parse_options(options or ())
+    return {"attach": method, "attach_sites": sites, "attach_options": values}
+
+
 def options_of(name: str, models: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
     """Return the options meant for the network `name`: all without a model's name before them, and its own.
 
@@ -62,15 +78,26 @@ def options_of(name: str, models: Sequence[str], pairs: Sequence[str] | None) ->
 
 
 def builder(
-    name: str, option: Sequence[str], num_classes: int, in_channels: int, **more: Any
+    name: str,
+    option: Sequence[str],
+    num_classes: int,
+    in_channels: int,
+    reports: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Callable[[], nn.Module]:
-    """Return a function that builds the network `name` with the options given as `KEY=VALUE`."""
+    """Return a function that builds the network `name` with the options given as `KEY=VALUE`.
+
+    reports: where given, gets what `attach` did, by the network's name.
+    """
     options = parse_options(option)
 
     def build() -> nn.Module:
         from excite.models import create_model
 
-        return create_model(name, num_classes=num_classes, in_channels=in_channels, **more, **options)
+        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **more, **options)
+        if reports is not None and hasattr(model, "excite_attach_report"):
+            reports[name] = model.excite_attach_report
+        return model
 
     return build
 

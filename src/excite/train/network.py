@@ -25,6 +25,8 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
         attach_options=config.attach_options,
         **config.options,
     )
+    if config.attach is not None and not config.quiet:
+        print(f"{model.excite_attach_report}\n")
     card: Any = model.excite_card
     card.class_names = list(data.bundle.class_names)
     card.preprocess = dict(data.preprocess)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -128,9 +129,9 @@ def _shapes_only(name: str, args: Any) -> Any:
         return None
     x = args[0]
     if name == "native_batch_norm" and args[5] is False:
-        return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
     if name in ("add", "mul") and len(args) > 1 and isinstance(args[1], torch.Tensor):
-        shape = torch.broadcast_shapes(x.shape, args[1].shape)
+        shape = np.broadcast_shapes(x.shape, args[1].shape)
         return torch.empty(shape, dtype=torch.result_type(x, args[1]), device="meta")
     if name == "addmm":
         return x.new_empty(args[1].shape[0], args[2].shape[1])
@@ -138,7 +139,31 @@ def _shapes_only(name: str, args: Any) -> Any:
         gone = {d % x.dim() for d in args[1]}
         keep = len(args) > 2 and args[2]
         return x.new_empty([1 if d in gone else s for d, s in enumerate(x.shape) if keep or d not in gone])
+    if name == "convolution" and not args[6]:
+        return _convolution(x, *args[1:6], groups=args[8])
+    if name == "max_pool2d_with_indices" and len(args) in (3, 4) and x.dim() == 4:
+        return _max_pool(x, args[1], args[2], args[3] if len(args) > 3 else (0, 0))
     return None
+
+
+def _max_pool(x: torch.Tensor, kernel: Any, stride: Any, padding: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The result of a plain max pooling (no dilation, rounded down), or None for one that cannot be."""
+    sizes = zip(x.shape[2:], kernel, stride or kernel, padding, strict=False)
+    space = [(size + 2 * p - k) // s + 1 for size, k, s, p in sizes]
+    if len(space) != 2 or min(space) < 1:
+        return None
+    shape = (*x.shape[:2], *space)
+    return x.new_empty(shape), torch.empty(shape, dtype=torch.long, device="meta")
+
+
+def _convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> torch.Tensor | None:
+    """The result of a convolution, or None for one that cannot be (torch then says why)."""
+    sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    space = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sizes]
+    fits = x.dim() == weight.dim() and x.shape[1] == weight.shape[1] * groups and min(space, default=0) > 0
+    return x.new_empty([x.shape[0], weight.shape[0], *space]) if fits and weight.dtype == x.dtype else None
 
 
 WATCHED = frozenset(

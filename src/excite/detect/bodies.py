@@ -55,7 +55,9 @@ class Body(nn.Module):
         norms: keep the running statistics of every batch norm of the body; its scale and shift stay trainable
         outside the frozen stages, as in mmdetection's `norm_eval`. Raises UsageError for stages that do not exist.
         """
-        if not -1 <= stages < len(self._parts):
+        if stages >= 0 and not self._parts:
+            raise UsageError("frozen_stages: the stages of this backbone cannot be told apart; use -1")
+        if not -1 <= stages < max(len(self._parts), 1):
             raise UsageError(f"frozen_stages {stages}: this backbone has stages 0 (the stem) to {len(self._parts) - 1}")
         self._frozen = tuple(m for part in self._parts[: stages + 1] for m in part)
         self.frozen_norms = norms
@@ -109,7 +111,7 @@ def create_body(
     in_channels: int = 3,
     checkpoint: str | Path | None = None,
     attach: str | None = None,
-    attach_sites: Any = "residual",
+    attach_sites: Any = None,
     attach_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Body:
@@ -117,7 +119,11 @@ def create_body(
 
     Raises UsageError for names, options or networks that cannot give stage maps.
     """
-    extra = {"attach": attach, "attach_sites": attach_sites, "attach_options": attach_options}
+    if attach is None and (attach_sites is not None or attach_options):
+        raise UsageError("attach_sites and attach_options go with attach: name the method, e.g. attach='eca'")
+    extra: dict[str, Any] = {}
+    if attach is not None:
+        extra = {"attach": attach, "attach_sites": attach_sites, "attach_options": attach_options}
     if name.startswith("timm/"):
         return _timm(name[5:], in_channels, checkpoint, extra, options)
     net = create_model(name, in_channels=in_channels, **extra, **options)
@@ -196,7 +202,7 @@ def _timm(
         net = timm.create_model(name, features_only=True, in_chans=in_channels, **loaded, **options)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise UsageError(f"backbone timm/{name} gives no feature maps: {error}") from None
-    if extra["attach"] is not None:
+    if extra:
         from excite.attach import attach as attach_to
 
         attach_to(net, extra["attach"], sites=extra["attach_sites"], **dict(extra["attach_options"] or {}))
@@ -209,16 +215,22 @@ def _timm(
 
 
 def _timm_parts(net: nn.Module, picks: tuple[int, ...]) -> list[list[nn.Module]]:
-    """Cut the children of a timm feature network (they run in order) at the modules that give the kept maps."""
-    children = dict(net.named_children())
-    names = [n.replace(".", "_") for n in net.feature_info.module_name()]  # type: ignore[operator, union-attr]
+    """Cut the modules of a timm feature network (they run in order) at those that give the kept maps."""
+    dotted: list[str] = net.feature_info.module_name()  # type: ignore[operator, union-attr]
+    units: dict[str, nn.Module] = {}
+    for name, child in net.named_children():
+        if any(d.startswith(f"{name}.") for d in dotted):  # a list of stages: each is a unit of its own
+            units |= {f"{name}_{n}": m for n, m in child.named_children()}
+        else:
+            units[name] = child
+    names = [n.replace(".", "_") for n in dotted]
     ends = [names[i] for i in picks]
-    if not all(e in children for e in ends):
+    if not all(e in units for e in ends):
         return []
     before = {names[i] for i in range(picks[0])}
     parts: list[list[nn.Module]] = [[], []]
-    for i, (name, child) in enumerate(children.items()):
-        parts[-1].append(child)
+    for i, (name, unit) in enumerate(units.items()):
+        parts[-1].append(unit)
         if len(parts) == 2 and (name in before or _is_stem(name, i)):
             parts[0] += parts[1]
             parts[1] = []

@@ -140,7 +140,7 @@ def _shapes_only(name: str, args: Any) -> Any:
         keep = len(args) > 2 and args[2]
         return x.new_empty([1 if d in gone else s for d, s in enumerate(x.shape) if keep or d not in gone])
     if name == "convolution" and not args[6]:
-        return _convolution(x, *args[1:6], groups=args[8])
+        return _convolution(x, args[1], args[3], args[4], args[5], args[8])
     if name == "max_pool2d_with_indices" and len(args) in (3, 4) and x.dim() == 4:
         return _max_pool(x, args[1], args[2], args[3] if len(args) > 3 else (0, 0))
     return None
@@ -157,7 +157,7 @@ def _max_pool(x: torch.Tensor, kernel: Any, stride: Any, padding: Any) -> tuple[
 
 
 def _convolution(
-    x: torch.Tensor, weight: torch.Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    x: torch.Tensor, weight: torch.Tensor, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> torch.Tensor | None:
     """The result of a convolution, or None for one that cannot be (torch then says why)."""
     sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)

@@ -51,7 +51,7 @@ def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, 
         num_classes=card.num_classes,
         in_channels=card.in_channels,
         attach=attach.get("method"),
-        attach_sites=attach.get("sites", "residual"),
+        attach_sites=attach.get("sites"),
         attach_options=attach.get("options"),
         **card.options,
     )

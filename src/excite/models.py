@@ -50,8 +50,7 @@ def create_model(
     if attach is not None:
         from excite.attach import attach as attach_to
 
-        report = attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
-        model.excite_attach_report = report  # type: ignore[assignment]
+        attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
         attached = {"method": attach, "sites": attach_sites, "options": dict(attach_options or {})}
     kept = dict(options) if placement == "all" else {**options, "placement": placement}
     model.excite_card = ModelCard(name, num_classes, in_channels, kept, attached)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ import torch
 
 import excite
 from excite import UsageError
-from excite.checkpoints.bundle import load_bundle
+from excite.checkpoints.bundle import load_bundle, save_bundle
 from excite.cli.main import main
 
 HOST = """
@@ -44,11 +44,28 @@ def test_created_models_keep_the_report(host: str) -> None:
     report = model.excite_attach_report
     assert [s.path for s in report.sites] == ["1.norm", "3.norm"]
     assert report.parameters_added == 2 * (2 * 8 * 4)
+    excite.detach(model)
+    assert not hasattr(model, "excite_attach_report")
+    assert model.excite_card.attach is None
     assert not hasattr(excite.create_model(host), "excite_attach_report")
     with pytest.raises(UsageError, match="name the method with attach"):
         excite.create_model(host, attach_sites="stage-ends")
     with pytest.raises(UsageError, match="cannot hold 'sites'"):
         excite.create_model(host, attach="se", attach_options={"sites": "residual"})
+
+
+def test_attached_by_hand_saved_and_loaded(host: str, tmp_path: Path) -> None:
+    model = excite.create_model(host).eval()
+    excite.attach(model, "se", sites=["1.norm"], input_size=(3, 16, 16), reduction=2)
+    save_bundle(tmp_path / "a.safetensors", model)
+    back, card = load_bundle(tmp_path / "a.safetensors")
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(back(x), model(x))
+    assert card.attach is not None
+    assert card.attach["options"] == {"reduction": 2, "input_size": [3, 16, 16]}
+    excite.detach(model)
+    save_bundle(tmp_path / "b.safetensors", model)
+    assert torch.equal(load_bundle(tmp_path / "b.safetensors")[0](x), model(x))
 
 
 def test_train_prints_the_report_and_its_checkpoint_has_the_attention(

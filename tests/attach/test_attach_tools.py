@@ -1,13 +1,13 @@
 """What people do with a network afterwards: copy, pickle, move, compile, export, distribute, detect."""
 
 import copy
-import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from attach_ddp import train_two_steps
 from attach_hosts import Residual, build
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
@@ -193,26 +193,10 @@ def test_attention_after_converted_norms() -> None:
     assert len(report.sites) == 4
 
 
-def _distributed(rank: int, path: str, case: str, results: str) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    model = nn.parallel.DistributedDataParallel(attached(case).train())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for step in range(2):  # an unused parameter fails in the second step
-        optimizer.zero_grad()
-        x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(10 * rank + step))
-        model(x).square().mean().backward()
-        optimizer.step()
-    total = sum(p.detach().double().abs().sum().item() for p in model.parameters())
-    Path(f"{results}.{rank}").write_text(repr(total))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("case", ["residual", pytest.param("emca", marks=pytest.mark.slow)])
-def test_two_processes(case: str, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_distributed, (f"{tmp_path}/store", case, f"{tmp_path}/sum"), nprocs=2)
+@pytest.mark.parametrize("method", ["eca", pytest.param("emca_eca", marks=pytest.mark.slow)])
+def test_two_processes(method: str, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(train_two_steps, (f"{tmp_path}/store", method, f"{tmp_path}/sum"), nprocs=2)
     first, second = ((tmp_path / f"sum.{rank}").read_text() for rank in (0, 1))
     assert first == second
     with pytest.raises(excite.UsageError, match=r"already|wrapped"):
-        excite.attach(nn.DataParallel(attached(case)), "eca")
+        excite.attach(nn.DataParallel(attached("residual")), "eca")

@@ -64,7 +64,25 @@ def attach(
     except ExciteError:
         detach(model)
         raise
-    return report_of(graph, method, options, chosen, before, after.macs)
+    report = report_of(graph, method, options, chosen, before, after.macs)
+    _note(model, report, {"method": method, "sites": sites, "options": _settings(replace, input_size, options)})
+    return report
+
+
+def _settings(replace: bool, input_size: Sequence[int] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments that ask for the same again."""
+    where = {} if input_size is None else {"input_size": input_size}
+    return {**options, **({"replace": True} if replace else {}), **where}
+
+
+def _note(model: nn.Module, report: AttachReport | None, asked: dict[str, Any] | None) -> None:
+    """Keep the report on the model and tell its card, where it has one, so that its checkpoints can be rebuilt."""
+    model.__dict__.pop("excite_attach_report", None)
+    if report is not None:
+        model.__dict__["excite_attach_report"] = report
+    card: Any = getattr(model, "excite_card", None)
+    if card is not None:
+        card.attach = asked
 
 
 def detach(model: nn.Module) -> nn.Module:
@@ -83,6 +101,7 @@ def detach(model: nn.Module) -> nn.Module:
             drop(module)
     if isinstance(model, GraphHost):
         model.__class__ = model.hosted_base  # type: ignore[assignment]
+    _note(model, None, None)
     return model
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -237,6 +236,8 @@ def _on_meta(model: nn.Module, recorder: _Recorder, shape: tuple[int, ...], like
 
 def _on_fakes(model: nn.Module, recorder: _Recorder, shape: tuple[int, ...], like: torch.Tensor) -> Any:
     """Run with fake tensors, which stand for any tensor and know their device."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to load and seldom needed
+
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(shape, device=like.device, dtype=like.dtype)
         recorder.add(x, "input", (), 1, 0)

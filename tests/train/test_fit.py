@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,3 +281,13 @@ def test_compile_keeps_the_names_of_weights(tmp_path, monkeypatch):
     result = fit(tiny(tmp_path / "a", epochs=1, compile=True))
     assert called == ["ResNet"] or len(called) == 1
     load_bundle(result.run)
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run_directory(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "excite", "train", "--devices", "2", "--accelerator", "cpu", "--epochs", "1"]
+    subprocess.run([*command, "--limit-train", "130", "--limit-val", "40", "--out", str(run)], check=True, timeout=300)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["epochs"] == 1
+    assert (run / "checkpoints" / "best.ckpt").is_file()

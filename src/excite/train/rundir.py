@@ -1,6 +1,7 @@
 """The run directory: where it is, whether it may be used, what to go on from."""
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,11 +11,28 @@ import yaml
 from excite.errors import UsageError
 from excite.train.config import TrainConfig, write_text
 
+SHARED = "EXCITE_RUN"  # tells the processes that a distributed run starts which directory the first one took
 NOT_KEPT = ("out", "overwrite", "resume", "quiet")  # options about this very call, not about the run
 
 
 def prepare(config: TrainConfig) -> Path:
-    """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises."""
+    """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises.
+
+    A distributed run starts the command again for every further process: those get the directory of the first.
+    """
+    if is_follower():
+        return Path(os.environ[SHARED])
+    path = _prepare(config)
+    os.environ[SHARED] = str(path)
+    return path
+
+
+def is_follower() -> bool:
+    """Tell whether this process was started by the first one of a distributed run."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED in os.environ
+
+
+def _prepare(config: TrainConfig) -> Path:
     check_free(config)
     if config.resume:
         return Path(config.resume)
@@ -29,6 +47,8 @@ def prepare(config: TrainConfig) -> Path:
 
 def check_free(config: TrainConfig) -> None:
     """Raise UsageError if the run directory holds something and neither overwriting nor resuming was asked for."""
+    if is_follower():
+        return
     if config.resume and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: no such run directory")
     if config.resume or config.out is None:

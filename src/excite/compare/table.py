@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 from excite.compare.results import Results, Row
+from excite.train.config import resolve_recipe
 
 HEADER = (
     "method", "parameters", "MACs", "latency", "throughput", "training memory", "top-1", "gain over {}", "verdict",
@@ -63,7 +64,7 @@ def notes(results: Results) -> list[str]:
         lines.append(f"UNFINISHED: {results.finished} of {results.total} runs are done; the table shows what is there.")
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())
     lines.append(
-        f"{plan.backbone} on {plan.data}, recipe {plan.recipe}{changed}; {plan.seeds} seed(s). Per seed all methods "
+        f"{plan.backbone} on {plan.data}, recipe {resolve_recipe(plan.recipe, plan.backbone, plan.data)}{changed}; {plan.seeds} seed(s). Per seed all methods "
         "share the backbone's first weights, the data order and the augmentation; top-1 is that of the last epoch."
     )
     lines.append(

@@ -63,8 +63,9 @@ def notes(results: Results) -> list[str]:
     if not results.complete:
         lines.append(f"UNFINISHED: {results.finished} of {results.total} runs are done; the table shows what is there.")
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())
+    recipe = resolve_recipe(plan.recipe, plan.backbone, plan.data)
     lines.append(
-        f"{plan.backbone} on {plan.data}, recipe {resolve_recipe(plan.recipe, plan.backbone, plan.data)}{changed}; {plan.seeds} seed(s). Per seed all methods "
+        f"{plan.backbone} on {plan.data}, recipe {recipe}{changed}; {plan.seeds} seed(s). Per seed all methods "
         "share the backbone's first weights, the data order and the augmentation; top-1 is that of the last epoch."
     )
     lines.append(

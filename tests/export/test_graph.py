@@ -35,14 +35,16 @@ class Tiny(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("method", "moved", "products"), [("eca", 1, 0), ("se", 1, 2), ("se_var3", 1, 1), ("srm", 0, 0)]
+    ("method", "moved", "products", "composed"),
+    [("eca", 1, 0, 1), ("se", 1, 2, 1), ("se_var3", 1, 1, 1), ("ceca", 1, 0, 0), ("srm", 0, 0, 0)],
 )
-def test_rewrites_of_a_bottleneck(method: str, moved: int, products: int) -> None:
+def test_rewrites_of_a_bottleneck(method: str, moved: int, products: int, composed: int) -> None:
     model = Tiny(method).double().eval()
     x = torch.randn(2, 32, 6, 6, dtype=torch.float64)
     graph = capture(model, x, dynamic=True)
     done = rewrite(graph)
     assert (done.norms_folded, done.squeezes_moved, done.products_as_convolutions) == (3, moved, products)
+    assert done.steps_composed == composed
     with torch.no_grad():
         torch.testing.assert_close(graph(x), model(x), rtol=1e-10, atol=1e-12)
     assert not any(

@@ -111,7 +111,8 @@ def describe(report: dict) -> str:
         f"wrote {report['path']} ({report['megabytes']:.1f} MB, {report['format']}, {report['precision']}, "
         f"{report['input_size']}x{report['input_size']}, {batch})",
         f"rewritten: {done['norms_folded']} batch norms folded, {done['squeezes_moved']} squeezes moved before their "
-        f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions",
+        f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions, "
+        f"{done['steps_composed']} pairs of linear steps composed",
         f"checked on {report['images_checked']} image(s): largest difference of a logit {report['error']:.1e} of "
         "the largest logit" + (f" (allowed {report['tolerance']:.0e})" if report["tolerance"] else ""),
     ]

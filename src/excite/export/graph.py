@@ -5,8 +5,10 @@
    pooled map keeps its space axes, so what follows stays a 1x1 convolution; engines run it faster than a product of
    one-row matrices.
 3. The gate's matrix products become 1x1 convolutions, for the same reason.
+4. Where two linear steps follow one another on the pooled map (the moved convolution, then ECA's convolution across
+   channels or SE's reduction) their product is computed once, here: one small convolution is left.
 
-All three are exact up to rounding. None depends on whose network it is.
+All are exact up to rounding. None depends on whose network it is.
 """
 
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ import torch
 from torch import fx, nn
 
 from excite.errors import ExciteError
-
-ATEN = torch.ops.aten
+from excite.export.compose import compose_pooled_steps
+from excite.export.nodes import ATEN, argument, constant, tensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Rewrites:
     norms_folded: int
     squeezes_moved: int
     products_as_convolutions: int
+    steps_composed: int
 
 
 def capture(model: nn.Module, example: torch.Tensor, dynamic: bool) -> fx.GraphModule:
@@ -52,11 +55,12 @@ def rewrite(graph: fx.GraphModule, *, move_squeezes: bool = True) -> Rewrites:
     folded = _fold_norms(graph)
     moved = _move_squeezes(graph) if move_squeezes else 0
     products = _products_to_convolutions(graph) if move_squeezes else 0
+    composed = compose_pooled_steps(graph) if move_squeezes else 0
     graph.graph.eliminate_dead_code()
     _drop_unused(graph)
     graph.graph.lint()
     graph.recompile()
-    return Rewrites(folded, moved, products)
+    return Rewrites(folded, moved, products, composed)
 
 
 def _drop_assertions(graph: fx.GraphModule) -> None:
@@ -83,31 +87,6 @@ def _drop_unused(graph: fx.GraphModule) -> None:
             delattr(graph.get_submodule(owner), leaf)
 
 
-def _tensor(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:
-    """Return the constant behind a `get_attr` node."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value.detach()
-
-
-def _constant(graph: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
-    """Add a buffer and return a node that reads it (at the insertion point)."""
-    unique = name
-    count = 0
-    while hasattr(graph, unique):
-        count += 1
-        unique = f"{name}_{count}"
-    graph.register_buffer(unique, value)
-    return graph.graph.get_attr(unique)
-
-
-def _argument(node: fx.Node, index: int, default: Any) -> Any:
-    return node.args[index] if len(node.args) > index else default
-
-
 def _is_convolution(node: Any) -> bool:
     return isinstance(node, fx.Node) and node.target in (ATEN.conv1d.default, ATEN.conv2d.default, ATEN.conv3d.default)
 
@@ -120,13 +99,13 @@ def _fold_norms(graph: fx.GraphModule) -> int:
         conv = norm.args[0]
         if not _is_convolution(conv) or len(conv.users) != 1:
             continue
-        weight, bias = _tensor(graph, conv.args[1]), _tensor(graph, _argument(conv, 2, None))
-        if weight is None or (bias is None and _argument(conv, 2, None) is not None):
+        weight, bias = tensor(graph, conv.args[1]), tensor(graph, argument(conv, 2, None))
+        if weight is None or (bias is None and argument(conv, 2, None) is not None):
             continue
         new_weight, new_bias = _folded(graph, norm, weight, bias)
         with graph.graph.inserting_before(conv):
-            w = _constant(graph, "folded_weight", new_weight)
-            b = _constant(graph, "folded_bias", new_bias)
+            w = constant(graph, "folded_weight", new_weight)
+            b = constant(graph, "folded_bias", new_bias)
         conv.args = (conv.args[0], w, b, *conv.args[3:])
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
@@ -138,7 +117,7 @@ def _folded(
     graph: fx.GraphModule, norm: fx.Node, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the convolution's weight and bias with the norm inside, computed in float64."""
-    gamma, beta, mean, variance = (_tensor(graph, a) for a in norm.args[1:5])
+    gamma, beta, mean, variance = (tensor(graph, a) for a in norm.args[1:5])
     assert mean is not None
     assert variance is not None
     scale = (variance.double() + norm.args[7]).rsqrt()  # type: ignore[operator]
@@ -157,14 +136,14 @@ def _is_pointwise(graph: fx.GraphModule, conv: Any) -> bool:
     """Tell whether a node is a 1x1 convolution that looks at every position once."""
     if not isinstance(conv, fx.Node) or conv.target is not ATEN.conv2d.default:
         return False
-    weight = _tensor(graph, conv.args[1])
-    stride, padding, groups = (_argument(conv, i, d) for i, d in ((3, [1, 1]), (4, [0, 0]), (6, 1)))
+    weight = tensor(graph, conv.args[1])
+    stride, padding, groups = (argument(conv, i, d) for i, d in ((3, [1, 1]), (4, [0, 0]), (6, 1)))
     plain = set(stride) == {1} and set(padding) == {0} and groups == 1
     return weight is not None and tuple(weight.shape[2:]) == (1, 1) and plain
 
 
 def _is_mean_over_space(node: fx.Node) -> bool:
-    return node.target is ATEN.mean.dim and sorted(d % 4 for d in _argument(node, 1, [])) == [2, 3]
+    return node.target is ATEN.mean.dim and sorted(d % 4 for d in argument(node, 1, [])) == [2, 3]
 
 
 def _move_squeezes(graph: fx.GraphModule) -> int:
@@ -177,7 +156,7 @@ def _move_squeezes(graph: fx.GraphModule) -> int:
         with graph.graph.inserting_before(mean):
             pooled = graph.graph.call_function(ATEN.mean.dim, (conv.args[0], [2, 3], True))
             pooled = graph.graph.call_function(ATEN.conv2d.default, (pooled, *conv.args[1:3]))
-            if not _argument(mean, 2, False):
+            if not argument(mean, 2, False):
                 pooled = graph.graph.call_function(ATEN.squeeze.dims, (pooled, [2, 3]))
         mean.replace_all_uses_with(pooled)
         graph.graph.erase_node(mean)
@@ -204,11 +183,11 @@ def _products_to_convolutions(graph: fx.GraphModule) -> int:
     for product in list(graph.graph.nodes):
         if product.target is not ATEN.linear.default or product in last or _pooled_source(product.args[0]) is None:
             continue
-        weight, bias = _tensor(graph, product.args[1]), _argument(product, 2, None)
+        weight, bias = tensor(graph, product.args[1]), argument(product, 2, None)
         if weight is None:
             continue
         with graph.graph.inserting_before(product):
-            kernel = _constant(graph, "gate_weight", weight[:, :, None, None].clone())
+            kernel = constant(graph, "gate_weight", weight[:, :, None, None].clone())
             x = graph.graph.call_function(ATEN.unsqueeze.default, (product.args[0], -1))
             x = graph.graph.call_function(ATEN.unsqueeze.default, (x, -1))
             x = graph.graph.call_function(ATEN.conv2d.default, (x, kernel, bias))

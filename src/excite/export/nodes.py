@@ -1,0 +1,34 @@
+"""Small steps on graphs of aten operations: read a constant, add one, read an argument."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+ATEN = torch.ops.aten
+
+
+def tensor(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:
+    """Return the constant behind a `get_attr` node, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value.detach()
+
+
+def constant(graph: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
+    """Add a buffer and return a node that reads it (at the insertion point)."""
+    unique = name
+    count = 0
+    while hasattr(graph, unique):
+        count += 1
+        unique = f"{name}_{count}"
+    graph.register_buffer(unique, value)
+    return graph.graph.get_attr(unique)
+
+
+def argument(node: fx.Node, index: int, default: Any) -> Any:
+    """Return a positional argument, or the default where the node leaves it out."""
+    return node.args[index] if len(node.args) > index else default

@@ -291,3 +291,9 @@ def test_two_processes_share_one_run_directory(tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["epochs"] == 1
     assert (run / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_deterministic_run_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    changes = {"epochs": 1, "limit_train": 40, "limit_val": 20, "batch_size": 20, "quiet": True}
+    fit(TrainConfig.from_recipe(out=str(tmp_path / "run"), deterministic=True, **changes))
+    assert not torch.are_deterministic_algorithms_enabled()

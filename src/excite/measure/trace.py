@@ -160,7 +160,9 @@ def _convolution(
     x: torch.Tensor, weight: torch.Tensor, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> torch.Tensor | None:
     """The result of a convolution, or None for one that cannot be (torch then says why)."""
-    sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    if not len(weight.shape[2:]) == len(stride) == len(padding) == len(dilation) == x.dim() - 2:
+        return None
+    sizes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     space = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sizes]
     fits = x.dim() == weight.dim() and x.shape[1] == weight.shape[1] * groups and min(space, default=0) > 0
     return x.new_empty([x.shape[0], weight.shape[0], *space]) if fits and weight.dtype == x.dtype else None

@@ -141,8 +141,13 @@ def _train(trainer: L.Trainer, module: Classifier, data: ImageData, start: Path 
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep the remarks of libraries out of the output: what matters is said by us."""
+    """Keep the remarks of libraries out of the output, and what they set out of the process."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning")
+    # A deterministic run must not make everything after it in the same process deterministic.
+    deterministic, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -152,5 +157,6 @@ def _quiet_libraries() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")
             yield
     finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn)
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)

@@ -268,7 +268,7 @@ def peek(function: Callable[..., Any], argv: list[str], names: Sequence[str]) ->
     """
     tokens = _name_positionals(read_options(function), argv)
     given: dict[str, Any] = {}
-    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=False):
         key, equals, value = token.partition("=")
         name = key.removeprefix("--").replace("-", "_")
         if key.startswith("--") and name in (*names, "config"):

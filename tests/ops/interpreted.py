@@ -19,7 +19,8 @@ def pieces(dtype: torch.dtype, last: bool, shape: tuple[int, ...]) -> float:
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     z, r, grad = ((torch.randn(shape) + 1).to(dtype).contiguous(memory_format=layout) for _ in range(3))
     basis = torch.randn(1, *shape[1:]).to(wide).contiguous(memory_format=layout)[0]
-    a, b, q, p, d = (torch.randn(shape[:2]).double() for _ in range(5))
+    a, b, q, p, d = (torch.randn(shape[:2]).to(wide) for _ in range(5))
+    mu = torch.randn(shape[1]).double()
     found = []
     for kernels in (kernels_torch, kernels_triton):
         mean, variance, projection = kernels.moments(z, True, True, basis)
@@ -27,9 +28,9 @@ def pieces(dtype: torch.dtype, last: bool, shape: tuple[int, ...]) -> float:
         found.append([
             mean, variance, projection, kernels.moments(z, False, False)[0],
             kernels.affine(z, a, b, r, True), kernels.affine(z, a, b, None, False),
-            *kernels.grad_sums(grad, out, z, mean), *kernels.grad_sums(grad.expand_as(z), None, z, None),
+            *kernels.grad_sums(grad, out, z, mu), *kernels.grad_sums(grad.expand_as(z), None, z, mu),
             kernels.rectified(grad, out, z),
-            kernels.grad_input(grad, z, a, q, p, mean, d, basis), kernels.grad_input(grad, z, a, None, None, None),
+            kernels.grad_input(grad, z, a, q, p, mu, d, basis), kernels.grad_input(grad, z, a, None, None, None),
         ])  # fmt: skip
     return difference(*found)
 

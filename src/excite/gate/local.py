@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from excite.ops.correlate import correlate
 from excite.types import Descriptor, Weights
 
 
@@ -18,4 +19,4 @@ class LocalConv(nn.Module):
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.conv(descriptor.transpose(1, 2).to(self.conv.weight.dtype)).squeeze(1))
+        return torch.sigmoid(correlate(descriptor.squeeze(-1).to(self.conv.weight.dtype), self.conv))

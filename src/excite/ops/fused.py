@@ -3,7 +3,7 @@
 One pass takes mean and variance of z per sample and channel. Batch norm is then affine, `y = A z + B` with
 `A = gamma / sigma` and `B = beta - gamma mu / sigma` per channel, and what a squeeze needs of y follows from the same
 moments. The gate's weights w turn it into `a = A w`, `b = B w` per sample and channel, and the second pass writes
-`relu(a z + b + shortcut)`. Everything between the passes is `[n c]`, in float64: it costs nothing and cancels nothing.
+`relu(a z + b + shortcut)`. Everything between the passes is `[n c]` and small.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from excite.ops.autograd import AffineTail, Link, Recomputed, TakeMoments
+from excite.ops.autograd import AffineTail, Link, Standardise
 from excite.ops.eligible import is_rectifier
+from excite.ops.standardise import Job
 from excite.types import Descriptor, FeatureMap, Weights
 
 Weigh = Callable[[Descriptor], Weights]
@@ -35,101 +36,72 @@ def fused_tail(
     scaling; act: anything, though only a plain ReLU is part of the second pass; kernels: a module with the passes.
     """
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
-        basis = projection_basis(squeeze, z)
-        batch = norm.training or norm.running_mean is None
-        second = getattr(squeeze, "needs_second_moment", False)
-        link, carrier, mean, variance, projection = None, None, None, None, None
-        if batch or squeeze is not None:
-            link = Link()
-            wants = (batch or second, second)
-            z, carrier, mean, variance, projection = TakeMoments.apply(z, basis, wants, link, kernels)
-        if norm.training and norm.running_mean is not None:
-            update_running(norm, mean, variance, z[0, 0].numel())
-        between = Between(norm, squeeze, batch, z, basis)
-        scale, offset, descriptor = Recomputed.apply(between, mean, variance, projection, norm.weight, norm.bias)
-    weights = None if weigh is None else weigh(descriptor)
+        job = job_of(norm, squeeze, z)
+        link, carrier, descriptor = None, None, None
+        if job.batch or squeeze is not None:
+            link, basis = Link(), projection_basis(squeeze, z)
+            made = Standardise.apply(z, basis, norm.weight, norm.bias, job, link, kernels)
+            z, carrier, scale, bias, mu, *moments = made
+            if norm.training and norm.running_mean is not None:
+                update_running(norm, link, z.shape[0] * job.positions)
+            if squeeze is not None:
+                descriptor = describe(squeeze, moments, job.positions, z)
+        else:
+            scale, bias, mu = frozen(norm, job)
+    weights = None if weigh is None else weigh(descriptor)  # type: ignore[arg-type]
     rectify = is_rectifier(act)
-    centre = None if mean is None else mean.detach()
-    out = AffineTail.apply(z, carrier, scale, offset, weights, shortcut, centre, rectify, link, kernels)
+    out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, rectify, link, kernels)
     return (out if rectify or act is None else act(out)), descriptor
 
 
-class Between:
-    """mean, variance, projection `[n c]`, gamma, beta `[c]` -> scale, offset `[c]`, descriptor `[n c k]`."""
-
-    def __init__(self, norm: Any, squeeze: Any, batch: bool, z: FeatureMap, basis: torch.Tensor | None) -> None:
-        self.squeeze, self.eps, self.count, self.dtype = squeeze, norm.eps, z[0, 0].numel(), z.dtype
-        # Copies: the buffers may move on before the backward pass comes here again.
-        self.running = None
-        if not batch:
-            self.running = tuple(x.detach().to(torch.float64, copy=True) for x in (norm.running_mean, norm.running_var))
-        self.total = None if basis is None else basis.sum(tuple(range(1, basis.dim())), dtype=torch.float64)
-
-    def __call__(
-        self,
-        mean: torch.Tensor | None,
-        variance: torch.Tensor | None,
-        projection: torch.Tensor | None,
-        gamma: torch.Tensor | None,
-        beta: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, ...]:
-        """Return what the second pass needs; the descriptor is None without a squeeze."""
-        mean, variance, projection = (None if x is None else x.double() for x in (mean, variance, projection))
-        if self.running is not None:
-            mu, var = self.running
-        else:
-            assert mean is not None
-            assert variance is not None
-            mu, var = batch_statistics(mean, variance)
-        scale = (var + self.eps).rsqrt()
-        if gamma is not None:
-            scale = scale * gamma.double()
-        offset = -mu * scale
-        if beta is not None:
-            offset = offset + beta.double()
-        if self.squeeze is None:
-            return scale, offset, None
-        return scale, offset, self.describe(scale, offset, mean, variance, projection)
-
-    def describe(
-        self,
-        scale: torch.Tensor,
-        offset: torch.Tensor,
-        mean: torch.Tensor | None,
-        variance: torch.Tensor | None,
-        projection: torch.Tensor | None,
-    ) -> Descriptor:
-        """Return the descriptor of `scale z + offset` from moments of z, in the type the squeeze itself gives."""
-        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        if projection is not None and self.total is not None:
-            return self.squeeze.from_projection(scale * projection + offset * self.total).to(wide)
-        assert mean is not None
-        own, count = scale * mean + offset, self.count
-        if not self.squeeze.needs_second_moment:
-            return self.squeeze.from_moments(own * count, None, count).to(self.dtype)
-        assert variance is not None
-        squares = scale.square() * variance + own.square()
-        return self.squeeze.from_moments(own * count, squares * count, count).to(wide)
+def job_of(norm: Any, squeeze: Any, z: FeatureMap) -> Job:
+    """Return what is to be computed between the passes."""
+    running = None
+    if not norm.training and norm.running_mean is not None:
+        # Copies: the buffers may move on before the backward pass comes here.
+        mean, variance = (x.detach().to(torch.float64, copy=True) for x in (norm.running_mean, norm.running_var))
+        running = mean, variance
+    first, second = squeeze is not None, getattr(squeeze, "needs_second_moment", False)
+    return Job(norm.eps, running, first, second, z[0, 0].numel())
 
 
-def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and biased variance `[c]` over batch and space from moments `[n c]`."""
-    mu = mean.mean(0)
-    return mu, (variance + (mean - mu).square()).mean(0)
+def frozen(norm: Any, job: Job) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return scale, bias and mu `[c]` of a norm with running statistics, where no moment of z is needed."""
+    assert job.running is not None
+    mu, var = job.running
+    scale = (var + job.eps).rsqrt()
+    return (
+        scale if norm.weight is None else scale * norm.weight,
+        (torch.zeros_like(mu) if norm.bias is None else norm.bias.double()),
+        mu,
+    )
+
+
+def describe(squeeze: Any, moments: list[Any], count: int, z: FeatureMap) -> Descriptor:
+    """Return the descriptor in the type the squeeze itself gives."""
+    first, second, projection = moments
+    made: Descriptor
+    if projection is not None:
+        made = squeeze.from_projection(projection)
+    elif second is not None:
+        made = squeeze.from_moments(first * count, second * count, count)
+    else:
+        made = squeeze.from_moments(first * count, None, count).to(z.dtype)
+    return made
 
 
 @torch.no_grad()
-def update_running(norm: Any, mean: Any, variance: Any, positions: int) -> None:
+def update_running(norm: Any, link: Link, count: int) -> None:
     """Move the running statistics as `torch.nn` does: unbiased variance; momentum None is the plain average."""
+    assert link.statistics is not None
+    mean, variance = link.statistics
     factor = 0.0 if norm.momentum is None else norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if norm.momentum is None:
             factor = 1.0 / float(norm.num_batches_tracked)
-    mu, var = batch_statistics(mean.double(), variance.double())
-    count = mean.shape[0] * positions
-    for running, new in ((norm.running_mean, mu), (norm.running_var, var * (count / (count - 1)))):
-        running.copy_(running.double().lerp_(new, factor))
+    for running, new in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
+        running.lerp_(new.to(running.dtype), factor)
 
 
 def projection_basis(squeeze: Any, z: FeatureMap) -> torch.Tensor | None:

@@ -129,13 +129,12 @@ def affine(z: FeatureMap, a: torch.Tensor, b: torch.Tensor, shortcut: FeatureMap
 
 
 def grad_sums(
-    grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mean: torch.Tensor | None
+    grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mu: torch.Tensor
 ) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
-    """Return the gradient g behind the rectifier (`grad` where `out` is None), sum(g) and sum(g*z), `[n c]`."""
+    """Return g, the gradient behind the rectifier (`grad` where `out` is None), sum(g), sum(g*(z-mu)) `[n c]`."""
     cut, grad = plan(z), _like(grad, z)
     g = grad if out is None else torch.empty_like(z)
     one, product = cut.partial(z), cut.partial(z)
-    centre = z.new_zeros(z.shape[:2], dtype=_wide(z)) if mean is None else mean
     _launch(
         source.grad_sums_kernel,
         cut.sum_grid,
@@ -143,7 +142,7 @@ def grad_sums(
         grad,
         out,
         z,
-        _small(centre, z),
+        _small(mu, z),
         g,
         one,
         product,
@@ -152,8 +151,7 @@ def grad_sums(
         RELU=out is not None,
         **_options(cut),
     )
-    total = one.double().sum(1)
-    return g, total, product.double().sum(1) + centre.double() * total
+    return g, one.sum(1), product.sum(1)
 
 
 def rectified(grad: FeatureMap, out: FeatureMap | None, z: FeatureMap) -> FeatureMap:
@@ -167,16 +165,16 @@ def grad_input(
     a: torch.Tensor,
     q: torch.Tensor | None,
     p: torch.Tensor | None,
-    mean: torch.Tensor | None,
+    mu: torch.Tensor | None,
     d: torch.Tensor | None = None,
     basis: torch.Tensor | None = None,
 ) -> FeatureMap:
-    """Return `a*g + q*(z - mean) + p + d*basis`; coefficients `[n c]`, basis `[c *space]`, None counts as zero."""
+    """Return `a*g + q*(z - mu) + p + d*basis`; coefficients `[n c]`, mu `[c]`, basis `[c *space]`, None is zero."""
     cut, dz = plan(z), torch.empty_like(z)
     p = torch.zeros_like(a) if p is None else p
     project = d is not None and basis is not None
-    small = (_small(x, z) for x in (a, q, p, mean, d))
-    flags = {"QUADRATIC": q is not None and mean is not None, "BASIS": project}
+    small = (_small(x, z) for x in (a, q, p, mu, d))
+    flags = {"QUADRATIC": q is not None and mu is not None, "BASIS": project}
     _launch(
         source.grad_input_kernel,
         cut.map_grid,

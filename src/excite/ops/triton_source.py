@@ -77,7 +77,7 @@ def grad_sums_kernel(
     """Write g, the gradient behind the rectifier; sum g and g * (z - centre)."""
     n, start, channels, inside = tile(C, S, BC)
     split = tl.program_id(2)
-    centre = tl.load(centre_ptr + n * C + channels, mask=inside, other=0.0)
+    centre = tl.load(centre_ptr + channels, mask=inside, other=0.0)
     one = tl.zeros([BS, BC], dtype=WIDE)
     product = tl.zeros([BS, BC], dtype=WIDE)
     for first in range(0, ROWS, BS):
@@ -112,7 +112,7 @@ def grad_input_kernel(
     dz = tl.load(g_ptr + start + local, mask=mask, other=0.0).to(WIDE) * a[None, :] + p[None, :]
     if QUADRATIC:
         q = tl.load(q_ptr + n * C + channels, mask=inside, other=0.0)
-        centre = tl.load(centre_ptr + n * C + channels, mask=inside, other=0.0)
+        centre = tl.load(centre_ptr + channels, mask=inside, other=0.0)
         dz += q[None, :] * (tl.load(z_ptr + start + local, mask=mask, other=0.0).to(WIDE) - centre[None, :])
     if BASIS:
         d = tl.load(d_ptr + n * C + channels, mask=inside, other=0.0)

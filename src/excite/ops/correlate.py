@@ -1,0 +1,89 @@
+"""A short correlation along the channels, the arithmetic of ECA's gate, without a convolution's overhead.
+
+torch hands a Conv1d with one channel to kernels made for many: the gradient of a batch of 64 descriptors of 512
+channels takes them milliseconds, an eighth of which is enough. Laid out with zeros between the rows, the descriptors
+are one long vector, and the correlation, its gradient and the kernel's are k scaled additions or dot products of
+shifted pieces of it.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from excite.ops.eligible import is_hooked, is_transformed
+
+
+def correlate(s: torch.Tensor, conv: nn.Module) -> torch.Tensor:
+    """Return `conv(s)` for a Conv1d over channels, `[n c] -> [n c]`: one kernel, odd, zeros beyond the ends.
+
+    conv itself is called where it is watched, changed or traced, or where it is the faster of the two.
+    """
+    if pays(s, conv.weight) and plain(conv):  # type: ignore[arg-type]
+        return Correlate.apply(s, conv.weight.flatten())  # type: ignore[operator]
+    made: torch.Tensor = conv(s.unsqueeze(1)).squeeze(1)
+    return made
+
+
+def plain(conv: nn.Module) -> bool:
+    """Tell whether `conv` is just a Conv1d with one kernel, no bias and its output as long as its input."""
+    if type(conv) is not nn.Conv1d or is_hooked(conv):
+        return False
+    (k,) = conv.kernel_size
+    simple = conv.in_channels == conv.out_channels == conv.stride[0] == conv.dilation[0] == 1 and conv.bias is None
+    return simple and conv.padding == ((k - 1) // 2,) and conv.padding_mode == "zeros" and k % 2 == 1
+
+
+def pays(s: torch.Tensor, kernel: torch.Tensor) -> bool:
+    """Tell whether the sums were measured to pay: a batch on a CPU, in full precision, nobody counting or tracing."""
+    return (
+        not is_transformed()  # first: a compiler does not look further
+        and s.device.type == "cpu"
+        and s.shape[0] > 1  # a single row torch does faster (benchmarks/gate.py)
+        and s.dtype == kernel.dtype
+        and s.dtype in (torch.float32, torch.float64)
+        and type(s) is torch.Tensor
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+class Correlate(torch.autograd.Function):
+    """s `[n c]`, kernel `[k]` -> `sum_i kernel[i] s[:, c + i - (k-1)/2]`, zero beyond the ends."""
+
+    @staticmethod
+    def forward(ctx: Any, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Return the correlation."""
+        ctx.save_for_backward(s, kernel)
+        return _sums(s, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the gradients of descriptor and kernel."""
+        s, kernel = ctx.saved_tensors
+        half = len(kernel) // 2
+        if torch.is_grad_enabled():
+            # Differentiable, for create_graph=True.
+            made = F.conv1d(s.unsqueeze(1), kernel[None, None], padding=half).squeeze(1)
+            wanted = [x for x, need in zip((s, kernel), ctx.needs_input_grad, strict=True) if need]
+            got = iter(torch.autograd.grad(made, wanted, grad, create_graph=True))
+            return tuple(next(got) if need else None for need in ctx.needs_input_grad)  # type: ignore[return-value]
+        for_s = _sums(grad, kernel.flip(0)) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return for_s, None
+        rows, flat = F.pad(s, (half, half)).view(-1), F.pad(grad, (0, 2 * half)).view(-1)
+        size = len(rows)
+        products = [torch.dot(flat[: size - i], rows[i:]) for i in range(len(kernel))]
+        return for_s, torch.stack(products)
+
+
+def _sums(s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    # With `half` zeros at both ends of every row, shifting the whole vector shifts every row.
+    half, channels = len(kernel) // 2, s.shape[1]
+    rows = F.pad(s, (half, half))
+    flat, taps = rows.view(-1), kernel.tolist()
+    made = flat * taps[0]
+    for i, tap in enumerate(taps[1:], 1):
+        made[: len(flat) - i].add_(flat[i:], alpha=tap)
+    return made.view(rows.shape)[:, :channels]

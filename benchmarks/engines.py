@@ -1,10 +1,13 @@
 """What attention costs in exported networks, engine by engine, with and without the rewrites of `excite export`.
 
 python benchmarks/engines.py --models eca_resnet50 se_resnet50 --batch 1
+python benchmarks/engines.py --all     # every case of benchmarks/engines.md, which it writes
 """
 
 import argparse
+import datetime
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,6 +15,7 @@ from excite.export.engines import open_onnx, open_openvino
 from excite.export.write import to_onnx_bytes, to_openvino
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.environment import place
+from excite.measure.files import write_text
 from excite.models import create_model
 
 ENGINES = ("onnxruntime", "openvino", "openvino bf16")
@@ -34,27 +38,54 @@ def calls(plain: str, models: Sequence[str], batch: int, side: int) -> dict[tupl
     return found
 
 
+def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int) -> str:
+    """Return a Markdown table of ratios to the plain network in the same engine."""
+    made = calls(plain, models, batch, side)
+    lines = [f"batch {batch}, {side}x{side}; ratio to {plain}, median of the rounds and their middle 90 %\n"]
+    lines += ["| engine | network | ms | ratio |", "|---|---|---:|---:|"]
+    for engine in ENGINES:
+        group = {label: call for (e, label), call in made.items() if e == engine}
+        timings = interleave(group, rounds=rounds, min_time=0.05)
+        for label, timing in timings.items():
+            r = ratio(timing, timings[plain])
+            lines.append(
+                f"| {engine} | {label} | {1e3 * timing.median:.1f} | {r.value:.3f} ({r.low:.3f}-{r.high:.3f}) |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+METHODS = ("se", "eca", "srm", "emca_eca")
+CASES = [("resnet50", METHODS, 1, 224), ("resnet50", METHODS, 16, 112)]
+CASES += [("resnet18", METHODS, 1, 224), ("mobilenet_v2", METHODS, 1, 224)]
+
+
+def write_all(rounds: int) -> None:
+    """Write `engines.md` beside this file."""
+    head = "# Attention in exported networks\n\nWritten by `python benchmarks/engines.py --all"
+    head += f" --rounds {rounds}` on {datetime.date.today().isoformat()}; {place(environment())}.\n"
+    parts = []
+    for plain, methods, batch, side in CASES:
+        part = table(plain, [f"{method}_{plain}" for method in methods], batch, side, rounds)
+        print(part, flush=True)
+        parts.append(f"\n## {plain}, batch {batch}\n\n{part}")
+    write_text(Path(__file__).with_name("engines.md"), head + "".join(parts))
+
+
 def main() -> None:
-    """Print a Markdown table of ratios to the plain network in the same engine."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print one table, or write all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", default="resnet50")
     parser.add_argument("--models", nargs="+", default=["eca_resnet50", "se_resnet50"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
-    made = calls(args.plain, args.models, args.batch, args.side)
-    print(f"{place(environment())}; batch {args.batch}, {args.side}x{args.side}; ratio to {args.plain}, middle 90 %\n")
-    print("| engine | network | ms | ratio |\n|---|---|---:|---:|")
-    for engine in ENGINES:
-        group = {label: call for (e, label), call in made.items() if e == engine}
-        timings = interleave(group, rounds=args.rounds, min_time=0.05)
-        for label, timing in timings.items():
-            r = ratio(timing, timings[args.plain])
-            print(
-                f"| {engine} | {label} | {1e3 * timing.median:.1f} | {r.value:.3f} ({r.low:.3f}-{r.high:.3f}) |",
-                flush=True,
-            )
+    if args.all:
+        write_all(args.rounds)
+    else:
+        print(f"{place(environment())}\n")
+        print(table(args.plain, args.models, args.batch, args.side, args.rounds))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import json as json_
 from typing import Any
 
-from excite.detect.config import DetectConfig, check_keys, read_run, resolve_recipe
+from excite.detect.config import DetectConfig, resolve_recipe
+from excite.train.options import check_keys, read_run
 
 
 def train(config: DetectConfig, *, json: bool = False) -> None:
@@ -35,6 +36,6 @@ def train_defaults(argv: list[str]) -> dict[str, Any]:
 
     given = peek(train, argv, ("resume", "recipe", "data"))
     if given.get("resume"):
-        return {**read_run(given["resume"]), "resume": given["resume"]}
+        return {**read_run(DetectConfig, given["resume"]), "resume": given["resume"]}
     name = resolve_recipe(given.get("recipe", "auto"), given.get("data", "shapes"))
-    return {**check_keys(recipes.load(name), f"recipe {name}"), "recipe": name}
+    return {**check_keys(DetectConfig, recipes.load(name), f"recipe {name}"), "recipe": name}

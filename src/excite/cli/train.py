@@ -3,7 +3,8 @@
 import json as json_
 from typing import Any
 
-from excite.train.config import TrainConfig, check_keys, read_run, resolve_recipe
+from excite.train.config import TrainConfig, resolve_recipe
+from excite.train.options import check_keys, read_run
 
 
 def train(config: TrainConfig, *, json: bool = False) -> None:
@@ -29,8 +30,8 @@ def train_defaults(argv: list[str]) -> dict[str, Any]:
 
     given = peek(train, argv, ("model", "resume", "recipe", "data"))
     if given.get("resume"):
-        return {**read_run(given["resume"]), "resume": given["resume"]}
+        return {**read_run(TrainConfig, given["resume"]), "resume": given["resume"]}
     base = TrainConfig()
     model, data = given.get("model", base.model), given.get("data", base.data)
     name = resolve_recipe(given.get("recipe", "auto"), model, data)
-    return {**check_keys(recipes.load(name), f"recipe {name}"), "recipe": name}
+    return {**check_keys(TrainConfig, recipes.load(name), f"recipe {name}"), "recipe": name}

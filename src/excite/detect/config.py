@@ -1,11 +1,12 @@
 """Everything a detection run can be told: one flat dataclass, also the shape of a recipe and of a run's config.yaml."""
 
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from excite.detect import recipes
-from excite.errors import UsageError, near
+from excite.errors import UsageError
+from excite.train.options import at_least, below_one, check_keys, flag
 
 
 @dataclass
@@ -113,12 +114,19 @@ class DetectConfig:
     def from_recipe(cls, recipe: str = "auto", **changes: Any) -> "DetectConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, changes.get("data", "shapes"))
-        values = check_keys(recipes.load(chosen), f"recipe {chosen}")
-        return cls(**check_keys({**values, "recipe": chosen, **changes}, "configuration"))
+        values = check_keys(cls, recipes.load(chosen), f"recipe {chosen}")
+        return cls(**check_keys(cls, {**values, "recipe": chosen, **changes}, "configuration"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain containers."""
         return asdict(self)
+
+    @property
+    def stem(self) -> str:
+        """The name of a run that was given none: detector, backbone and data."""
+        kind, _, place = self.data.partition(":")
+        data = Path(place).name if kind in ("coco", "voc") else kind
+        return f"{self.kind}-{Path(self.backbone).name}-{data}"
 
     @property
     def with_masks(self) -> bool:
@@ -127,19 +135,15 @@ class DetectConfig:
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
-        for name in ("epochs", "batch_size", "devices", "val_every", "max_size"):
-            _at_least(self, name, 1)
-        for name in ("weight_decay", "warmup_steps", "clip", "limit_train", "limit_val", "pictures"):
-            _at_least(self, name, 0)
-        _at_least(self, "freeze_backbone_epochs", 0)
+        at_least(self, 1, "epochs", "batch_size", "devices", "val_every", "max_size")
+        at_least(self, 0, "weight_decay", "warmup_steps", "clip", "limit_train", "limit_val", "pictures")
+        at_least(self, 0, "freeze_backbone_epochs")
         if self.lr <= 0:
             raise UsageError(f"--lr must be more than 0, got {self.lr}")
         for name in ("flip", "vertical_flip", "colour"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{_flag(name)} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("ema", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+                raise UsageError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
+        below_one(self, "ema", "momentum")
         if not self.min_size or min(self.min_size) < 1:
             raise UsageError(f"--min-size must be one or more sizes in pixels, got {self.min_size}")
         if max(self.min_size) > self.max_size:
@@ -150,40 +154,8 @@ class DetectConfig:
             raise UsageError("--init (a whole detector) and --checkpoint (a backbone) exclude each other")
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _at_least(config: DetectConfig, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise UsageError(f"{_flag(name)} must be at least {least}, got {getattr(config, name)}")
-
-
-def check_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return `values` if each key is an option of a run. Raises UsageError with near names."""
-    known = [f.name for f in fields(DetectConfig)]
-    for key in values:
-        if key not in known:
-            close = near(key, known)
-            raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    return values
-
-
 def resolve_recipe(recipe: str, data: str) -> str:
     """Return the recipe that `auto` stands for."""
     if recipe != "auto":
         return recipe
     return "shapes" if data.partition(":")[0] == "shapes" else "small"
-
-
-def read_run(run: str | Path) -> dict[str, Any]:
-    """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one."""
-    import yaml
-
-    file = Path(run) / "config.yaml"
-    if not file.is_file():
-        raise UsageError(f"{run} is not a run directory: it has no config.yaml")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} is not a mapping of option: value")
-    return check_keys(values, str(file))

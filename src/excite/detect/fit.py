@@ -23,10 +23,10 @@ from excite.detect.loading import eval_loader, train_loader
 from excite.detect.module import DetectionModule
 from excite.detect.quiet import quiet_libraries
 from excite.detect.report import write_report
-from excite.detect.rundir import last_checkpoint, prepare, write_config
 from excite.errors import UsageError
 from excite.train.averaging import averaging
 from excite.train.config import write_text
+from excite.train.rundir import last_checkpoint, prepare, write_config
 
 
 @dataclass
@@ -55,7 +55,7 @@ def fit(config: DetectConfig) -> DetectResult:
     L.seed_everything(config.seed, verbose=False)
     detector = build(config, train.class_names)
     run = prepare(config)
-    write_config(run, config)
+    write_config(run, config, "excite detect train")
     _announce(config, run, detector, train, val)
     history = History(run, config.epochs, quiet=config.quiet)
     with quiet_libraries():

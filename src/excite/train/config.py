@@ -2,12 +2,13 @@
 
 import os
 import re
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from excite import recipes
-from excite.errors import UsageError, near
+from excite.errors import UsageError
+from excite.train.options import at_least, below_one, check_keys, read_run
 
 
 @dataclass
@@ -121,12 +122,19 @@ class TrainConfig:
     def from_recipe(cls, model: str = "eca_resnet20", recipe: str = "auto", **changes: Any) -> "TrainConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, model, changes.get("data", "digits"))
-        return cls(**check_keys({**recipes.load(chosen), "recipe": chosen, "model": model, **changes}, chosen))
+        return cls(**check_keys(cls, {**recipes.load(chosen), "recipe": chosen, "model": model, **changes}, chosen))
 
     @classmethod
     def from_run(cls, run: str | Path, **changes: Any) -> "TrainConfig":
         """Return the configuration of an earlier run, set to resume it. Raises UsageError where there is none."""
-        return cls(**{**read_run(run), "resume": str(run), "overwrite": False, **changes})
+        return cls(**{**read_run(cls, run), "resume": str(run), "overwrite": False, **changes})
+
+    @property
+    def stem(self) -> str:
+        """The name of a run that was given none: network and data."""
+        model = re.sub(r"[^\w.]+", "-", Path(self.model).name if ":" in self.model else self.model)
+        kind, _, place = self.data.partition(":")
+        return f"{model}-{Path(place).name if place else kind}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain containers."""
@@ -134,41 +142,18 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
-        for name in ("epochs", "batch_size", "accumulate", "devices"):
-            _at_least(self, name, 1)
-        for name in ("lr", "weight_decay", "warmup_epochs", "mixup", "cutmix", "randaugment", "clip", "size", "resize"):
-            _at_least(self, name, 0)
-        for name in ("limit_train", "limit_val", "limit_batches"):
-            if getattr(self, name) is not None:
-                _at_least(self, name, 1)
-        for name in ("label_smoothing", "ema", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+        at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
+        at_least(self, 0, "lr", "weight_decay", "warmup_epochs", "mixup", "cutmix", "randaugment", "clip")
+        at_least(self, 0, "size", "resize", "padding")
+        limits = ("limit_train", "limit_val", "limit_batches")
+        at_least(self, 1, *(name for name in limits if getattr(self, name) is not None))
+        below_one(self, "label_smoothing", "ema", "momentum")
         if self.randaugment > 30:
             raise UsageError(f"--randaugment goes to 30, got {self.randaugment}")
         if self.step_epochs <= 0:
             raise UsageError(f"--step-epochs must be more than 0, got {self.step_epochs}")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _at_least(config: TrainConfig, name: str, least: int) -> None:
-    if getattr(config, name) < least:
-        raise UsageError(f"{_flag(name)} must be at least {least}, got {getattr(config, name)}")
-
-
-def check_keys(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return `values` if each key is an option of a run. Raises UsageError with near names."""
-    known = [f.name for f in fields(TrainConfig)]
-    for key in values:
-        if key not in known:
-            close = near(key, known)
-            raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    return values
 
 
 def resolve_recipe(recipe: str, model: str, data: str) -> str:
@@ -184,19 +169,6 @@ def resolve_recipe(recipe: str, model: str, data: str) -> str:
     if small or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
         return "emanet-cifar10"
     return "ecanet-mobilenetv2" if "mobilenet" in model else "ecanet-imagenet"
-
-
-def read_run(run: str | Path) -> dict[str, Any]:
-    """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one."""
-    import yaml
-
-    file = Path(run) / "config.yaml"
-    if not file.is_file():
-        raise UsageError(f"{run} is not a run directory: it has no config.yaml")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} is not a mapping of option: value")
-    return check_keys(values, str(file))
 
 
 def write_text(path: Path, text: str) -> None:

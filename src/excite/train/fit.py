@@ -58,7 +58,7 @@ def fit(config: TrainConfig, init_state: dict[str, torch.Tensor] | None = None) 
         size = data.preprocess["size"]
         parameters, macs = count(model, size)
         run = prepare(config)  # only now, so that a run that cannot start leaves nothing behind
-        write_config(run, config)
+        write_config(run, config, "excite train")
         save_samples(data, run / "samples")
         history = History(run)
         trainer = _trainer(config, run, history)

@@ -5,17 +5,33 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 import yaml
 
 from excite.errors import UsageError
-from excite.train.config import TrainConfig, write_text
+from excite.train.config import write_text
 
 SHARED = "EXCITE_RUN"  # tells the processes that a distributed run starts which directory the first one took
 NOT_KEPT = ("out", "overwrite", "resume", "quiet")  # options about this very call, not about the run
 
 
-def prepare(config: TrainConfig) -> Path:
+class Config(Protocol):
+    """What a run's configuration says about its directory."""
+
+    out: str | None
+    overwrite: bool
+    resume: str | None
+
+    @property
+    def stem(self) -> str:
+        """The name of a run that was given none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all options."""
+
+
+def prepare(config: Config) -> Path:
     """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises.
 
     A distributed run starts the command again for every further process: those get the directory of the first.
@@ -32,7 +48,7 @@ def is_follower() -> bool:
     return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED in os.environ
 
 
-def _prepare(config: TrainConfig) -> Path:
+def _prepare(config: Config) -> Path:
     check_free(config)
     if config.resume:
         return Path(config.resume)
@@ -45,7 +61,7 @@ def _prepare(config: TrainConfig) -> Path:
     return path
 
 
-def check_free(config: TrainConfig) -> None:
+def check_free(config: Config) -> None:
     """Raise UsageError if the run directory holds something and neither overwriting nor resuming was asked for."""
     if is_follower():
         return
@@ -66,11 +82,8 @@ def check_free(config: TrainConfig) -> None:
             raise UsageError(f"{path} does not look like a run directory (no config.yaml), so it is not overwritten")
 
 
-def _fresh(config: TrainConfig) -> Path:
-    model = re.sub(r"[^\w.]+", "-", Path(config.model).name if ":" in config.model else config.model)
-    kind, _, place = config.data.partition(":")
-    data = Path(place).name if place else kind
-    stem = re.sub(r"[^\w.]+", "-", f"{model}-{data}").strip("-")
+def _fresh(config: Config) -> Path:
+    stem = re.sub(r"[^\w.]+", "-", config.stem).strip("-")
     for number in itertools.count(1):
         path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
         try:
@@ -81,10 +94,10 @@ def _fresh(config: TrainConfig) -> Path:
     raise AssertionError("unreachable")
 
 
-def write_config(path: Path, config: TrainConfig) -> None:
-    """Write the resolved configuration, fit to be read by --config for another run or by --resume for this one."""
+def write_config(path: Path, config: Config, command: str) -> None:
+    """Write the resolved configuration, fit to be read by --config of `command` or by --resume for this run."""
     values = {k: v for k, v in config.to_dict().items() if k not in NOT_KEPT}
-    header = "# every option of this run; `excite train --config THIS_FILE` repeats it\n"
+    header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
     write_text(path / "config.yaml", header + yaml.safe_dump(values, sort_keys=False))
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from excite.checkpoints.bundle import save_bundle
 from excite.cli.main import main
+from excite.data.bundle import chosen
 from excite.models import create_model
+from excite.robustness.published import open_published
 
 QUICK = ["--limit", "12", "--severities", "1", "5", "--corruptions", "fog", "gaussian_noise"]
 
@@ -70,6 +73,33 @@ def test_published_arrays_are_read(tmp_path: Path, capsys: pytest.CaptureFixture
     network = json.loads(capsys.readouterr().out)["networks"][0]
     # An untrained network gives one class to all noise, and each severity has every class once.
     assert list(network["corruptions"]["errors"]["fog"].values()) == pytest.approx([0.9] * 5)
+
+
+def test_a_limit_keeps_the_same_rows_of_clean_and_corrupted_images(tmp_path: Path) -> None:
+    values = np.arange(100 * 5, dtype=np.uint16).reshape(-1, 1, 1, 1).repeat(3, axis=3) % 100
+    np.save(tmp_path / "fog.npy", values.astype(np.uint8))
+    np.save(tmp_path / "labels.npy", (np.arange(100) % 10).astype(np.uint8))
+    found = open_published(tmp_path).images("fog", 3, 7, [str(i) for i in range(10)])
+    rows = [int(image[0, 0, 0]) for image, _ in found]
+    assert rows == list(chosen(100, 7))
+    assert rows != list(range(7))
+
+
+def test_an_image_that_is_none_is_named_without_an_option_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        for name in map(str, range(10)):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(folder / "a.png")
+    (tmp_path / "images" / "val" / "3" / "b.png").write_text("no image")
+    given = [bundle(tmp_path, "resnet20"), "--data", f"imagefolder:{tmp_path / 'images'}"]
+    assert main(["robustness", *given, "--output", str(tmp_path / "o")]) == 1
+    text = capsys.readouterr().err
+    assert "3/b.png" in text
+    assert "repair or remove it" in text
+    assert "--skip-unreadable" not in text
 
 
 def cases(folder: Path) -> dict[str, tuple[list[str], int, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from excite.data.bundle import chosen
 from excite.data.decode import read_rgb
 from excite.errors import ExciteError, UsageError
 from excite.robustness.tables import FAMILIES, SEVERITIES
@@ -24,7 +25,7 @@ class Published:
     families: tuple[str, ...]
 
     def images(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Any, int]]:
-        """Yield (image, label) of the first `limit` images (spread over the classes in the folder layout).
+        """Yield (image, label) of `limit` images, spread over the set (over the classes in the folder layout).
 
         classes: the network's class names in order. Raises ExciteError for files that do not fit.
         """
@@ -43,7 +44,7 @@ class Published:
             )
         n = len(values) // len(SEVERITIES)
         start = n * (severity - 1)
-        for i in range(min(n, limit)):
+        for i in chosen(n, limit):  # the rows that a limit keeps of the clean images too
             label = int(labels[start + i] if len(labels) == len(values) else labels[i])
             yield torch.from_numpy(np.array(values[start + i])).permute(2, 0, 1), label
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from excite.data import DataBundle, open_data
+from excite.data.decode import UnreadableImageError
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network, open_network
 from excite.explain.report import open_device
@@ -69,6 +70,14 @@ def run(networks: Sequence[Network], request: Request, say: Progress = lambda te
 
     say: told what is being done, a line at a time. Raises UsageError and ExciteError for what cannot be measured.
     """
+    try:
+        return _run(networks, request, say)
+    except UnreadableImageError as error:
+        # Errors over different images could not be compared, so nothing is skipped here.
+        raise ExciteError(f"cannot read image {error.name}: {error.reason}; repair or remove it") from error
+
+
+def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[str, Any]:
     device = open_device(request.device)
     published = None if request.published is None else open_published(request.published)
     families = _families(request, published)

@@ -191,6 +191,7 @@ def test_unreadable_image_in_a_test_set(run, tmp_path, capsys):
         (["predict", "{run}", "{empty}"], 2, ["holds no images"]),
         (["list", "modells"], 2, ["modells"]),
         (["list", "methods", "zz*"], 2, ["matches 'zz*'"]),
+        (["list", "modells", "eca*"], 2, ["'modells' is none of all, methods"]),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
@@ -218,6 +219,15 @@ def test_existing_output_directory(run, capsys):
 def test_non_finite_loss_exits_1(tmp_path, capsys):
     assert main(["train", *TINY, "--limit-train", "160", "--lr", "1e30", "--out", str(tmp_path / "r"), "--quiet"]) == 1
     assert "the loss is not finite at step" in capsys.readouterr().err
+
+
+def test_list_looks_for_a_pattern_everywhere(capsys):
+    assert main(["list", "*shape*"]) == 0
+    assert "shapes  " in capsys.readouterr().out
+    assert main(["list", "eca_resnet1*", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "eca_resnet101" in found["models"]
+    assert found["methods"] == []
 
 
 def test_list_counts(capsys):

@@ -160,7 +160,7 @@ def test_the_learning_rate():
 
 
 def test_recipes_read_and_say_their_command():
-    from excite.detect import recipes
+    from excite.recipes import detection as recipes
 
     assert recipes.names() == ["ecanet-coco-1x", "emanet-voc", "shapes", "small"]
     for name in recipes.names():

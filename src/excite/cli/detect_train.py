@@ -32,7 +32,7 @@ def train(config: DetectConfig, *, json: bool = False) -> None:
 def train_defaults(argv: list[str]) -> dict[str, Any]:
     """Return the defaults for these arguments: the run's that is resumed, else the recipe's."""
     from excite.cli.parsing import peek
-    from excite.detect import recipes
+    from excite.recipes import detection as recipes
 
     given = peek(train, argv, ("resume", "recipe", "data"))
     if given.get("resume"):

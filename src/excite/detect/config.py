@@ -4,8 +4,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from excite.detect import recipes
 from excite.errors import UsageError
+from excite.recipes import detection as recipes
 from excite.train.options import at_least, below_one, check_keys, flag
 
 

@@ -15,7 +15,7 @@ from excite.attach.report import AttachReport
 from excite.attach.select import Wanted, select
 from excite.attach.site import Site
 from excite.attach.trace import record
-from excite.backbones.placement import per_stage
+from excite.backbones.placement import at_stage
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
@@ -159,16 +159,6 @@ def _stages(listed: Sequence[Site], site: Site) -> int:
     """Return how many stages the network has, counted as for this site: over what it adds to or what it replaces."""
     alike = {site.kind} if site.place == "instead" else {"residual", "concat", "block", "stage-end", "named"}
     return 1 + max((s.stage for s in [*listed, site] if s.kind in alike), default=0)
-
-
-def at_stage(method: str, options: Mapping[str, Any], stage: int, stages: int) -> dict[str, Any]:
-    """Return the options for one stage: of a list of one entry per stage that stage's, else the value itself.
-
-    Where the method's own default is a sequence (a kernel per branch), a plain list is the value.
-    """
-    known = method_options(method)
-    whole = {k for k in options if k in known and isinstance(known[k].default, list | tuple)}
-    return {k: v if k in whole else per_stage(v, stage, stages, k) for k, v in options.items()}
 
 
 def _insert(graph: Graph, site: Site, attention: nn.Module) -> None:

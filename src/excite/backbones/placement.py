@@ -8,7 +8,7 @@ from torch import nn
 
 from excite.errors import UsageError, unknown
 from excite.methods.base import Method
-from excite.registry import create_attention, get_method
+from excite.registry import create_attention, get_method, method_options
 
 PLACEMENTS = ("all", "first", "last")
 
@@ -31,6 +31,21 @@ def per_stage(value: Any, stage: int, stages: int, name: str) -> Any:
     if len(value) != stages:
         raise UsageError(f"option {name}={list(value)!r} has {len(value)} entries; this backbone has {stages} stages")
     return value[stage]
+
+
+def at_stage(method: str, options: Mapping[str, Any], stage: int, stages: int) -> dict[str, Any]:
+    """Return the options for one stage: of a list of one entry per stage that stage's, else the value itself.
+
+    Where the method's own default is a sequence (a kernel per branch), a plain list is the value, and a list of lists
+    has one per stage.
+    """
+    known = method_options(method)
+    found = {}
+    for name, value in options.items():
+        sequence = name in known and isinstance(known[name].default, list | tuple)
+        nested = isinstance(value, list | tuple) and bool(value) and all(isinstance(v, list | tuple) for v in value)
+        found[name] = value if sequence and not nested else per_stage(value, stage, stages, name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ class AttentionSpec:
 
     def options_at(self, stage: int, stages: int) -> dict[str, Any]:
         """Return the options for one stage."""
-        return {k: per_stage(v, stage, stages, k) for k, v in self.options.items()}
+        return at_stage(self.method, self.options, stage, stages)
 
     def residual(self, site: Site, stages: int) -> nn.Module | None:
         """Build the module for the end of a residual branch, or None where there is none."""

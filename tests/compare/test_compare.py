@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from excite.cli.main import main
 from excite.compare import Plan, collect, compare
 from excite.compare.execute import execute, shared_weights
+from excite.compare.experiment import report
 from excite.compare.plan import load, parse_settings, save
 from excite.errors import ExciteError, UsageError
 
@@ -108,6 +110,18 @@ def test_report_of_an_unfinished_comparison(tmp_path: Path, capsys: pytest.Captu
     assert "UNFINISHED: 1 of 4" in out
     assert "not finished" in out
     assert "Unfinished: 1 of 4" in (folder / "report.html").read_text()
+
+
+def test_a_report_without_the_baselines_runs_names_no_gain(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(finished, folder)
+    for seed in range(2):
+        (folder / "runs" / f"none-seed{seed}" / "summary.json").unlink()
+    results = report(folder)
+    assert results.rows[1].verdict == "no seed in common with the baseline"
+    json.dumps(results.to_dict(), allow_nan=False)
+    assert "nan" not in (folder / "results.md").read_text()
+    assert "nan" not in (folder / "results.csv").read_text()
 
 
 def test_methods_and_seeds_can_be_added(finished: Path, tmp_path: Path) -> None:

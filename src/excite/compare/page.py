@@ -47,7 +47,7 @@ def _row(row: Row) -> str:
         cost.get("throughput_ratio", -1),
         cost.get("training_memory", -1),
         -1 if row.mean is None else row.mean,
-        -9 if row.gain is None else row.gain.mean,
+        -9 if row.gain is None or row.gain.mean is None else row.gain.mean,
         row.verdict,
     )
     parts = []

@@ -12,10 +12,10 @@ NOISE, BETTER, WORSE = "within noise", "better", "worse"
 class Gain:
     """The mean of the differences to the baseline, seed by seed, and its 95 % interval (Student's t).
 
-    low and high are None, with a `reason`, where no interval can be given.
+    low and high are None, with a `reason`, where no interval can be given; mean too where no seed is common.
     """
 
-    mean: float
+    mean: float | None
     low: float | None
     high: float | None
     pairs: int
@@ -40,7 +40,7 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     """Return the gain of `values` over `baseline`, paired by position (the same seed)."""
     differences = [v - b for v, b in zip(values, baseline, strict=True)]
     if not differences:
-        return Gain(math.nan, None, None, 0, "no seed in common with the baseline")
+        return Gain(None, None, None, 0, "no seed in common with the baseline")
     mean = statistics.fmean(differences)
     n = len(differences)
     if n < 2:

@@ -42,7 +42,7 @@ def accuracy(row: Row) -> str:
 
 def gain(row: Row) -> str:
     """Return the paired gain in percentage points with its 95 % interval."""
-    if row.gain is None:
+    if row.gain is None or row.gain.mean is None:
         return "-"
     text = f"{100 * row.gain.mean:+.2f}"
     if row.gain.low is None or row.gain.high is None:
@@ -117,7 +117,7 @@ def to_csv(results: Results) -> str:
         known = [cost.get(k, "") for k in ("parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio",
                                            "throughput", "throughput_ratio", "training_memory")]  # fmt: skip
         g = row.gain
-        gains = ["", "", ""] if g is None else [g.mean, _blank(g.low), _blank(g.high)]
+        gains = ["", "", ""] if g is None else [_blank(g.mean), _blank(g.low), _blank(g.high)]
         writer.writerow([row.method, *known, len(row.top1), _blank(row.mean), _blank(row.std), *gains, row.verdict])
     return out.getvalue()
 

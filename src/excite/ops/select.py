@@ -33,7 +33,7 @@ def kernels_for(z: FeatureMap, attention: bool) -> ModuleType | None:
     return kernels_torch
 
 
-# Measured on two cores (docs/free.md): the small graph between the passes costs about a millisecond, which a map of
+# Measured on two cores (docs/free.md): the small graph between the passes costs half a millisecond, which a map of
 # these bytes earns back. A plain tail saves passes only where torch's own batch norm is slow, in NCHW.
 TRAINING_BYTES, INFERENCE_BYTES, PLAIN_BYTES = 2 << 20, 8 << 20, 8 << 20
 

@@ -141,3 +141,17 @@ def test_bad_input(case: str, tmp_path: Path, picture: str, capsys: pytest.Captu
     assert main(["explain", *arguments, "--output", str(out)]) == code
     assert culprit in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_an_attention_that_died_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = create_model("eca_resnet20", num_classes=10)
+    model.excite_card.preprocess = PREPROCESS
+    with torch.no_grad():
+        model.layer2[1].attention.gate.conv.weight.zero_()
+    path = tmp_path / "dead.safetensors"
+    save_bundle(path, model)
+    given = ["--data", "digits", "--limit", "8", "--output", str(tmp_path / "o"), "--json"]
+    assert main(["explain", str(path), *given]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["networks"][0]["notes"]
+    assert note.startswith("layer2.1.attention multiplies by the same numbers")

@@ -12,7 +12,7 @@ from excite.explain.style import PAGE, colour, drawing, save
 PANELS = 9  # in a row
 TITLES = {
     "kernel": "ECA kernels by offset from the channel itself",
-    "fusion": "EMCA fusion weights by descriptor, earlier ones first",
+    "fusion": "EMCA fusion weights by descriptor: 0 the block's own, −1 the one before it",
     "join": "weights of the local and the global gate",
 }
 
@@ -58,4 +58,4 @@ def _ticks(part: Learned) -> list[str]:
         return [f"{i - n // 2:+d}" if i != n // 2 else "0" for i in range(n)]
     if part.kind == "join":
         return ["local", "global"]
-    return ["own" if i == n - 1 else f"−{n - 1 - i}" for i in range(n)]
+    return ["0" if i == n - 1 else f"−{n - 1 - i}" for i in range(n)]

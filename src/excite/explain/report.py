@@ -87,6 +87,10 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     return result
 
 
+# Weights that differ by less over all images take no part in what the network says about them.
+CONSTANT = 1e-4
+
+
 def _read(path: str) -> Any:
     if not Path(path).is_file():
         raise UsageError(f"no image {path!r}")
@@ -158,6 +162,11 @@ def _notes(network: Network, scales: Sequence[SiteScales]) -> list[str]:
     notes = []
     if network.source.startswith("random:"):
         notes.append("its weights are random, so the pictures show the method, not what such a network learns")
+    notes += [
+        f"{s.name} multiplies by the same numbers whatever the image: it learned a constant, or died"
+        for s in scales
+        if s.images > 1 and float(s.std.max()) < CONSTANT
+    ]
     if scales:
         return notes
     sites = GateRecorder(network.model).sites

@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.context
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from excite.train.seeds import derive, epoch_order, generator
 Batch = tuple[Tensor, Tensor]
 
 
-class Loader:
+class Loader(ABC):
     """Iterates over an epoch's batches. `waited` adds up the seconds that the consumer waited for them."""
 
     def __init__(self, batches: int) -> None:
@@ -51,8 +52,9 @@ class Loader:
                 return
             yield batch
 
+    @abstractmethod
     def _epoch(self) -> Iterator[Batch]:
-        raise NotImplementedError
+        """Yield the batches of `self.epoch`."""
 
 
 class CachedTrainLoader(Loader):

@@ -37,13 +37,21 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
                 )
             axis.axvline(0.5, color="white", linewidth=2)
             axis.set_xticks(range(len(severities) + 1), ["clean", *map(str, severities)])
+            axis.get_xticklabels()[0].set(rotation=90)  # five letters in the width of a digit
             axis.set_yticks(range(len(families)), [_readable(f) for f in families])
             axis.set_xlabel("severity")
-            axis.set_title(f"{label}\nmean {100 * found.mean_error:.1f} %")
+            name = label if len(scores) < 4 else _folded(label)
+            axis.set_title(f"{name}\nmean {100 * found.mean_error:.1f} %", fontsize=8 if len(scores) < 4 else 7)
             axis.grid(visible=False)
             axis.tick_params(length=0)
         figure.colorbar(image, ax=axes, label="top-1 error (%)", fraction=0.05)
         return save(figure, path)
+
+
+def _folded(label: str) -> str:
+    # Many panels are narrow: names go over two lines, broken before their last word.
+    words = label.rsplit("_", 1)
+    return "\n".join(words) if len(words) > 1 else f"{label}\n"
 
 
 def plot_probes(probes: Mapping[str, Mapping[str, Mapping[float, float]]], path: Path) -> Path:

@@ -60,9 +60,17 @@ def measure(
     return report, {name: " ".join(pairs) for name, pairs in per_model.items()}
 
 
-def save(args: argparse.Namespace, report: Report, options: dict[str, str], name: str) -> None:
-    """Write `DATE-name.json` and `DATE-name.png`."""
+def save(
+    args: argparse.Namespace, report: Report, options: dict[str, str], name: str, *, records: bool = False
+) -> None:
+    """Write `DATE-name.json` and `DATE-name.png`.
+
+    records: whether `excite tables` shows these speeds. One session per table, or its rows could not be compared.
+    """
     stem = f"{datetime.date.today().isoformat()}-{args.device}-{name}"
-    write_text(args.results / f"{stem}.json", json.dumps(report.to_dict(options), indent=1) + "\n")
+    found = report.to_dict(options)
+    if not records:
+        found.pop("records")
+    write_text(args.results / f"{stem}.json", json.dumps(found, indent=1) + "\n")
     plots.bars(report, args.results / f"{stem}.png")
     print(f"wrote {args.results / stem}.json and .png")

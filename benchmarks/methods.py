@@ -24,7 +24,7 @@ def main() -> None:
         report, given = measure(
             args, models, tasks=("latency", "throughput"), batch_sizes=(args.large_batch,), options=pairs
         )
-        save(args, report, given, f"methods-resnet{depth}")
+        save(args, report, given, f"methods-resnet{depth}", records=True)
 
 
 if __name__ == "__main__":

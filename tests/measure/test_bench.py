@@ -274,6 +274,14 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_the_table_tells_modes_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["resnet20", "--mode", "eager", "channels-last", "--rounds", "3", "--min-time", "0", "--input-size", "32"]
+    assert main(["bench", *given, "--task", "latency"]) == 0
+    text = capsys.readouterr().out
+    assert "resnet20 [eager]" in text
+    assert "resnet20 [channels-last]" in text
+
+
 def test_cuda_asked_for_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "resnet20", "--device", "cuda"]) == 2
     assert "torch sees no CUDA device here; use --device cpu" in capsys.readouterr().err

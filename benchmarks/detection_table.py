@@ -1,6 +1,6 @@
 """Print a table of detection runs as Markdown, and store their figures as JSON.
 
-    python benchmarks/detection_table.py --split test --out benchmarks/detection_bccd.json RUN...
+    python benchmarks/detection_table.py --split test --out benchmarks/results/detection_bccd.json RUN...
 
 Each RUN is a run directory of `excite detect train` in which `excite detect test` has left `metrics_SPLIT.json`.
 """

@@ -35,11 +35,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("format", "file", "precision", "tolerance"), CASES)
-@pytest.mark.parametrize("dynamic", [False, True])
+# Any batch size in one precision: the precisions have nothing to do with it.
+ROUND_TRIPS = [(*case, False) for case in CASES] + [(*case, True) for case in CASES if case[2] == "fp32"]
+
+
+@pytest.mark.parametrize(("format", "file", "precision", "tolerance", "dynamic"), ROUND_TRIPS)
 def test_round_trip(network, tmp_path: Path, format, file, precision, tolerance, dynamic) -> None:
-    if dynamic and precision != "fp32":
-        pytest.skip("one precision is enough for any batch size")
     path = tmp_path / file
     result = export_model(
         network, network.excite_card, path, format=format, precision=precision, input_size=16, dynamic=dynamic

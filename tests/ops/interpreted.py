@@ -9,6 +9,7 @@ from torch import nn
 
 from excite.ops import kernels_torch, kernels_triton
 from excite.ops.fused import fused_tail
+from excite.ops.kernels import Kernels
 
 LIMITS = {torch.float32: 5e-6, torch.float64: 1e-13, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -38,7 +39,7 @@ def pieces(dtype: torch.dtype, last: bool, shape: tuple[int, ...]) -> float:
 def whole(method: str, last: bool) -> float:
     """Return the largest difference of a tail's output and gradients."""
     found = []
-    for kernels in (kernels_torch, kernels_triton):
+    for kernels in map(Kernels, (kernels_torch, kernels_triton)):
         module, z, r = example(method, torch.float64, (3, 16, 5, 3), last)
         leaf, short = z.clone().requires_grad_(), r.clone().requires_grad_()
         out, _ = fused_tail(leaf, module[0], module[1].squeeze, module[1].gate, short, nn.ReLU(), kernels)

@@ -27,16 +27,29 @@ def test_equals_the_convolution_with_its_gradients(k: int, shape: tuple[int, int
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
+def test_single_rows_go_to_torch_where_there_is_no_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, s = conv_of(3, torch.float32), torch.randn(1, 16)
+    monkeypatch.setattr(module, "native", lambda: "switched off")
+    monkeypatch.setattr(module, "Correlate", None)  # its use would raise
+    torch.testing.assert_close(correlate(s, conv), conv(s[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_the_form_without_c_is_the_same(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "native", lambda: "switched off")
+    test_equals_the_convolution_with_its_gradients(k, (5, 12))
+
+
 def test_second_derivatives() -> None:
     s = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    kernel = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(1, 1, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Correlate.apply, (s, kernel))
     assert torch.autograd.gradgradcheck(Correlate.apply, (s, kernel))
 
 
 def test_gradient_of_one_side_only() -> None:
     conv = conv_of(3)
-    kernel = conv.weight.flatten().detach()
+    kernel = conv.weight.detach().clone()
     s = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
     (one,) = torch.autograd.grad(Correlate.apply(s, kernel).square().sum(), s)
     (two,) = torch.autograd.grad(conv(s[:, None]).square().sum(), s)
@@ -44,7 +57,7 @@ def test_gradient_of_one_side_only() -> None:
     kernel.requires_grad_()
     (one,) = torch.autograd.grad(Correlate.apply(s.detach(), kernel).square().sum(), kernel)
     (two,) = torch.autograd.grad(conv(s[:, None]).square().sum(), conv.weight)
-    torch.testing.assert_close(one, two.flatten())
+    torch.testing.assert_close(one, two)
 
 
 def test_steps_aside_where_the_convolution_must_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +65,6 @@ def test_steps_aside_where_the_convolution_must_be_seen(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "Correlate", None)  # its use would raise
     with pytest.raises(AttributeError):
         correlate(s, conv)
-    correlate(s[:1], conv)
     correlate(s.to("meta"), conv.to("meta"))
     conv = conv_of(3, torch.float32)
     with FlopCounterMode(display=False) as counter:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from excite import ops
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
+from excite.ops import kernels_torch, select
+from excite.ops.kernels import Kernels
 
 
 class OtherAttention(ChannelAttention):
@@ -181,15 +183,26 @@ def test_modes() -> None:
         ops.use("fusde")
 
 
-def test_auto_takes_the_fused_form_where_it_was_measured_to_pay() -> None:
-    from excite.ops.select import kernels_for
+LAST = torch.channels_last
 
+
+@pytest.fixture(params=["native", "torch"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Select as with a compiler, and as without."""
+    made = Kernels(kernels_torch) if request.param == "native" else "switched off"
+    monkeypatch.setattr(select, "native", lambda: made)
+    return str(request.param)
+
+
+def test_auto_takes_the_fused_form_where_it_was_measured_to_pay(kind: str) -> None:
+    kernels_for = select.kernels_for
     small, large = torch.empty(2, 8, 16, 16), torch.empty(16, 256, 28, 28)
     assert kernels_for(small, True) is None
     assert kernels_for(large, True) is not None
     assert kernels_for(large, False) is not None
-    assert kernels_for(large.contiguous(memory_format=torch.channels_last), False) is None
+    # Without C a plain tail saves nothing in NHWC, and inference only on larger maps.
+    assert (kernels_for(large.contiguous(memory_format=LAST), False) is None) == (kind == "torch")
     with ops.use("fused"):
         assert kernels_for(small, True) is not None
     with torch.no_grad():
-        assert kernels_for(large[:2], True) is None
+        assert (kernels_for(large[:2], True) is None) == (kind == "torch")

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from excite.ops.kernels import product, share
 from excite.ops.precision import widen
-from excite.ops.standardise import Job, Standard, differentiate, small, standard
+from excite.ops.standardise import Job, Moments, Standard, small, standard
 from excite.types import FeatureMap
 
 Tensors: TypeAlias = tuple[torch.Tensor | None, ...]
@@ -25,7 +26,6 @@ class Link:
     """What the ends share besides tensors: the scale a `[n c]` that goes with the gradient on the carrier."""
 
     scale: torch.Tensor | None = None
-    statistics: tuple[torch.Tensor, torch.Tensor] | None = None  # of the batch, `[c]`, for the running ones
 
 
 class Standardise(torch.autograd.Function):
@@ -46,12 +46,11 @@ class Standardise(torch.autograd.Function):
         kernels: Any,
     ) -> Tensors:
         """Take the moments and what follows from them."""
-        mean, variance, projection = kernels.moments(z, job.batch or job.second, job.second, basis)
-        made = standard(mean, variance, projection, gamma, beta, basis, job)
+        moments, made = kernels.standardise(z, basis, gamma, beta, job)
         ctx.job, ctx.link, ctx.kernels = job, link, kernels
-        link.statistics = made.mu, made.inverse.pow(-2) - job.eps
-        kept = variance if job.second else None
-        ctx.save_for_backward(z, basis, gamma, beta, mean, kept, projection, *made[:4])
+        # The variance is needed again for the gradients of descriptions made of it only.
+        kept = moments if job.second else moments._replace(variance=None)
+        ctx.save_for_backward(z, basis, gamma, beta, *kept, *made[:4])
         ctx.set_materialize_grads(False)
         return z, z.new_empty(()).expand(z.shape), *made[:3], *made[4:]
 
@@ -62,18 +61,16 @@ class Standardise(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _slow_standardise(ctx, direct, others)
         z, basis, gamma, beta, mean, variance, projection, *made = ctx.saved_tensors
-        found = differentiate(mean, variance, projection, Standard(*made), gamma, beta, basis, others, ctx.job)
-        small_grads = None, found.gamma, found.beta, None, None, None
         a = ctx.link.scale
         if g is None:
             g, direct = direct, None
             a = None if g is None else torch.ones_like(mean)
-        if g is None and found.q is None and found.p is None and found.d is None:
-            return None, *small_grads
-        if g is None or a is None:
-            g, a = z, torch.zeros_like(mean)
-        dz = ctx.kernels.grad_input(g, z, a, found.q, found.p, found.mu, found.d, basis)
-        return dz if direct is None else dz.add_(direct), *small_grads
+        dz, for_gamma, for_beta = ctx.kernels.grad_standardise(
+            *((g, a), z, basis, (gamma, beta), Moments(mean, variance, projection), Standard(*made), others, ctx.job)
+        )
+        if direct is not None:
+            dz = direct if dz is None else dz.add_(direct)
+        return dz, None, for_gamma, for_beta, None, None, None
 
 
 def _slow_standardise(ctx: Any, direct: FeatureMap | None, others: list[torch.Tensor | None]) -> Tensors:
@@ -85,7 +82,8 @@ def _slow_standardise(ctx: Any, direct: FeatureMap | None, others: list[torch.Te
         mean = wide.mean(space)
         centred = wide - mean.reshape(mean.shape + (1,) * len(space))
         projection = None if basis is None else (wide * basis).sum(space)
-        made = standard(mean, centred.square().mean(space), projection, gamma, beta, basis, ctx.job)
+        moments = Moments(mean, centred.square().mean(space), projection)
+        made = standard(moments, gamma, beta, basis, ctx.job._replace(momentum=0.0))
     pairs = [
         (y, g)
         for y, g in zip((*made[:3], *made[4:]), others, strict=True)
@@ -120,8 +118,7 @@ class AffineTail(torch.autograd.Function):
         kernels: Any,
     ) -> FeatureMap:
         """Return the output; carrier, link: of `Standardise`, or None."""
-        a, b = (_product(small(x, z), weights, z) for x in (scale, bias - mu * scale))
-        out: FeatureMap = kernels.affine(z, a, b, shortcut, relu)
+        out: FeatureMap = kernels.scaled(z, scale, bias, mu, weights, shortcut, relu)
         ctx.link, ctx.kernels = link, kernels
         ctx.save_for_backward(z, scale, bias, mu, weights, out if relu else None)
         return out
@@ -131,26 +128,16 @@ class AffineTail(torch.autograd.Function):
         """Return the gradients of z', carrier, scale, bias, mu, w and the shortcut."""
         z, scale, bias, mu, weights, out = ctx.saved_tensors
         needs_z, _, *needs_small, needs_shortcut, _, _, _ = ctx.needs_input_grad
+        for_small: list[torch.Tensor | None] = [None] * 4
         if torch.is_grad_enabled():
             g, sum_g, sum_gz = _slow_grad_sums(grad, out, z, mu)
+            a, for_small = product(small(scale, z), weights, z), share(sum_g, sum_gz, scale, bias, weights, z)
         elif any(needs_small):
-            g, sum_g, sum_gz = ctx.kernels.grad_sums(grad, out, z, mu)
+            g, a, for_small = ctx.kernels.grad_scaled(grad, out, z, scale, bias, mu, weights)
         else:
-            g, sum_g, sum_gz = ctx.kernels.rectified(grad, out, z), None, None
-        a = small(scale, z)
-        ends = _for_z(ctx, g, z, _product(a, weights, z)) if needs_z else (None, None)
-        for_small: Tensors = (None, None, None, None)
-        if sum_g is not None and sum_gz is not None:
-            w = 1.0 if weights is None else small(weights, z)
-            for_bias = (sum_g * w).sum(0).to(bias.dtype)
-            for_scale = (sum_gz * w).sum(0).to(scale.dtype)
-            for_weights = None if weights is None else (sum_gz * a + sum_g * small(bias, z)).to(weights.dtype)
-            for_small = for_scale, for_bias, -for_bias * scale, for_weights
+            g, a = ctx.kernels.rectified(grad, out, z), product(small(scale, z), weights, z)
+        ends = _for_z(ctx, g, z, a) if needs_z else (None, None)
         return *ends, *for_small, g if needs_shortcut else None, None, None, None
-
-
-def _product(x: torch.Tensor, weights: torch.Tensor | None, z: FeatureMap) -> torch.Tensor:
-    return x.expand(z.shape[:2]) if weights is None else small(weights, z) * x
 
 
 def _for_z(ctx: Any, g: FeatureMap, z: FeatureMap, a: torch.Tensor) -> Tensors:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from excite.ops.eligible import is_hooked, is_transformed
+from excite.ops.select import native
 
 
 def correlate(s: torch.Tensor, conv: nn.Module) -> torch.Tensor:
@@ -21,7 +22,7 @@ def correlate(s: torch.Tensor, conv: nn.Module) -> torch.Tensor:
     conv itself is called where it is watched, changed or traced, or where it is the faster of the two.
     """
     if pays(s, conv.weight) and plain(conv):  # type: ignore[arg-type]
-        return Correlate.apply(s, conv.weight.flatten())  # type: ignore[operator]
+        return Correlate.apply(s, conv.weight)
     made: torch.Tensor = conv(s.unsqueeze(1)).squeeze(1)
     return made
 
@@ -40,7 +41,7 @@ def pays(s: torch.Tensor, kernel: torch.Tensor) -> bool:
     return (
         not is_transformed()  # first: a compiler does not look further
         and s.device.type == "cpu"
-        and s.shape[0] > 1  # a single row torch does faster (benchmarks/gate.py)
+        and (s.shape[0] > 1 or native_kernels() is not None)  # a single row torch does faster (benchmarks/gate.py)
         and s.dtype == kernel.dtype
         and s.dtype in (torch.float32, torch.float64)
         and type(s) is torch.Tensor
@@ -49,33 +50,44 @@ def pays(s: torch.Tensor, kernel: torch.Tensor) -> bool:
     )
 
 
+def native_kernels() -> Any:
+    """Return the C kernels, or None."""
+    made = native()
+    return None if isinstance(made, str) else made
+
+
 class Correlate(torch.autograd.Function):
-    """s `[n c]`, kernel `[k]` -> `sum_i kernel[i] s[:, c + i - (k-1)/2]`, zero beyond the ends."""
+    """s `[n c]`, kernel `[1 1 k]` -> `sum_i kernel[i] s[:, c + i - (k-1)/2]`, zero beyond the ends."""
 
     @staticmethod
     def forward(ctx: Any, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation."""
         ctx.save_for_backward(s, kernel)
-        return _sums(s, kernel)
+        made = native_kernels()
+        return _sums(s, kernel.view(-1)) if made is None else made.correlate(s, kernel.view(-1))
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return the gradients of descriptor and kernel."""
         s, kernel = ctx.saved_tensors
-        half = len(kernel) // 2
+        half = kernel.numel() // 2
         if torch.is_grad_enabled():
             # Differentiable, for create_graph=True.
-            made = F.conv1d(s.unsqueeze(1), kernel[None, None], padding=half).squeeze(1)
+            made = F.conv1d(s.unsqueeze(1), kernel, padding=half).squeeze(1)
             wanted = [x for x, need in zip((s, kernel), ctx.needs_input_grad, strict=True) if need]
             got = iter(torch.autograd.grad(made, wanted, grad, create_graph=True))
             return tuple(next(got) if need else None for need in ctx.needs_input_grad)  # type: ignore[return-value]
-        for_s = _sums(grad, kernel.flip(0)) if ctx.needs_input_grad[0] else None
+        made = native_kernels()
+        correlated = _sums if made is None else made.correlate
+        for_s = correlated(grad, kernel.view(-1).flip(0)) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return for_s, None
+        if made is not None:
+            return for_s, made.correlate_kernel(s, grad, kernel.numel()).view(kernel.shape)
         rows, flat = F.pad(s, (half, half)).view(-1), F.pad(grad, (0, 2 * half)).view(-1)
         size = len(rows)
-        products = [torch.dot(flat[: size - i], rows[i:]) for i in range(len(kernel))]
-        return for_s, torch.stack(products)
+        products = [torch.dot(flat[: size - i], rows[i:]) for i in range(kernel.numel())]
+        return for_s, torch.stack(products).view(kernel.shape)
 
 
 def _sums(s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

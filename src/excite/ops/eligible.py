@@ -20,8 +20,8 @@ _factored: set[type] = set()
 def factored(kind: T) -> T:
     """Declare (as a class decorator) that `forward(x)` is `recalibrate(x, self.gate(self.squeeze(x)))` and no more.
 
-    The squeeze must have `from_moments(sum_x, sum_x2, count)` to be fused. Subclasses are not included: they may
-    override anything.
+    To be fused the squeeze must have `from_statistics(mean, variance, count)` or `from_moments(sum_x, sum_x2, count)`.
+    Subclasses are not included: they may override anything.
     """
     _factored.add(kind)
     return kind
@@ -130,6 +130,6 @@ def _unfit_squeeze(squeeze: nn.Module, z: FeatureMap) -> str | None:
     if hasattr(squeeze, "from_projection"):
         fits = squeeze.projects(tuple(z.shape[2:]))  # type: ignore[operator]
         return None if fits else "the squeeze resamples maps of this size"
-    if not hasattr(squeeze, "from_moments"):
+    if not hasattr(squeeze, "from_statistics") and not hasattr(squeeze, "from_moments"):
         return f"the squeeze {type(squeeze).__name__} does not follow from moments"
     return None

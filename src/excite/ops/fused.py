@@ -14,7 +14,8 @@ import torch
 
 from excite.ops.autograd import AffineTail, Link, Standardise
 from excite.ops.eligible import is_rectifier
-from excite.ops.standardise import Job
+from excite.ops.kernels import Kernels
+from excite.ops.standardise import Job, Moments, standard
 from excite.types import Descriptor, FeatureMap, Weights
 
 Weigh = Callable[[Descriptor], Weights]
@@ -28,80 +29,72 @@ def fused_tail(
     weigh: Weigh | None,
     shortcut: FeatureMap | None,
     act: Act,
-    kernels: Any,
+    kernels: Kernels,
 ) -> tuple[FeatureMap, Descriptor | None]:
     """Return the output and the descriptor of the normalised map (None without a squeeze).
 
-    norm: a batch norm; squeeze: has `from_moments` or `from_projection`, or is None; weigh: the gate, or None for no
-    scaling; act: anything, though only a plain ReLU is part of the second pass; kernels: a module with the passes.
+    norm: a batch norm; squeeze: has `from_statistics`, `from_moments` or `from_projection`, or is None; weigh: the
+    gate, or None for no scaling; act: anything, though only a plain ReLU is part of the second pass; kernels: what runs
+    it.
     """
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
         job = job_of(norm, squeeze, z)
+        given = z, projection_basis(squeeze, z), norm.weight, norm.bias, job
         link, carrier, descriptor = None, None, None
-        if job.batch or squeeze is not None:
-            link, basis = Link(), projection_basis(squeeze, z)
-            made = Standardise.apply(z, basis, norm.weight, norm.bias, job, link, kernels)
-            z, carrier, scale, bias, mu, *moments = made
-            if norm.training and norm.running_mean is not None:
-                update_running(norm, link, z.shape[0] * job.positions)
-            if squeeze is not None:
-                descriptor = describe(squeeze, moments, job.positions, z)
+        if not torch.is_grad_enabled():
+            scale, bias, mu, _, first, second, projection = kernels.standardise(*given)[1]
+        elif job.batch or job.first:
+            link = Link()
+            made = Standardise.apply(*given, link, kernels)
+            z, carrier, scale, bias, mu, first, second, projection = made
         else:
             scale, bias, mu = frozen(norm, job)
+        if squeeze is not None:
+            descriptor = describe(squeeze, (first, second, projection), job.positions, z)
     weights = None if weigh is None else weigh(descriptor)  # type: ignore[arg-type]
     rectify = is_rectifier(act)
-    out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, rectify, link, kernels)
+    if torch.is_grad_enabled():
+        out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, rectify, link, kernels)
+    else:
+        out = kernels.scaled(z, scale, bias, mu, weights, shortcut, rectify)
     return (out if rectify or act is None else act(out)), descriptor
 
 
 def job_of(norm: Any, squeeze: Any, z: FeatureMap) -> Job:
-    """Return what is to be computed between the passes."""
-    running = None
-    if not norm.training and norm.running_mean is not None:
-        # Copies: the buffers may move on before the backward pass comes here.
-        mean, variance = (x.detach().to(torch.float64, copy=True) for x in (norm.running_mean, norm.running_var))
-        running = mean, variance
-    first, second = squeeze is not None, getattr(squeeze, "needs_second_moment", False)
-    return Job(norm.eps, running, first, second, z[0, 0].numel())
+    """Return what is to be computed between the passes; counts the batch where the norm does."""
+    running = None if norm.running_mean is None else (norm.running_mean, norm.running_var)
+    batch, momentum = norm.training or running is None, 0.0
+    if norm.training and running is not None:
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        # A momentum of None is the plain average.
+        if norm.momentum is not None:
+            momentum = norm.momentum
+        elif norm.num_batches_tracked is not None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    positions = z.numel() // (z.shape[0] * z.shape[1])
+    second = squeeze is not None and getattr(squeeze, "needs_second_moment", False)
+    return Job(norm.eps, batch, running, momentum, squeeze is not None, second, positions)
 
 
 def frozen(norm: Any, job: Job) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return scale, bias and mu `[c]` of a norm with running statistics, where no moment of z is needed."""
-    assert job.running is not None
-    mu, var = job.running
-    scale = (var + job.eps).rsqrt()
-    return (
-        scale if norm.weight is None else scale * norm.weight,
-        (torch.zeros_like(mu) if norm.bias is None else norm.bias.double()),
-        mu,
-    )
+    return standard(Moments(None, None, None), norm.weight, norm.bias, None, job)[:3]
 
 
-def describe(squeeze: Any, moments: list[Any], count: int, z: FeatureMap) -> Descriptor:
+def describe(squeeze: Any, moments: tuple[Any, Any, Any], count: int, z: FeatureMap) -> Descriptor:
     """Return the descriptor in the type the squeeze itself gives."""
-    first, second, projection = moments
+    mean, variance, projection = moments
     made: Descriptor
     if projection is not None:
         made = squeeze.from_projection(projection)
-    elif second is not None:
-        made = squeeze.from_moments(first * count, second * count, count)
+    elif hasattr(squeeze, "from_statistics"):
+        made = squeeze.from_statistics(mean, variance, count)
+    elif variance is None:
+        made = squeeze.from_moments(mean * count, None, count)
     else:
-        made = squeeze.from_moments(first * count, None, count).to(z.dtype)
-    return made
-
-
-@torch.no_grad()
-def update_running(norm: Any, link: Link, count: int) -> None:
-    """Move the running statistics as `torch.nn` does: unbiased variance; momentum None is the plain average."""
-    assert link.statistics is not None
-    mean, variance = link.statistics
-    factor = 0.0 if norm.momentum is None else norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:
-            factor = 1.0 / float(norm.num_batches_tracked)
-    for running, new in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
-        running.lerp_(new.to(running.dtype), factor)
+        made = squeeze.from_moments(mean * count, torch.addcmul(variance, mean, mean) * count, count)
+    return made if projection is not None or variance is not None else made.to(z.dtype)
 
 
 def projection_basis(squeeze: Any, z: FeatureMap) -> torch.Tensor | None:

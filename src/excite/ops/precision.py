@@ -11,6 +11,11 @@ def widen(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def wide_type(x: torch.Tensor) -> torch.dtype:
+    """Return the type that `widen` gives."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
 def without_autocast(compute: Callable[..., Any], x: torch.Tensor, *more: Any) -> Any:
     """Return `compute(x, *more)` with autocast off on the device of `x`.
 

@@ -2,39 +2,71 @@
 
 from functools import cache
 from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 
+from excite.ops.kernels import Kernels
 from excite.ops.mode import mode
 from excite.types import FeatureMap
 
 
 @cache
-def _triton_ready(index: int) -> bool:
-    return find_spec("triton") is not None and torch.cuda.get_device_capability(index) >= (7, 0)
+def _triton(index: int) -> Kernels | None:
+    if find_spec("triton") is None or torch.cuda.get_device_capability(index) < (7, 0):
+        return None
+    from excite.ops import kernels_triton
+
+    return Kernels(kernels_triton)
 
 
-def kernels_for(z: FeatureMap, attention: bool) -> ModuleType | None:
-    """Return the module with the passes for `z`, or None where the fused tail is not to run.
+@cache
+def native() -> Kernels | str:
+    """Return the C kernels, built at the first call, or why there are none."""
+    from excite.ops.native import build
+
+    found = build.found()
+    if isinstance(found, str):
+        return found
+    from excite.ops.kernels_native import NativeKernels
+
+    return NativeKernels(found)
+
+
+@cache
+def _plain() -> Kernels:
+    from excite.ops import kernels_torch
+
+    return Kernels(kernels_torch)
+
+
+def kernels_for(z: FeatureMap, attention: bool) -> Kernels | None:
+    """Return the kernels for `z`, or None where the fused tail is not to run.
 
     attention: whether the tail has attention.
     """
     if type(z) is not torch.Tensor:
         return None
-    if z.device.type == "cuda" and _triton_ready(z.device.index):
-        from excite.ops import kernels_triton
-
-        return kernels_triton
-    if mode() == "auto" and not pays(z, attention):
-        return None
-    from excite.ops import kernels_torch
-
-    return kernels_torch
+    if z.device.type == "cuda" and (found := _triton(z.device.index)):
+        return found
+    forced = mode() == "fused"
+    made = native() if z.device.type == "cpu" and z.dtype != torch.float16 else ""
+    if isinstance(made, Kernels):
+        return made if forced or native_pays(z, attention) else None
+    return _plain() if forced or pays(z, attention) else None
 
 
-# Measured on two cores (docs/free.md): the small graph between the passes costs half a millisecond, which a map of
-# these bytes earns back. A plain tail saves passes only where torch's own batch norm is slow, in NCHW.
+def native_pays(z: FeatureMap, attention: bool) -> bool:
+    """Tell whether the fused tail in C was measured to pay for such a map (benchmarks/tail.py, two cores)."""
+    size = z.numel() * z.element_size()
+    if attention:
+        return size >= 1 << 18
+    if not torch.is_grad_enabled():
+        return size >= 1 << 20
+    return size >= (3 << 20 if z.is_contiguous() else 6 << 20)
+
+
+# Measured on two cores (docs/free.md): in PyTorch the small graph between the passes costs half a millisecond, which a
+# map of these bytes earns back. A plain tail saves passes only where torch's own batch norm is slow, in NCHW.
 TRAINING_BYTES, INFERENCE_BYTES, PLAIN_BYTES = 2 << 20, 8 << 20, 8 << 20
 
 

@@ -3,7 +3,7 @@
 With mean m and variance v of every sample and channel over P positions, and mu, var those of the batch (or the running
 ones), batch norm is `y = scale (z - mu) + bias`, `scale = gamma / sqrt(var + eps)`, `bias = beta`, and
 
-    mean of y = scale (m - mu) + bias,   mean of y^2 = scale^2 v + (mean of y)^2,
+    mean of y = scale (m - mu) + bias,   variance of y = scale^2 v,
     sum of basis * y = scale (projection - mu total) + bias total,   total = sum of basis.
 
 Numbers per channel are float64, they cost nothing; numbers per sample and channel float32 (float64 where z is): all of
@@ -14,23 +14,31 @@ from typing import Any, NamedTuple
 
 import torch
 
-from excite.ops.precision import widen
+from excite.ops.precision import wide_type
 from excite.types import FeatureMap
 
 
+class Moments(NamedTuple):
+    """Mean, biased variance and projection of z over space, `[n c]` each, where they were asked for."""
+
+    mean: torch.Tensor | None
+    variance: torch.Tensor | None
+    projection: torch.Tensor | None
+
+
 class Job(NamedTuple):
-    """What is asked for: eps of the norm, running mean and variance (None: the batch's), which moments, positions."""
+    """What is asked for: eps of the norm, whether the batch's statistics normalise, which moments, positions.
+
+    running: mean and variance `[c]`; with `batch` they move by `momentum` (0: not at all), else they normalise.
+    """
 
     eps: float
+    batch: bool
     running: tuple[torch.Tensor, torch.Tensor] | None
+    momentum: float
     first: bool
     second: bool
     positions: int
-
-    @property
-    def batch(self) -> bool:
-        """Whether the batch's own statistics normalise."""
-        return self.running is None
 
 
 class Gradients(NamedTuple):
@@ -45,7 +53,7 @@ class Gradients(NamedTuple):
 
 
 class Standard(NamedTuple):
-    """scale, bias, mu, 1/deviation `[c]`; mean, mean square and projection of y `[n c]` where asked for."""
+    """scale, bias, mu, 1/deviation `[c]`; mean, variance and projection of y `[n c]` where asked for."""
 
     scale: torch.Tensor
     bias: torch.Tensor
@@ -58,7 +66,7 @@ class Standard(NamedTuple):
 
 def small(x: torch.Tensor, z: FeatureMap) -> torch.Tensor:
     """Return the coefficients x in the type in which z is worked on."""
-    return x.to(widen(z[:0]).dtype)
+    return x.to(wide_type(z))
 
 
 def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,27 +76,41 @@ def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.
     return mu, torch.addcmul(variance, off, off).mean(0, dtype=torch.float64)
 
 
+@torch.no_grad()
+def move_running(job: Job, mu: torch.Tensor, variance: torch.Tensor, samples: int) -> None:
+    """Move the running statistics as `torch.nn` does, towards the unbiased variance."""
+    if job.running is None or not job.momentum:
+        return
+    count = samples * job.positions
+    for running, new in zip(job.running, (mu, variance * (count / (count - 1))), strict=True):
+        running.lerp_(new.to(running.dtype), job.momentum)
+
+
 def standard(
-    mean: torch.Tensor,
-    variance: torch.Tensor | None,
-    projection: torch.Tensor | None,
+    moments: Moments,
     gamma: torch.Tensor | None,
     beta: torch.Tensor | None,
     basis: torch.Tensor | None,
     job: Job,
 ) -> Standard:
-    """Return what the second pass and the squeeze need."""
-    if job.running is None:
+    """Return what the second pass and the squeeze need; moves the running statistics."""
+    mean, variance, projection = moments
+    if job.batch:
+        assert mean is not None
         assert variance is not None
         mu, var = batch_statistics(mean, variance)
+        move_running(job, mu, var, mean.shape[0])
     else:
-        mu, var = job.running
+        # Copies: the buffers may move on before the backward pass comes here.
+        assert job.running is not None
+        mu, var = (x.detach().to(torch.float64, copy=True) for x in job.running)
     inverse = (var + job.eps).rsqrt()
     scale = inverse if gamma is None else inverse * gamma
     bias = torch.zeros_like(mu) if beta is None else beta.double()
     made = Standard(scale, bias, mu, inverse)
     if not job.first:
         return made
+    assert mean is not None
     if projection is not None and basis is not None:
         total = _total(basis)
         projected = torch.addcmul(bias * total, projection - mu * total, scale)
@@ -98,13 +120,11 @@ def standard(
     if not job.second:
         return made._replace(first=first)
     assert variance is not None
-    return made._replace(first=first, second=torch.addcmul(first * first, variance, wide * wide))
+    return made._replace(first=first, second=variance * (wide * wide))
 
 
 def differentiate(
-    mean: torch.Tensor,
-    variance: torch.Tensor | None,
-    projection: torch.Tensor | None,
+    moments: Moments,
     made: Standard,
     gamma: torch.Tensor | None,
     beta: torch.Tensor | None,
@@ -113,6 +133,8 @@ def differentiate(
     job: Job,
 ) -> Gradients:
     """Return the gradients for those of the outputs of `standard` (scale, bias, mu, and the three descriptions)."""
+    mean, variance, projection = moments
+    assert mean is not None
     sums: list[Any] = [0.0 if g is None else g for g in grads[:3]]
     by_first, by_second, by_projection = grads[3:]
     scale, mu = made.scale, made.mu
@@ -120,17 +142,14 @@ def differentiate(
     off, p, q, d = mean - small_mu, None, None, None
     if by_second is not None:
         assert variance is not None
-        first = torch.addcmul(made.bias.to(mean.dtype), off, small_scale)
-        through = 2 * first * by_second
-        by_first = through if by_first is None else by_first + through
         spread = by_second * small_scale
         sums[0] = sums[0] + 2 * (spread * variance).sum(0, dtype=torch.float64)
         q = spread * small_scale * (2 / job.positions)
     if by_first is not None:
         sums = _added(sums, by_first.sum(0, dtype=torch.float64), (by_first * off).sum(0, dtype=torch.float64), scale)
         p = by_first * (small_scale / job.positions)
-        if q is not None:
-            p = torch.addcmul(p, q, off, value=-1)
+    if q is not None:
+        p = -q * off if p is None else torch.addcmul(p, q, off, value=-1)
     if by_projection is not None and projection is not None and basis is not None:
         total, wide = _total(basis), by_projection.double()
         sums = _added(sums, wide.sum(0) * total, (wide * (projection - mu * total)).sum(0), scale)

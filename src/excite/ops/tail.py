@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from excite.ops.eligible import why_not, why_not_described
+from excite.ops.eligible import is_transformed, why_not, why_not_described
 from excite.ops.mode import mode
 from excite.ops.recalibrate import recalibrate
 from excite.ops.select import kernels_for
@@ -22,7 +22,7 @@ def residual_tail(
     z: output of the block's last convolution. `norm` updates its running statistics in train mode as always. Where it
     is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
     """
-    if mode() != "reference":
+    if mode() != "reference" and not is_transformed():
         kernels = kernels_for(z, attention is not None)
         if kernels is not None and why_not(z, norm, attention, shortcut) is None:
             from excite.ops.fused import fused_tail
@@ -55,7 +55,7 @@ def described_tail(
     For attention that looks beyond its own block: `weigh` maps the descriptor to weights `[n c]` (None: 1) and may use
     whatever else it knows. Otherwise as `residual_tail`.
     """
-    if mode() != "reference":
+    if mode() != "reference" and not is_transformed():
         kernels = kernels_for(z, True)
         if kernels is not None and why_not_described(z, norm, squeeze, shortcut) is None:
             from excite.ops.fused import fused_tail

@@ -15,6 +15,10 @@ class Mean(nn.Module):
         """Return the mean of every channel."""
         return x.mean(dim=tuple(range(2, x.dim()))).unsqueeze(-1)
 
+    def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor | None, count: int) -> Descriptor:
+        """Return the same descriptor from the mean `[n c]` of every channel."""
+        return mean.unsqueeze(-1)
+
     def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor | None, count: int) -> Descriptor:
         """Return the same descriptor from per-channel sums `[n c]` over `count` positions."""
         return (sum_x / count).unsqueeze(-1)

@@ -27,6 +27,13 @@ class MeanStd(nn.Module):
         variance, mean = torch.var_mean(flat, dim=2, correction=0)
         return self._stack(mean, variance * count, count)
 
+    def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> Descriptor:
+        """Return the same descriptor from mean and biased variance `[n c]` over `count` positions."""
+        made = torch.stack((mean, variance * (count / max(count - 1, 1)) + self.eps), dim=-1)
+        # In place: the root that autograd keeps is the descriptor, which the gate keeps anyway.
+        made.select(-1, 1).sqrt_()
+        return made
+
     def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor, count: int) -> Descriptor:
         """Return the same descriptor from per-channel sums `[n c]` over `count` positions.
 

@@ -24,6 +24,10 @@ class L2(nn.Module):
         squares = widen(x).flatten(2).square().sum(dim=2)
         return (squares + self.eps).sqrt().unsqueeze(-1)
 
+    def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> Descriptor:
+        """Return the same descriptor from mean and biased variance `[n c]` over `count` positions."""
+        return (torch.addcmul(variance, mean, mean) * count + self.eps).sqrt().unsqueeze(-1)
+
     def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor, count: int) -> Descriptor:
         """Return the same descriptor from the per-channel sum of squares `[n c]`."""
         return (sum_x2 + self.eps).sqrt().unsqueeze(-1)

@@ -1,0 +1,217 @@
+"""The passes of the fused tail, and the numbers between them, in C (`native/`): one call each."""
+
+import ctypes
+from typing import Any
+
+import torch
+
+from excite.ops import kernels_torch
+from excite.ops.kernels import Kernels, Numbers
+from excite.ops.precision import wide_type
+from excite.ops.standardise import Job, Moments, Standard
+from excite.types import FeatureMap
+
+NAMES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
+
+
+class NativeKernels(Kernels):
+    """The kernels of a library that `native.build` made."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        super().__init__(kernels_torch)
+        pointer, long, integer, double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
+        sizes = [long] * 3
+        passes: dict[str, list[Any]] = {
+            "normalise": [pointer] * 7 + [integer, double, double, integer] + [pointer] * 10 + sizes + [integer] * 2,
+            "affine": [pointer] * 7 + sizes + [integer] * 3,
+            "affine_backward": [pointer] * 14 + sizes + [integer] * 2,
+            "normalise_backward": [pointer] * 17 + [integer] * 2 + [pointer] * 4 + sizes + [integer] * 2,
+            "grad_input": [pointer] * 9 + sizes + [integer] * 2,
+        }
+        numbers: dict[str, list[Any]] = {
+            "correlate": [pointer] * 3 + sizes + [integer],
+            "correlate_kernel": [pointer] * 3 + sizes + [integer],
+        }
+        self.calls: dict[tuple[str, torch.dtype], Any] = {}
+        for dtype, name in NAMES.items():
+            for kind, arguments in {**passes, **(numbers if name != "bfloat16" else {})}.items():
+                call = getattr(library, f"{kind}_{name}")
+                call.argtypes = arguments
+                call.restype = integer if kind in passes else None
+                self.calls[kind, dtype] = call
+        self.grad_input = self._grad_input
+
+    def _call(self, kind: str, dtype: torch.dtype, *arguments: Any) -> int:
+        # The tensors live as long as this frame, which is what the addresses need.
+        plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
+        made: int = self.calls[kind, dtype](*plain, torch.get_num_threads())
+        return made
+
+    def _pass(self, kind: str, z: FeatureMap, *arguments: Any, relu: bool | None = None) -> None:
+        n, c = z.shape[:2]
+        positions = z.numel() // (n * c)
+        # Maps of one position are the same either way; channels last is the longer loop.
+        last = positions == 1 or not z.is_contiguous()
+        more = () if relu is None else (relu,)
+        if self._call(kind, z.dtype, *arguments, n, c, positions, last, *more):
+            raise MemoryError(f"no memory for the sums of a map of shape {tuple(z.shape)}")
+
+    def standardise(
+        self, z: FeatureMap, basis: Numbers, gamma: Numbers, beta: Numbers, job: Job
+    ) -> tuple[Moments, Standard]:
+        """Return the moments of z, and the description of the normalised map that follows, in one call."""
+        shape, wide = z.shape[:2], wide_type(z)
+
+        def room(wanted: bool) -> Numbers:
+            return torch.empty(shape, dtype=wide) if wanted else None
+
+        projects = basis is not None
+        moments = Moments(room(job.batch or job.first), room(job.batch or job.second), room(projects))
+        described = room(job.first and not projects), room(job.second and not projects), room(projects)
+        mu, inverse, scale, bias = (torch.empty(shape[1], dtype=torch.float64) for _ in range(4))
+        given = gamma, beta, *(job.running or (None, None))
+        doubles, parameters = alike_parameters(given)
+        norm = *parameters, doubles, job.momentum, job.eps, job.batch
+        self._pass("normalise", z, z, basis, totals(basis), *norm, *moments, mu, inverse, scale, bias, *described)
+        if job.batch and job.momentum and job.running is not None:
+            for own, moved in zip(job.running, parameters[2:], strict=True):
+                if moved is not own and moved is not None:
+                    own.copy_(moved)
+        return moments, Standard(scale, bias, mu, inverse, *described)
+
+    def scaled(
+        self,
+        z: FeatureMap,
+        scale: torch.Tensor,
+        bias: torch.Tensor,
+        mu: torch.Tensor,
+        weights: Numbers,
+        shortcut: FeatureMap | None,
+        relu: bool,
+    ) -> FeatureMap:
+        """Return `w (scale (z - mu) + bias) + shortcut`, rectified if `relu`, in one call."""
+        out = torch.empty_like(z)
+        w, r = wide_numbers(weights, z), None if shortcut is None else alike(shortcut, z)
+        self._pass("affine", z, z, scale, bias, mu, w, r, out, relu=relu)
+        return out
+
+    def grad_scaled(
+        self,
+        grad: FeatureMap,
+        out: FeatureMap | None,
+        z: FeatureMap,
+        scale: torch.Tensor,
+        bias: torch.Tensor,
+        mu: torch.Tensor,
+        weights: Numbers,
+    ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
+        """Return g, a and the gradients of scale, bias, mu and w, in one call."""
+        grad = alike(grad, z)
+        g = grad if out is None else torch.empty_like(z)
+        shape, wide = z.shape[:2], wide_type(z)
+        sums, a = torch.empty((2, *shape), dtype=wide), torch.empty(shape, dtype=wide)
+        w = wide_numbers(weights, z)
+        for_w = None if w is None else torch.empty(shape, dtype=wide)
+        for_numbers = [torch.empty(shape[1], dtype=torch.float64) for _ in range(3)]
+        made = None if out is None else g
+        self._pass("affine_backward", z, grad, out, z, scale, bias, mu, w, made, sums, a, *for_numbers, for_w)
+        return g, a, [*for_numbers, None if for_w is None or weights is None else dense(for_w, weights.dtype)]
+
+    def grad_standardise(
+        self,
+        ends: tuple[FeatureMap | None, torch.Tensor | None],
+        z: FeatureMap,
+        basis: Numbers,
+        parameters: tuple[Numbers, Numbers],
+        moments: Moments,
+        made: Standard,
+        grads: list[Numbers],
+        job: Job,
+    ) -> tuple[FeatureMap | None, Numbers, Numbers]:
+        """Return the gradients of z, gamma and beta, in one call."""
+        g, a = ends
+        shape, wide = z.shape[:2], wide_type(z)
+        if g is None or a is None:
+            g, a = z, torch.zeros(shape, dtype=wide)
+        by = [None if x is None else dense(x, torch.float64) for x in grads[:3]]
+        by += [None if x is None else dense(x, wide) for x in grads[3:]]
+        doubles = not all(x is None or x.dtype == torch.float32 for x in parameters)
+        kind = torch.float64 if doubles else torch.float32
+        for_gamma, for_beta = torch.empty(shape[1], dtype=kind), torch.empty(shape[1], dtype=kind)
+        projection = basis if by[5] is not None else None
+        room, dz = torch.empty((3 if projection is not None else 2, *shape), dtype=wide), torch.empty_like(z)
+        self._pass(
+            *("normalise_backward", z, alike(g, z), z, dense(a, wide), projection, totals(projection), *moments),
+            *(made.scale, made.mu, made.inverse, *by, job.batch, doubles, for_gamma, for_beta, room, dz),
+        )
+        of = [None if x is None else dense(g, x.dtype) for x, g in zip(parameters, (for_gamma, for_beta), strict=True)]
+        return dz, of[0], of[1]
+
+    def _grad_input(
+        self,
+        g: FeatureMap,
+        z: FeatureMap,
+        a: torch.Tensor,
+        q: Numbers,
+        p: Numbers,
+        mu: Numbers,
+        d: Numbers = None,
+        basis: Numbers = None,
+    ) -> FeatureMap:
+        dz = torch.empty_like(z)
+        wide = a.dtype
+        zero = a.new_zeros(a.shape) if q is None or p is None else None
+        centre = z.new_zeros(z.shape[1], dtype=torch.float64) if mu is None else mu.double()
+        q, p, a = (dense(zero if x is None else x, wide) for x in (q, p, a))
+        d, basis = (None, None) if d is None or basis is None else (dense(d, wide), basis)
+        self._pass("grad_input", z, alike(g, z), z, a, q, p, d, centre, basis, dz)
+        return dz
+
+    def correlate(self, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Return the correlation of every row of `s` `[n c]` with a kernel `[k]`, zeros beyond the ends."""
+        s, out = s.contiguous(), s.new_empty(s.shape)
+        self._call("correlate", s.dtype, s, kernel.contiguous(), out, *s.shape, len(kernel))
+        return out
+
+    def correlate_kernel(self, s: torch.Tensor, grad: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the kernel's gradient `[size]`."""
+        s, grad = s.contiguous(), grad.contiguous()
+        found = s.new_empty(size, dtype=torch.float64)
+        self._call("correlate_kernel", s.dtype, s, grad, found, *s.shape, size)
+        return found.to(s.dtype)
+
+
+def alike(x: FeatureMap, z: FeatureMap) -> FeatureMap:
+    """Return `x` laid out and stored as `z`; a copy where it was not."""
+    if x.dtype == z.dtype:
+        if z.is_contiguous():
+            same = x.is_contiguous()
+        else:
+            same = x.is_contiguous(memory_format=torch.channels_last if z.dim() == 4 else torch.channels_last_3d)
+        if same:
+            return x
+    return torch.empty_like(z).copy_(x)
+
+
+def alike_parameters(given: tuple[Numbers, ...]) -> tuple[bool, list[Numbers]]:
+    """Return whether the numbers `[c]` are doubles, and the numbers in one type: floats, or doubles in new memory."""
+    kinds = {x.dtype for x in given if x is not None}
+    if kinds <= {torch.float32} or kinds == {torch.float64}:
+        return kinds == {torch.float64}, list(given)
+    return True, [None if x is None else x.detach().double() for x in given]
+
+
+def dense(x: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return numbers in this type without gaps."""
+    made: torch.Tensor = x if x.dtype == dtype and x.is_contiguous() else x.to(dtype).contiguous()
+    return made
+
+
+def wide_numbers(weights: Numbers, z: FeatureMap) -> Numbers:
+    """Return weights `[n c]` in the type in which `z` is worked on."""
+    return None if weights is None else dense(weights, wide_type(z))
+
+
+def totals(basis: Numbers) -> Numbers:
+    """Return the sum `[c]` of every channel's basis."""
+    return None if basis is None else basis.sum(tuple(range(1, basis.dim())), dtype=torch.float64)

@@ -1,0 +1,243 @@
+"""The C kernels against those in PyTorch, and what happens where they cannot be built."""
+
+import itertools
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tails import difference, example
+from torch import nn
+
+from excite.ops import kernels_torch
+from excite.ops.fused import fused_tail
+from excite.ops.kernels import Kernels
+from excite.ops.native import build
+from excite.ops.select import native
+from excite.ops.standardise import Job
+
+PLAIN = Kernels(kernels_torch)
+LIMITS = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    made = native()
+    if isinstance(made, str):
+        pytest.skip(made)
+    return made
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def maps(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return [(torch.randn(shape) + 1).to(dtype).contiguous(memory_format=layout) for _ in range(3)]
+
+
+def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tensor, project: bool) -> list[Any]:
+    """Return what every call of the tail gives."""
+    torch.manual_seed(1)
+    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
+    n, c = z.shape[:2]
+    layout = torch.contiguous_format if z.is_contiguous() else torch.channels_last
+    basis = torch.randn(1, *z.shape[1:], dtype=wide).contiguous(memory_format=layout)[0] if project else None
+    gamma, beta, mean, var = (torch.rand(c).to(wide) for _ in range(4))
+    w, one, two, a, q, p = (torch.randn(n, c).to(wide) for _ in range(6))
+    job = Job(1e-3, True, (mean.clone(), var.clone()), 0.3, True, not project, z[0, 0].numel())
+    moments, made = kernels.standardise(z, basis, gamma, beta, job)
+    eval_job = job._replace(batch=False)
+    frozen = kernels.standardise(z, basis, gamma, beta, eval_job)[1]
+    out = PLAIN.scaled(z, *made[:3], w, r, True)
+    numbers = [torch.randn(c).double() for _ in range(3)]
+    by: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
+    g, scale, shares = kernels.grad_scaled(grad, out, z, *made[:3], w)
+    plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, *made[:3], None)
+    ends = [((grad, a), job), ((grad, a), eval_job), ((None, None), job)]
+    backward = [
+        x for end, task in ends for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, by, task)
+    ]
+    # A single position has no variance, sums of squares in PyTorch leave a rounding of one.
+    moments = moments._replace(variance=moments.variance.clamp_min(1e-6))
+    return [
+        *moments, *made, *frozen, *(job.running or ()),
+        kernels.scaled(z, *made[:3], w, r, True), kernels.scaled(z, *made[:3], None, None, False),
+        g, scale, *shares, plain_g, *no_weights, *backward,
+        kernels.grad_input(grad, z, a, q, p, made.mu), kernels.grad_input(grad, z, a, None, None, None),
+    ]  # fmt: skip
+
+
+SHAPES = [(4, 16, 9, 7), (2, 130, 4, 4), (1, 40, 12, 11), (3, 5, 1, 1), (2, 3, 40, 33), (5, 64, 1, 30)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+def test_every_pass_equals_that_in_pytorch(
+    kernels: Kernels, dtype: torch.dtype, last: bool, shape: tuple[int, ...]
+) -> None:
+    for project in (False, True):
+        given = maps(shape, dtype, last)
+        assert difference(passes(PLAIN, *given, project), passes(kernels, *given, project)) <= LIMITS[dtype]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_results_do_not_depend_on_the_threads(kernels: Kernels, threads: int, last: bool) -> None:
+    for shape in ((1, 130, 20, 20), (2, 96, 9, 9)):
+        given = maps(shape, torch.float32, last)
+        several = passes(kernels, *given, False)
+        torch.set_num_threads(1)
+        alone = passes(kernels, *given, False)
+        torch.set_num_threads(threads)
+        assert all(x is None or torch.equal(x, y) for x, y in zip(several, alone, strict=True))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_maps_laid_out_otherwise_are_copied(kernels: Kernels, last: bool) -> None:
+    z, r, grad = maps((2, 6, 5, 4), torch.float64, last)
+    other = torch.contiguous_format if last else torch.channels_last
+    wrong = [z, *(x.contiguous(memory_format=other) for x in (r, grad))]
+    assert difference(passes(kernels, z, r, grad, False), passes(kernels, *wrong, False)) == 0
+    expanded = grad.mean((2, 3), keepdim=True).expand_as(grad)
+    assert difference(passes(PLAIN, z, r, expanded, False), passes(kernels, z, r, expanded, False)) <= 1e-12
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
+def test_parameters_of_another_type_than_the_map(kernels: Kernels, kind: torch.dtype) -> None:
+    found = []
+    for some in (PLAIN, kernels):
+        module, z, r = example("eca", torch.float32)
+        norm = module[0].to(kind)
+        leaf = z.clone().requires_grad_()
+        out, _ = fused_tail(leaf, norm, module[1].squeeze, module[1].gate, r, nn.ReLU(), some)
+        out.square().sum().backward()
+        assert norm.weight.grad.dtype == kind
+        found.append([out.detach(), leaf.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    assert difference(*found) <= (1e-5 if kind == torch.float64 else 1e-2)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_nan_stays(kernels: Kernels, last: bool) -> None:
+    z, r, grad = maps((2, 4, 3, 3), torch.bfloat16, last)
+    r[1, 2, 1, 1] = torch.nan
+    ones = torch.ones(4, dtype=torch.float64)
+    out = kernels.scaled(z, ones, ones, ones, None, r, True)
+    assert out.isnan().nonzero().tolist() == [[1, 2, 1, 1]]
+    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, ones, ones, ones, None)
+    assert g.isnan().all()
+    assert shares[0].isnan().all()
+
+
+def test_variance_of_a_far_off_channel(kernels: Kernels) -> None:
+    for last in (False, True):
+        z = maps((2, 8, 30, 30), torch.float32, last)[0] + 5000
+        exact = z.double().var((2, 3), unbiased=False)
+        job = Job(1e-5, True, None, 0.0, True, True, 900)
+        torch.testing.assert_close(
+            kernels.standardise(z, None, None, None, job)[0].variance.double(), exact, rtol=1e-3, atol=0
+        )
+
+
+# Building.
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(build, "FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC", "-std=c11"))  # fast to build
+    build.found.cache_clear()
+    return tmp_path
+
+
+@pytest.fixture
+def compiler() -> str:
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no C compiler")
+    return build.find_compiler()
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return path
+
+
+def test_built_once_and_kept(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.load()
+    (kept,) = (home / "excite").iterdir()
+    monkeypatch.setattr(build, "build", None)  # its use would raise
+    build.load()
+    assert kept.suffix == ".so"
+
+
+def test_a_broken_library_is_built_anew(home: Path, compiler: str) -> None:
+    name = f"tail-{build.identity(compiler, build.find_openmp())}.so"
+    (home / "excite").mkdir()
+    (home / "excite" / name).write_bytes(b"not a library")
+    assert build.load().moments_float
+    assert (home / "excite" / name).stat().st_size > 1000
+
+
+def test_another_folder_where_the_cache_cannot_be_written(home: Path, compiler: str) -> None:
+    (home / "excite").write_text("a file where a folder is needed")
+    assert build.load().moments_float
+    assert len(list((home / "temporary").glob("excite-*/tail-*.so"))) == 1
+
+
+def test_no_folder_at_all(home: Path, compiler: str) -> None:
+    (home / "excite").write_text("")
+    (home / "temporary").write_text("")
+    assert "XDG_CACHE_HOME" in str(build.found())
+
+
+def test_reasons(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", str(script(home / "cc", "echo 'internal compiler error' >&2; exit 1")))
+    assert "internal compiler error" in str(build.found())
+    build.found.cache_clear()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no C compiler" in str(build.found())
+    build.found.cache_clear()
+    for word in ("0", "off", "no", "False"):
+        monkeypatch.setenv("EXCITE_NATIVE", word)
+        assert "EXCITE_NATIVE" in str(build.found())
+        build.found.cache_clear()
+    monkeypatch.delenv("EXCITE_NATIVE")
+    monkeypatch.setattr(build.sys, "platform", "win32")
+    assert "Linux" in str(build.found())
+    build.found.cache_clear()
+
+
+def test_a_library_that_counts_wrongly_is_refused(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = home / "sources"
+    shutil.copytree(build.SOURCES, sources)
+    text = (sources / "passes.h").read_text()
+    (sources / "passes.h").write_text(text.replace("mean[row] = (S)(sum / p)", "mean[row] = (S)(sum / (p + 1))"))
+    monkeypatch.setattr(build, "SOURCES", sources)
+    assert "count" in str(build.found())
+    build.found.cache_clear()
+
+
+def test_the_name_tells_sources_flags_compiler_and_processor(
+    home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = build.find_openmp()
+    names = {build.identity(compiler, runtime)}
+    monkeypatch.setattr(build, "processor", lambda: "another")
+    names.add(build.identity(compiler, runtime))
+    monkeypatch.setattr(build, "FLAGS", ("-O1",))
+    names.add(build.identity(compiler, runtime))
+    names.add(build.identity(str(script(home / "cc2", "true")), runtime))
+    assert len(names) == 4
+    assert all(len(a) == 20 for a in names)
+    assert not any(a == b for a, b in itertools.combinations(names, 2))

@@ -44,6 +44,7 @@ from excite import ops  # noqa: E402
 from excite.measure.bench.memory import peak_memory  # noqa: E402
 from excite.measure.bench.timing import Clock, CudaClock, interleave, ratio  # noqa: E402
 from excite.models import create_model  # noqa: E402
+from excite.ops.select import native  # noqa: E402
 
 MODE = ARGS.mode
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -69,11 +70,10 @@ def naive(name: str) -> nn.Module:
     return network
 
 
-def timm_model(method: str) -> nn.Module:
+def timm_model(method: str, backbone: str) -> nn.Module:
     import timm
 
-    args = {} if method == "none" else {"block_args": {"attn_layer": method}}
-    return timm.create_model("resnet50", **args)
+    return timm.create_model(backbone, block_args={"attn_layer": method})
 
 
 def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Module], str]]:
@@ -86,10 +86,9 @@ def variants(backbone: str, quick: bool) -> dict[str, tuple[Callable[[], nn.Modu
         if method in ("eca", "srm"):
             made[f"{method}, unfused"] = (lambda name=name: create_model(name), "reference")
     made["eca, original"] = (lambda: naive(f"eca_{backbone}"), "reference")
-    if backbone == "resnet50":
-        made["eca, timm"] = (lambda: timm_model("eca"), "reference")
-        if not quick:
-            made["se, timm"] = (lambda: timm_model("se"), "reference")
+    if backbone.startswith("resnet"):
+        for method in ("eca",) if quick else ("eca", "se"):
+            made[f"{method}, timm"] = (lambda method=method: timm_model(method, backbone), "reference")
     return made
 
 
@@ -263,6 +262,14 @@ def tuning() -> str:
     return table(["resnet50, training step", "untuned", "tuned", "faster by"], rows)
 
 
+def kernels() -> str:
+    """Return what the fused tail runs on."""
+    made = native()
+    if ARGS.device == "cuda":
+        return "Triton kernels"
+    return f"PyTorch kernels ({made})" if isinstance(made, str) else "C kernels"
+
+
 def main() -> None:
     if ARGS.threads:
         torch.set_num_threads(ARGS.threads)
@@ -274,7 +281,9 @@ def main() -> None:
     if not ARGS.quick:
         plan += [("", lambda: training("resnet50", FIRST, 5, False)), ("", lambda: training("resnet18", LAST, 5, True))]
         plan += [("", lambda: training("resnet18", FIRST, 5, False))]
-        plan += [("", lambda: training("mobilenet_v2", LAST, 5, True)), ("", lambda: compiled("resnet18", 5))]
+        plan += [("", lambda: training("mobilenet_v2", LAST, 5, True))]
+        plan += [("", lambda: training("mobilenet_v2", FIRST, 5, False))]
+        plan += [("", lambda name=name: compiled(name, 5)) for name in ("resnet18", "mobilenet_v2", "resnet50")]
     plan += [("\n## Inference\n", lambda: inference("resnet18" if ARGS.quick else "resnet50", rounds))]
     plan += [("\n## Growth (resnet50, NHWC, training step)\n\n", lambda: growth(3))]
     plan += [("\n## Traffic of the tail\n\n", lambda: passes(rounds))]
@@ -288,7 +297,7 @@ def main() -> None:
     setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
     head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; "
-    head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`.\n"
+    head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`, {kernels()}.\n"
     print(text := head + "".join(parts))
     if not ARGS.quick:
         temporary = ARGS.out.with_suffix(".tmp")

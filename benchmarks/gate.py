@@ -1,48 +1,52 @@
-"""The gate of ECA as torch's Conv1d and as `excite.ops.correlate`: forward and backward, by batch and channels.
+"""The gate of ECA as torch's Conv1d and as `excite.ops.correlate` does it, without C and with: by batch and channels.
 
 python benchmarks/gate.py
 """
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
 
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.environment import place
+from excite.ops import correlate as module
 from excite.ops.correlate import Correlate
+
+FORMS = ("Conv1d", "sums", "C")
 
 
 def main() -> None:
     """Print a Markdown table."""
     print(f"{place(environment())}\n")
-    print("| batch | channels | Conv1d forward | backward | sums forward | backward | backward, ratio |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| batch | channels | " + " | ".join(f"{form} forward | backward" for form in FORMS) + " | C, ratio to Conv1d |"
+    )
+    print("|---:|---:|" + "---:|---:|" * len(FORMS) + "---:|")
+    kernels = module.native
     for batch, channels in itertools.product((1, 4, 16, 64), (64, 512, 2048)):
         conv = nn.Conv1d(1, 1, 5, padding=2, bias=False)
         s, grad = torch.randn(batch, channels, requires_grad=True), torch.randn(batch, channels)
 
-        def plain(conv: nn.Conv1d = conv, s: torch.Tensor = s) -> torch.Tensor:
-            return conv(s[:, None])[:, 0]
+        def forward(form: str, conv: nn.Conv1d = conv, s: torch.Tensor = s) -> torch.Tensor:
+            if form == "Conv1d":
+                return conv(s[:, None])[:, 0]
+            module.native = kernels if form == "C" else lambda: "switched off"
+            return Correlate.apply(s, conv.weight)
 
-        def sums(conv: nn.Conv1d = conv, s: torch.Tensor = s) -> torch.Tensor:
-            return Correlate.apply(s, conv.weight.flatten())
+        def both(form: str, forward: Any = forward, grad: torch.Tensor = grad) -> None:
+            forward(form).backward(grad)
 
-        made = plain(), sums()
-        inputs = s, conv.weight
-        calls = {
-            "plain": plain,
-            "sums": sums,
-            "plain back": lambda made=made, inputs=inputs, grad=grad: torch.autograd.grad(
-                made[0], inputs, grad, retain_graph=True
-            ),
-            "sums back": lambda made=made, inputs=inputs, grad=grad: torch.autograd.grad(
-                made[1], inputs, grad, retain_graph=True
-            ),
-        }
+        calls = {form: lambda form=form, forward=forward: forward(form) for form in FORMS}
+        calls |= {f"{form} both": lambda form=form, both=both: both(form) for form in FORMS}
         found = interleave(calls, rounds=15, min_time=0.005)
-        times = [f"{1e6 * found[k].median:.0f} us" for k in ("plain", "plain back", "sums", "sums back")]
-        r = ratio(found["sums back"], found["plain back"])
+        module.native = kernels
+        times = []
+        for form in FORMS:
+            one, two = (1e6 * found[k].median for k in (form, f"{form} both"))
+            times += [f"{one:.0f} us", f"{two - one:.0f} us"]
+        r = ratio(found["C both"], found["Conv1d both"])
         print(f"| {batch} | {channels} | {' | '.join(times)} | {r.value:.2f} ({r.low:.2f}-{r.high:.2f}) |", flush=True)
 
 

@@ -205,4 +205,5 @@ def test_auto_takes_the_fused_form_where_it_was_measured_to_pay(kind: str) -> No
     with ops.use("fused"):
         assert kernels_for(small, True) is not None
     with torch.no_grad():
-        assert (kernels_for(large[:2], True) is None) == (kind == "torch")
+        assert kernels_for(large[:4], True) is None
+        assert (kernels_for(large[:8], True) is None) == (kind == "torch")

@@ -1,6 +1,8 @@
 """The C kernels against those in PyTorch, and what happens where they cannot be built."""
 
+import copy
 import itertools
+import math
 import shutil
 import stat
 from collections.abc import Iterator
@@ -9,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from tails import difference, example
+from tails import difference, example, run
 from torch import nn
 
+from excite import ops
 from excite.ops import kernels_torch
 from excite.ops.fused import fused_tail
 from excite.ops.kernels import Kernels
 from excite.ops.native import build
-from excite.ops.select import native
+from excite.ops.select import kernels_inside, native
 from excite.ops.standardise import Job
 
 PLAIN = Kernels(kernels_torch)
@@ -58,11 +61,11 @@ def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tenso
     moments, made = kernels.standardise(z, basis, gamma, beta, job)
     eval_job = job._replace(batch=False)
     frozen = kernels.standardise(z, basis, gamma, beta, eval_job)[1]
-    out = PLAIN.scaled(z, *made[:3], w, r, True)
+    out = PLAIN.scaled(z, *made[:3], w, r, math.inf)
     numbers = [torch.randn(c).double() for _ in range(3)]
     by: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
-    g, scale, shares = kernels.grad_scaled(grad, out, z, *made[:3], w)
-    plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, *made[:3], None)
+    g, scale, shares = kernels.grad_scaled(grad, out, z, *made[:3], w, math.inf)
+    plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, *made[:3], None, None)
     ends = [((grad, a), job), ((grad, a), eval_job), ((None, None), job)]
     backward = [
         x for end, task in ends for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, by, task)
@@ -71,7 +74,7 @@ def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tenso
     moments = moments._replace(variance=moments.variance.clamp_min(1e-6))
     return [
         *moments, *made, *frozen, *(job.running or ()),
-        kernels.scaled(z, *made[:3], w, r, True), kernels.scaled(z, *made[:3], None, None, False),
+        kernels.scaled(z, *made[:3], w, r, math.inf), kernels.scaled(z, *made[:3], None, None, None),
         g, scale, *shares, plain_g, *no_weights, *backward,
         kernels.grad_input(grad, z, a, q, p, made.mu), kernels.grad_input(grad, z, a, None, None, None),
     ]  # fmt: skip
@@ -131,11 +134,59 @@ def test_nan_stays(kernels: Kernels, last: bool) -> None:
     z, r, grad = maps((2, 4, 3, 3), torch.bfloat16, last)
     r[1, 2, 1, 1] = torch.nan
     ones = torch.ones(4, dtype=torch.float64)
-    out = kernels.scaled(z, ones, ones, ones, None, r, True)
+    out = kernels.scaled(z, ones, ones, ones, None, r, math.inf)
     assert out.isnan().nonzero().tolist() == [[1, 2, 1, 1]]
-    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, ones, ones, ones, None)
+    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, ones, ones, ones, None, None)
     assert g.isnan().all()
     assert shares[0].isnan().all()
+
+
+@pytest.mark.parametrize("act", [nn.ReLU6(), nn.ReLU6(inplace=True), nn.ReLU(), None, nn.Hardswish()], ids=str)
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_rectifiers_with_a_ceiling(kernels: Kernels, act: nn.Module | None, shortcut: bool) -> None:
+    module, z, r = example("none", torch.float64)
+    nn.init.constant_(module[0].weight, 8)  # the ceiling is met
+    found = [run(mode, module, z, r if shortcut else None, act) for mode in ("reference", "fused")]
+    assert difference(*found) <= 1e-10
+    if isinstance(act, nn.ReLU6):
+        assert float(found[1][0].max()) == 6
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_and_rectifier_inside_a_block(kernels: Kernels, training: bool, last: bool) -> None:
+    module, z, _ = example("none", torch.float64, last=last)
+    norm, found = module[0].train(training), []
+    for mode in ("reference", "fused"):
+        leaf, own = (4 * z).requires_grad_(), copy.deepcopy(norm)
+        with ops.use(mode):
+            out = ops.norm_act(leaf, own, nn.ReLU6(inplace=True))
+        out.square().sum().backward()
+        found.append([out.detach(), leaf.grad, own.weight.grad, own.bias.grad, own.running_mean, own.running_var])
+    assert difference(*found) <= 1e-10
+
+
+def test_norms_inside_a_block_are_fused_where_it_pays(kernels: Kernels) -> None:
+    first, last = torch.empty(4, 64, 56, 56), torch.empty(4, 64, 56, 56).to(memory_format=torch.channels_last)
+    assert kernels_inside(first) is kernels
+    assert kernels_inside(last) is None
+    assert kernels_inside(first[:1]) is None
+    assert kernels_inside(first.half()) is None
+    with torch.no_grad():
+        assert kernels_inside(last) is None
+        assert kernels_inside(torch.cat([last] * 6)) is kernels
+    with ops.use("fused"):
+        assert kernels_inside(last) is kernels
+
+
+def test_a_hook_on_the_rectifier_inside_a_block_is_called(kernels: Kernels) -> None:
+    norm, act, seen = nn.BatchNorm2d(64), nn.ReLU(), []
+    act.register_forward_hook(lambda *_: seen.append(1))
+    z = torch.randn(4, 64, 56, 56)
+    with ops.use("reference"):
+        expected = act(copy.deepcopy(norm)(z))
+    torch.testing.assert_close(ops.norm_act(z, norm, act), expected)
+    assert len(seen) == 2
 
 
 def test_variance_of_a_far_off_channel(kernels: Kernels) -> None:

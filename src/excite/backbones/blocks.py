@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from excite.ops import residual_tail
+from excite.ops import norm_act, residual_tail
 from excite.types import FeatureMap
 
 
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
 
     def branch(self, x: FeatureMap) -> FeatureMap:
         """Return the residual branch up to its last convolution."""
-        return self.conv2(self.relu(self.bn1(self.conv1(x))))
+        return self.conv2(norm_act(self.conv1(x), self.bn1, self.relu))
 
     def shortcut(self, x: FeatureMap) -> FeatureMap:
         """Return what is added to the branch."""
@@ -92,8 +92,8 @@ class Bottleneck(nn.Module):
 
     def branch(self, x: FeatureMap) -> FeatureMap:
         """Return the residual branch up to its last convolution."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.conv3(self.relu(self.bn2(self.conv2(x))))
+        x = norm_act(self.conv1(x), self.bn1, self.relu)
+        return self.conv3(norm_act(self.conv2(x), self.bn2, self.relu))
 
     def shortcut(self, x: FeatureMap) -> FeatureMap:
         """Return what is added to the branch."""

@@ -8,7 +8,7 @@ from torch import nn
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError, unknown
 from excite.methods.se import round_channels
-from excite.ops import residual_tail
+from excite.ops import norm_act, residual_tail
 from excite.types import FeatureMap
 
 # expansion, channels, blocks, stride of the first block
@@ -24,6 +24,12 @@ class ConvNormAct(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU6(inplace=True),
         )
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the activated map."""
+        if len(self) != 3:  # changed by somebody
+            return super().forward(x)
+        return norm_act(self[0](x), self[1], self[2])
 
 
 class InvertedResidual(nn.Module):

@@ -8,7 +8,7 @@ from torch import nn
 from excite.backbones.blocks import conv1x1, initialise
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError
-from excite.ops import residual_tail
+from excite.ops import norm_act, residual_tail
 from excite.registry import create_attention
 from excite.types import FeatureMap
 
@@ -60,8 +60,8 @@ class RegNetBlock(nn.Module):
 
     def branch(self, x: FeatureMap) -> FeatureMap:
         """Return the residual branch up to its last convolution."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
+        x = norm_act(self.conv1(x), self.bn1, self.relu)
+        x = norm_act(self.conv2(x), self.bn2, self.relu)
         return self.conv3(x if self.inner is None else self.inner(x))
 
     def shortcut(self, x: FeatureMap) -> FeatureMap:
@@ -107,7 +107,7 @@ class RegNet(nn.Module):
 
     def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the map after every stage, `[n c h w]` each."""
-        x = self.relu(self.bn1(self.conv1(x)))
+        x = norm_act(self.conv1(x), self.bn1, self.relu)
         maps = []
         for stage in range(len(self.depths)):
             x = getattr(self, f"layer{stage + 1}")(x)

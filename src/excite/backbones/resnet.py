@@ -8,6 +8,7 @@ from torch import nn
 from excite.backbones.blocks import BasicBlock, Bottleneck, conv1x1, conv3x3, initialise
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import unknown
+from excite.ops import norm_act
 from excite.types import FeatureMap
 
 Block = type[BasicBlock] | type[Bottleneck]
@@ -97,7 +98,7 @@ class ResNet(nn.Module):
 
     def forward_stem(self, x: FeatureMap) -> FeatureMap:
         """Return the map before the first stage."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.maxpool(norm_act(self.conv1(x), self.bn1, self.relu))
 
     def forward_stage(self, stage: int, x: FeatureMap) -> FeatureMap:
         """Run stage number `stage` (from 0) and the attention behind it, if there is any."""

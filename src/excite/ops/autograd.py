@@ -10,6 +10,7 @@ Saved are z, the output (which the next layer saves too) and a few `[n c]` numbe
 Under create_graph=True every backward is made of differentiable operations.
 """
 
+import math
 from typing import Any, TypeAlias
 
 import torch
@@ -101,7 +102,10 @@ def _slow_standardise(ctx: Any, direct: FeatureMap | None, others: list[torch.Te
 
 
 class AffineTail(torch.autograd.Function):
-    """z', scale, bias, mu `[c]`, w `[n c]` or None, shortcut -> relu(w (scale (z' - mu) + bias) + shortcut)."""
+    """z', scale, bias, mu `[c]`, w `[n c]` or None, shortcut -> relu(w (scale (z' - mu) + bias) + shortcut).
+
+    The rectifier is as `ceiling` says (`eligible.ceiling_of`).
+    """
 
     @staticmethod
     def forward(
@@ -113,14 +117,14 @@ class AffineTail(torch.autograd.Function):
         mu: torch.Tensor,
         weights: torch.Tensor | None,
         shortcut: FeatureMap | None,
-        relu: bool,
+        ceiling: float | None,
         link: Link | None,
         kernels: Any,
     ) -> FeatureMap:
         """Return the output; carrier, link: of `Standardise`, or None."""
-        out: FeatureMap = kernels.scaled(z, scale, bias, mu, weights, shortcut, relu)
-        ctx.link, ctx.kernels = link, kernels
-        ctx.save_for_backward(z, scale, bias, mu, weights, out if relu else None)
+        out: FeatureMap = kernels.scaled(z, scale, bias, mu, weights, shortcut, ceiling)
+        ctx.link, ctx.kernels, ctx.ceiling = link, kernels, ceiling
+        ctx.save_for_backward(z, scale, bias, mu, weights, None if ceiling is None else out)
         return out
 
     @staticmethod
@@ -130,14 +134,22 @@ class AffineTail(torch.autograd.Function):
         needs_z, _, *needs_small, needs_shortcut, _, _, _ = ctx.needs_input_grad
         for_small: list[torch.Tensor | None] = [None] * 4
         if torch.is_grad_enabled():
-            g, sum_g, sum_gz = _slow_grad_sums(grad, out, z, mu)
+            g, sum_g, sum_gz = _slow_grad_sums(grad, out, z, mu, ctx.ceiling)
             a, for_small = product(small(scale, z), weights, z), share(sum_g, sum_gz, scale, bias, weights, z)
         elif any(needs_small):
-            g, a, for_small = ctx.kernels.grad_scaled(grad, out, z, scale, bias, mu, weights)
+            g, a, for_small = ctx.kernels.grad_scaled(grad, out, z, scale, bias, mu, weights, ctx.ceiling)
         else:
-            g, a = ctx.kernels.rectified(grad, out, z), product(small(scale, z), weights, z)
+            g, a = _rectified(ctx, grad, out, z), product(small(scale, z), weights, z)
         ends = _for_z(ctx, g, z, a) if needs_z else (None, None)
         return *ends, *for_small, g if needs_shortcut else None, None, None, None
+
+
+def _rectified(ctx: Any, grad: FeatureMap, out: FeatureMap | None, z: FeatureMap) -> FeatureMap:
+    # The gradient behind the rectifier; where `out` is None there is none.
+    if out is not None and ctx.ceiling != math.inf:
+        return torch.ops.aten.hardtanh_backward(grad, out, 0.0, ctx.ceiling)
+    found: FeatureMap = ctx.kernels.rectified(grad, out, z)
+    return found
 
 
 def _for_z(ctx: Any, g: FeatureMap, z: FeatureMap, a: torch.Tensor) -> Tensors:
@@ -154,9 +166,11 @@ def _spread(x: torch.Tensor, z: FeatureMap) -> torch.Tensor:
 
 
 def _slow_grad_sums(
-    grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mu: torch.Tensor
+    grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mu: torch.Tensor, ceiling: float | None
 ) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
     # Differentiable: taken under create_graph=True.
-    g = grad if out is None else grad * (out > 0)
+    g = grad
+    if out is not None and ceiling is not None:
+        g = grad * (out > 0) if ceiling == math.inf else grad * ((out > 0) & (out < ceiling))
     space = tuple(range(2, z.dim()))
     return g, widen(g).sum(space), (widen(g) * (widen(z) - _spread(small(mu, z), z))).sum(space)

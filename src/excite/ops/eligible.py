@@ -1,5 +1,6 @@
 """Where the fused tail is exact; everywhere else the modules run one after another."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,9 +44,11 @@ def _globally_hooked() -> bool:
     )
 
 
-def is_rectifier(act: Callable[..., Any] | None) -> bool:
-    """Tell whether `act` is a plain ReLU that nobody watches."""
-    return (type(act) is nn.ReLU and not is_hooked(act)) or act is F.relu or act is torch.relu
+def ceiling_of(act: Callable[..., Any] | None) -> float | None:
+    """Return where `act` stops growing if it is a plain ReLU (infinity) or ReLU6 (6) that nobody watches, else None."""
+    if act is F.relu or act is torch.relu or (type(act) is nn.ReLU and not is_hooked(act)):
+        return math.inf
+    return 6.0 if type(act) is nn.ReLU6 and not is_hooked(act) else None
 
 
 def is_transformed() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from excite.ops.autograd import AffineTail, Link, Standardise
-from excite.ops.eligible import is_rectifier
+from excite.ops.eligible import ceiling_of
 from excite.ops.kernels import Kernels
 from excite.ops.standardise import Job, Moments, standard
 from excite.types import Descriptor, FeatureMap, Weights
@@ -34,8 +34,8 @@ def fused_tail(
     """Return the output and the descriptor of the normalised map (None without a squeeze).
 
     norm: a batch norm; squeeze: has `from_statistics`, `from_moments` or `from_projection`, or is None; weigh: the
-    gate, or None for no scaling; act: anything, though only a plain ReLU is part of the second pass; kernels: what runs
-    it.
+    gate, or None for no scaling; act: anything, though only plain rectifiers are part of the second pass; kernels:
+    what runs the passes.
     """
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
         job = job_of(norm, squeeze, z)
@@ -52,12 +52,13 @@ def fused_tail(
         if squeeze is not None:
             descriptor = describe(squeeze, (first, second, projection), job.positions, z)
     weights = None if weigh is None else weigh(descriptor)  # type: ignore[arg-type]
-    rectify = is_rectifier(act)
+    ceiling = ceiling_of(act)
+    ceiling = ceiling if ceiling in kernels.ceilings else None
     if torch.is_grad_enabled():
-        out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, rectify, link, kernels)
+        out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, ceiling, link, kernels)
     else:
-        out = kernels.scaled(z, scale, bias, mu, weights, shortcut, rectify)
-    return (out if rectify or act is None else act(out)), descriptor
+        out = kernels.scaled(z, scale, bias, mu, weights, shortcut, ceiling)
+    return (out if ceiling is not None or act is None else act(out)), descriptor
 
 
 def job_of(norm: Any, squeeze: Any, z: FeatureMap) -> Job:

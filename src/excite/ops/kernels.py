@@ -1,5 +1,6 @@
 """What the fused tail asks of its kernels: five passes over the map, and the numbers between them."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ class Kernels:
 
     passes: a module with `moments`, `affine`, `grad_sums`, `rectified` and `grad_input`.
     """
+
+    ceilings: tuple[float, ...] = (math.inf,)  # of the rectifiers that are part of the second pass
 
     def __init__(self, passes: Any) -> None:
         self.moments, self.affine, self.grad_sums = passes.moments, passes.affine, passes.grad_sums
@@ -64,11 +67,14 @@ class Kernels:
         mu: torch.Tensor,
         weights: Numbers,
         shortcut: FeatureMap | None,
-        relu: bool,
+        ceiling: float | None,
     ) -> FeatureMap:
-        """Return `w (scale (z - mu) + bias) + shortcut`, rectified if `relu`; w `[n c]` or None, the others `[c]`."""
+        """Return `w (scale (z - mu) + bias) + shortcut`; w `[n c]` or None, scale, bias, mu `[c]`.
+
+        ceiling: of the rectifier (`eligible.ceiling_of`), or None without one.
+        """
         a, b = (product(small(x, z), weights, z) for x in (scale, bias - mu * scale))
-        out: FeatureMap = self.affine(z, a, b, shortcut, relu)
+        out: FeatureMap = self.affine(z, a, b, shortcut, ceiling is not None)
         return out
 
     def grad_scaled(
@@ -80,6 +86,7 @@ class Kernels:
         bias: torch.Tensor,
         mu: torch.Tensor,
         weights: Numbers,
+        ceiling: float | None,
     ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
         """Return g, the gradient behind the rectifier (`grad` where `out` is None), a, and of scale, bias, mu, w."""
         g, sum_g, sum_gz = self.grad_sums(grad, out, z, mu)

@@ -1,6 +1,7 @@
 """The passes of the fused tail, and the numbers between them, in C (`native/`): one call each."""
 
 import ctypes
+import math
 from typing import Any
 
 import torch
@@ -17,14 +18,16 @@ NAMES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloa
 class NativeKernels(Kernels):
     """The kernels of a library that `native.build` made."""
 
+    ceilings = (math.inf, 6.0)
+
     def __init__(self, library: ctypes.CDLL) -> None:
         super().__init__(kernels_torch)
         pointer, long, integer, double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
         sizes = [long] * 3
         passes: dict[str, list[Any]] = {
             "normalise": [pointer] * 7 + [integer, double, double, integer] + [pointer] * 10 + sizes + [integer] * 2,
-            "affine": [pointer] * 7 + sizes + [integer] * 3,
-            "affine_backward": [pointer] * 14 + sizes + [integer] * 2,
+            "affine": [pointer] * 7 + [double] * 2 + sizes + [integer] * 2,
+            "affine_backward": [pointer] * 7 + [double] + [pointer] * 7 + sizes + [integer] * 2,
             "normalise_backward": [pointer] * 17 + [integer] * 2 + [pointer] * 4 + sizes + [integer] * 2,
             "grad_input": [pointer] * 9 + sizes + [integer] * 2,
         }
@@ -47,13 +50,12 @@ class NativeKernels(Kernels):
         made: int = self.calls[kind, dtype](*plain, torch.get_num_threads())
         return made
 
-    def _pass(self, kind: str, z: FeatureMap, *arguments: Any, relu: bool | None = None) -> None:
+    def _pass(self, kind: str, z: FeatureMap, *arguments: Any) -> None:
         n, c = z.shape[:2]
         positions = z.numel() // (n * c)
         # Maps of one position are the same either way; channels last is the longer loop.
         last = positions == 1 or not z.is_contiguous()
-        more = () if relu is None else (relu,)
-        if self._call(kind, z.dtype, *arguments, n, c, positions, last, *more):
+        if self._call(kind, z.dtype, *arguments, n, c, positions, last):
             raise MemoryError(f"no memory for the sums of a map of shape {tuple(z.shape)}")
 
     def standardise(
@@ -87,12 +89,12 @@ class NativeKernels(Kernels):
         mu: torch.Tensor,
         weights: Numbers,
         shortcut: FeatureMap | None,
-        relu: bool,
+        ceiling: float | None,
     ) -> FeatureMap:
-        """Return `w (scale (z - mu) + bias) + shortcut`, rectified if `relu`, in one call."""
+        """Return `w (scale (z - mu) + bias) + shortcut`, rectified up to `ceiling`, in one call."""
         out = torch.empty_like(z)
         w, r = wide_numbers(weights, z), None if shortcut is None else alike(shortcut, z)
-        self._pass("affine", z, z, scale, bias, mu, w, r, out, relu=relu)
+        self._pass("affine", z, z, scale, bias, mu, w, r, out, math.nan if ceiling is None else 0.0, bound(ceiling))
         return out
 
     def grad_scaled(
@@ -104,6 +106,7 @@ class NativeKernels(Kernels):
         bias: torch.Tensor,
         mu: torch.Tensor,
         weights: Numbers,
+        ceiling: float | None,
     ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
         """Return g, a and the gradients of scale, bias, mu and w, in one call."""
         grad = alike(grad, z)
@@ -113,8 +116,8 @@ class NativeKernels(Kernels):
         w = wide_numbers(weights, z)
         for_w = None if w is None else torch.empty(shape, dtype=wide)
         for_numbers = [torch.empty(shape[1], dtype=torch.float64) for _ in range(3)]
-        made = None if out is None else g
-        self._pass("affine_backward", z, grad, out, z, scale, bias, mu, w, made, sums, a, *for_numbers, for_w)
+        found = bound(ceiling), None if out is None else g, sums
+        self._pass("affine_backward", z, grad, out, z, scale, bias, mu, w, *found, a, *for_numbers, for_w)
         return g, a, [*for_numbers, None if for_w is None or weights is None else dense(for_w, weights.dtype)]
 
     def grad_standardise(
@@ -179,6 +182,11 @@ class NativeKernels(Kernels):
         found = s.new_empty(size, dtype=torch.float64)
         self._call("correlate_kernel", s.dtype, s, grad, found, *s.shape, size)
         return found.to(s.dtype)
+
+
+def bound(ceiling: float | None) -> float:
+    """Return the bound that the C kernels take: NaN is none."""
+    return math.nan if ceiling is None or ceiling == math.inf else ceiling
 
 
 def alike(x: FeatureMap, z: FeatureMap) -> FeatureMap:

@@ -55,14 +55,36 @@ def kernels_for(z: FeatureMap, attention: bool) -> Kernels | None:
     return _plain() if forced or pays(z, attention) else None
 
 
+def kernels_inside(z: FeatureMap) -> Kernels | None:
+    """Return the kernels for a norm and rectifier inside a block; only the ones in C are known to pay there."""
+    how = mode()
+    if how == "fused":
+        return kernels_for(z, False)
+    if type(z) is not torch.Tensor or how == "reference":
+        return None
+    training = torch.is_grad_enabled()
+    if z.numel() * z.element_size() < (INSIDE_TRAINING_BYTES if training else INSIDE_INFERENCE_BYTES):
+        return None
+    if z.device.type != "cpu" or z.dtype == torch.float16 or (training and not z.is_contiguous()):
+        return None
+    made = native()
+    return made if isinstance(made, Kernels) else None
+
+
+# Measured on two cores (benchmarks/tail.py, and in whole networks, where the calls cost more than in a loop). In
+# channels-last training torch's own batch norm is as fast as a norm in C with nothing behind it but a rectifier.
+NATIVE_BYTES, NATIVE_PLAIN_BYTES, NATIVE_INFERENCE_BYTES = 1 << 19, 3 << 20, 4 << 20
+INSIDE_TRAINING_BYTES, INSIDE_INFERENCE_BYTES = 2 << 20, 16 << 20
+
+
 def native_pays(z: FeatureMap, attention: bool) -> bool:
-    """Tell whether the fused tail in C was measured to pay for such a map (benchmarks/tail.py, two cores)."""
+    """Tell whether the fused tail in C was measured to pay for such a map on a CPU."""
     size = z.numel() * z.element_size()
-    if attention:
-        return size >= 1 << 18
     if not torch.is_grad_enabled():
-        return size >= 1 << 20
-    return size >= (3 << 20 if z.is_contiguous() else 6 << 20)
+        return size >= NATIVE_INFERENCE_BYTES
+    if attention:
+        return size >= NATIVE_BYTES
+    return size >= (NATIVE_PLAIN_BYTES if z.is_contiguous() else 2 * NATIVE_PLAIN_BYTES)
 
 
 # Measured on two cores (docs/free.md): in PyTorch the small graph between the passes costs half a millisecond, which a

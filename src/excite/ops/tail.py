@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from excite.ops.eligible import is_transformed, why_not, why_not_described
 from excite.ops.mode import mode
 from excite.ops.recalibrate import recalibrate
-from excite.ops.select import kernels_for
+from excite.ops.select import kernels_for, kernels_inside
 from excite.types import Descriptor, FeatureMap, Weights
 
 Act = Callable[[FeatureMap], FeatureMap] | None
@@ -39,6 +40,19 @@ def residual_tail(
         y = attention(y)
     if shortcut is not None:
         y = y + shortcut
+    return act(y) if act is not None else y
+
+
+def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
+    """Return `act(norm(z))`, `[n c h w]`, of the layers inside a block, fused where that was measured to pay."""
+    # Most such maps are small: the cheapest question comes first (but a compiler must not be asked for sizes).
+    if not torch.compiler.is_compiling():
+        kernels = kernels_inside(z)
+        if kernels is not None and why_not(z, norm, None, None) is None:
+            from excite.ops.fused import fused_tail
+
+            return fused_tail(z, norm, None, None, None, act, kernels)[0]
+    y = norm(z)
     return act(y) if act is not None else y
 
 

@@ -138,12 +138,12 @@ int NAME(moments)(const T *z, const S *basis, S *mean, S *variance, S *projectio
     return failed;
 }
 
-// out = w (scale (z - mu) + bias) + shortcut, rectified where `relu`; w `[n c]` and shortcut may be NULL (1 and 0).
+// out = w (scale (z - mu) + bias) + shortcut, kept between low and high; w `[n c]` and shortcut may be NULL (1 and 0).
+// A bound that is NaN is none, for nothing is beyond it; so a NaN in the map stays one, as in torch.
 int NAME(affine)(const T *z, const double *scale, const double *bias, const double *mu, const S *w, const T *shortcut,
-                 T *out, int64_t n, int64_t c, int64_t p, int last, int relu, int threads)
+                 T *out, double lowest, double highest, int64_t n, int64_t c, int64_t p, int last, int threads)
 {
-    // Written so, a NaN stays one, as in torch.
-    S low = relu ? 0 : -INFINITY;
+    S low = (S)lowest, high = (S)highest;
     int failed = 0;
     if (!last) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -156,13 +156,13 @@ int NAME(affine)(const T *z, const double *scale, const double *bias, const doub
 #pragma omp simd
                 for (int64_t k = 0; k < p; k++) {
                     S v = a * LOAD(x[k]) + b + LOAD(r[k]);
-                    y[k] = STORE(v < low ? low : v);
+                    y[k] = STORE(v < low ? low : v > high ? high : v);
                 }
             } else {
 #pragma omp simd
                 for (int64_t k = 0; k < p; k++) {
                     S v = a * LOAD(x[k]) + b;
-                    y[k] = STORE(v < low ? low : v);
+                    y[k] = STORE(v < low ? low : v > high ? high : v);
                 }
             }
         }
@@ -190,13 +190,13 @@ int NAME(affine)(const T *z, const double *scale, const double *bias, const doub
 #pragma omp simd
                 for (int64_t k = 0; k < c; k++) {
                     S v = a[k] * LOAD(x[k]) + b[k] + LOAD(r[k]);
-                    y[k] = STORE(v < low ? low : v);
+                    y[k] = STORE(v < low ? low : v > high ? high : v);
                 }
             } else {
 #pragma omp simd
                 for (int64_t k = 0; k < c; k++) {
                     S v = a[k] * LOAD(x[k]) + b[k];
-                    y[k] = STORE(v < low ? low : v);
+                    y[k] = STORE(v < low ? low : v > high ? high : v);
                 }
             }
         }
@@ -205,10 +205,12 @@ int NAME(affine)(const T *z, const double *scale, const double *bias, const doub
     return failed;
 }
 
-// g = grad where out > 0, and the sums of g and of g (z - mu) over space; out and g are NULL together: then g = grad.
-static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double *mu, T *g, S *sum_g, S *sum_gz, int64_t n,
-                    int64_t c, int64_t p, int last, int threads)
+// g = grad where 0 < out < highest (NaN: no bound), and the sums of g and of g (z - mu) over space; out and g are NULL
+// together: then g = grad.
+static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double *mu, double highest, T *g, S *sum_g, S *sum_gz,
+                           int64_t n, int64_t c, int64_t p, int last, int threads)
 {
+    S high = (S)highest;
     int failed = 0;
     if (!last) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -223,7 +225,7 @@ static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double
                 if (out) {
 #pragma omp simd reduction(+ : part, product)
                     for (int64_t k = from; k < to; k++) {
-                        S v = LOAD(y[k]) <= 0 ? 0 : LOAD(d[k]);
+                        S at_y = LOAD(y[k]), v = at_y <= 0 || at_y >= high ? 0 : LOAD(d[k]);
                         to_g[k] = STORE(v);
                         part += v;
                         product += v * (LOAD(x[k]) - centre);
@@ -270,7 +272,7 @@ static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double
                         T *restrict to_g = g + base + row * c;
 #pragma omp simd
                         for (int64_t k = 0; k < width; k++) {
-                            S v = LOAD(y[k]) <= 0 ? 0 : LOAD(d[k]);
+                            S at_y = LOAD(y[k]), v = at_y <= 0 || at_y >= high ? 0 : LOAD(d[k]);
                             to_g[k] = STORE(v);
                             one[k] += v;
                             two[k] += v * (LOAD(x[k]) - centre[k]);
@@ -373,11 +375,11 @@ int NAME(normalise)(const T *z, const S *basis, const double *total, const void 
 
 // Backward through `affine`: g as in `grad_sums`, a = w scale, and the gradients of scale, bias, mu and w (or NULL).
 int NAME(affine_backward)(const T *grad, const T *out, const T *z, const double *scale, const double *bias,
-                          const double *mu, const S *w, T *g, S *sums, S *a, double *for_scale, double *for_bias,
-                          double *for_mu, S *for_w, int64_t n, int64_t c, int64_t p, int last, int threads)
+                          const double *mu, const S *w, double highest, T *g, S *sums, S *a, double *for_scale,
+                          double *for_bias, double *for_mu, S *for_w, int64_t n, int64_t c, int64_t p, int last, int threads)
 {
     S *sum_g = sums, *sum_gz = sums + n * c;
-    if (NAME(grad_sums)(grad, out, z, mu, g, sum_g, sum_gz, n, c, p, last, threads))
+    if (NAME(grad_sums)(grad, out, z, mu, highest, g, sum_g, sum_gz, n, c, p, last, threads))
         return 1;
     NUMBERS(share)(sum_g, sum_gz, scale, bias, w, a, for_scale, for_bias, for_mu, for_w, n, c, threads);
     return 0;

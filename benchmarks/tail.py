@@ -1,0 +1,85 @@
+"""The end of a block alone, forward and backward, by the size of its map: writes benchmarks/tail.md.
+
+    python benchmarks/tail.py
+
+Modules one after another, the fused tail in PyTorch, and the fused tail in C, timed in turn.
+"""
+
+import datetime
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from excite.runtime import tune
+
+tune()
+
+import torch  # noqa: E402 - after the allocator is set
+from torch import nn  # noqa: E402
+
+from excite import ops  # noqa: E402
+from excite.measure.bench import environment, interleave, ratio  # noqa: E402
+from excite.measure.bench.environment import place  # noqa: E402
+from excite.measure.files import write_text  # noqa: E402
+from excite.ops import kernels_torch  # noqa: E402
+from excite.ops.fused import fused_tail  # noqa: E402
+from excite.ops.kernels import Kernels  # noqa: E402
+from excite.ops.select import native  # noqa: E402
+from excite.registry import create_attention  # noqa: E402
+
+SHAPES = [(4, 1024, 7, 7), (16, 24, 28, 28), (16, 2048, 4, 4), (4, 256, 28, 28), (16, 512, 14, 14), (16, 256, 28, 28)]
+LAYOUTS = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
+FORMS: dict[str, Any] = {"modules": None, "PyTorch": Kernels(kernels_torch), "C": native()}
+
+
+def step(form: str, module: Any, attention: Any, maps: list[torch.Tensor], shortcut: bool) -> Callable[[], None]:
+    """Return one forward and backward pass of the tail."""
+    z, r, grad = maps
+    z, r = z.clone().requires_grad_(), r.clone().requires_grad_() if shortcut else None
+    kernels, act = FORMS[form], nn.ReLU(inplace=True)
+    squeeze, gate = (None, None) if attention is None else (attention.squeeze, attention.gate)
+
+    def run() -> None:
+        z.grad = None
+        if kernels is None:
+            with ops.use("reference"):
+                out = ops.residual_tail(z, module, attention, r, act)
+        else:
+            out, _ = fused_tail(z, module, squeeze, gate, r, act, kernels)
+        out.backward(grad)
+
+    return run
+
+
+def main() -> None:
+    """Write the table."""
+    if isinstance(FORMS["C"], str):
+        raise SystemExit(f"no C kernels here: {FORMS['C']}")
+    lines = ["| map | layout | tail | modules | fused, PyTorch | fused, C |", "|---|---|---|---:|---:|---:|"]
+    for shape, (layout, fmt) in itertools.product(SHAPES, LAYOUTS.items()):
+        maps = [torch.randn(shape).contiguous(memory_format=fmt) for _ in range(3)]
+        for tail in ("norm, rectifier", "norm, sum, rectifier", "norm, ECA, sum, rectifier"):
+            norm = nn.BatchNorm2d(shape[1])
+            attention = create_attention("eca", shape[1]) if "ECA" in tail else None
+            calls = {form: step(form, norm, attention, maps, "sum" in tail) for form in FORMS}
+            found = interleave(calls, rounds=15, min_time=0.01)
+            base = found["modules"]
+            cells = [f"{1e3 * base.median:.2f} ms"]
+            for form in ("PyTorch", "C"):
+                r = ratio(found[form], base)
+                cells.append(f"{r.value:.2f} ({r.low:.2f}-{r.high:.2f})")
+            size = maps[0].numel() * 4 / 2**20
+            name = "x".join(map(str, shape))
+            lines.append(f"| {name}, {size:.1f} MiB | {layout} | {tail} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+    head = (
+        "# The end of a block\n\nForward and backward, float32; ratios to the modules one after another, median of the"
+    )
+    head += " rounds and their middle 90 %.\nWritten by `python benchmarks/tail.py` on "
+    head += f"{datetime.date.today().isoformat()}; {place(environment())}.\n\n"
+    write_text(Path(__file__).with_name("tail.md"), head + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,6 @@ from excite import ops  # noqa: E402
 from excite.measure.bench.memory import peak_memory  # noqa: E402
 from excite.measure.bench.timing import Clock, CudaClock, interleave, ratio  # noqa: E402
 from excite.models import create_model  # noqa: E402
-from excite.ops.select import native  # noqa: E402
 
 MODE = ARGS.mode
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -262,14 +261,6 @@ def tuning() -> str:
     return table(["resnet50, training step", "untuned", "tuned", "faster by"], rows)
 
 
-def kernels() -> str:
-    """Return what the fused tail runs on."""
-    made = native()
-    if ARGS.device == "cuda":
-        return "Triton kernels"
-    return f"PyTorch kernels ({made})" if isinstance(made, str) else "C kernels"
-
-
 def main() -> None:
     if ARGS.threads:
         torch.set_num_threads(ARGS.threads)
@@ -297,7 +288,7 @@ def main() -> None:
     setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
     head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
     head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; "
-    head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`, {kernels()}.\n"
+    head += f"rounds {rounds}; ours: `excite.ops.use('{MODE}')`, kernels: {ops.kernels_on(ARGS.device)}.\n"
     print(text := head + "".join(parts))
     if not ARGS.quick:
         temporary = ARGS.out.with_suffix(".tmp")

@@ -3,7 +3,7 @@
 from torch import nn
 
 from excite.errors import UsageError
-from excite.ops import factored, recalibrate
+from excite.ops import attend, factored
 from excite.ops.precision import without_autocast
 from excite.types import Descriptor, FeatureMap, Weights
 
@@ -41,7 +41,7 @@ class ChannelAttention(nn.Module):
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated map."""
         self.check(x)
-        return recalibrate(x, self.weights(x))
+        return attend(x, self)
 
     def extra_repr(self) -> str:
         """Show the channels in the module's text."""

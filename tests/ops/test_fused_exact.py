@@ -155,6 +155,46 @@ def test_descriptor_of_the_described_tail(method: str) -> None:
     assert difference(*found) <= 1e-10
 
 
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "none"])
+def test_attention_that_stands_alone(method: str, last: bool, grad: bool) -> None:
+    module, z, _ = example(method, torch.float64, last=last)
+    made, found = module[1], []
+    for mode in ("reference", "fused"):
+        leaf = z.clone().requires_grad_(grad)
+        made.zero_grad()
+        with ops.use(mode), torch.set_grad_enabled(grad):
+            out = made(leaf)
+        if grad:
+            out.pow(3).sum().backward()
+        found.append([out.detach(), leaf.grad, *(p.grad.clone() for p in made.parameters() if p.grad is not None)])
+    assert difference(*found) <= 1e-10
+
+
+def test_alone_in_half_precision_under_autocast() -> None:
+    module, z, _ = example("se", torch.float32)
+    found = []
+    for mode in ("reference", "fused"):
+        with ops.use(mode), torch.autocast("cpu", torch.bfloat16):
+            found.append([module[1](z.bfloat16()).detach()])
+    assert found[1][0].dtype == torch.bfloat16
+    assert difference(*found) <= 1e-2
+
+
+def test_alone_keeps_its_input_only() -> None:
+    eca, x = attention("eca", 64), torch.randn(4, 64, 32, 32, requires_grad=True)
+    seen: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with ops.use("fused"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        eca(x)
+    assert sum(seen.values()) < 1.02 * x.numel() * 4
+
+
 def test_bias_of_autocast_is_the_same_either_way() -> None:
     module, z, r = example("se", torch.float32)
     z, r = z.bfloat16(), r.bfloat16()

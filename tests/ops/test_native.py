@@ -15,7 +15,7 @@ from tails import difference, example, run
 from torch import nn
 
 from excite import ops
-from excite.ops import kernels_torch
+from excite.ops import kernels_torch, select
 from excite.ops.fused import fused_tail
 from excite.ops.kernels import Kernels
 from excite.ops.native import build
@@ -197,6 +197,13 @@ def test_variance_of_a_far_off_channel(kernels: Kernels) -> None:
         torch.testing.assert_close(
             kernels.standardise(z, None, None, None, job)[0].variance.double(), exact, rtol=1e-3, atol=0
         )
+
+
+def test_what_the_tail_runs_on(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ops.kernels_on("cpu") == "C"
+    assert ops.kernels_on("meta") == "PyTorch: no kernels for meta"
+    monkeypatch.setattr(select, "native", lambda: "there is no C compiler")
+    assert ops.kernels_on("cpu") == "PyTorch: there is no C compiler"
 
 
 # Building.

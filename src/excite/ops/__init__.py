@@ -3,6 +3,17 @@
 from excite.ops.eligible import factored, why_not
 from excite.ops.mode import use
 from excite.ops.recalibrate import recalibrate
-from excite.ops.tail import described_tail, norm_act, residual_tail
+from excite.ops.select import kernels_on
+from excite.ops.tail import attend, described_tail, norm_act, residual_tail
 
-__all__ = ["described_tail", "factored", "norm_act", "recalibrate", "residual_tail", "use", "why_not"]
+__all__ = [
+    "attend",
+    "described_tail",
+    "factored",
+    "kernels_on",
+    "norm_act",
+    "recalibrate",
+    "residual_tail",
+    "use",
+    "why_not",
+]

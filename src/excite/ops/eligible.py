@@ -106,6 +106,15 @@ def _unfit_norm(z: FeatureMap, norm: Any) -> str | None:
     return None
 
 
+def why_not_alone(x: FeatureMap, attention: nn.Module) -> str | None:
+    """Return the same for `attend`."""
+    if is_transformed():
+        return TRANSFORMED
+    if type(attention) not in _factored:
+        return f"{type(attention).__name__} is no squeeze and gate"
+    return _unfit_tensors(x, None) or _unfit_squeeze(attention.squeeze, x)  # type: ignore[arg-type]
+
+
 def why_not_described(z: FeatureMap, norm: nn.Module, squeeze: nn.Module, shortcut: FeatureMap | None) -> str | None:
     """Return the same for `described_tail`."""
     if is_transformed():

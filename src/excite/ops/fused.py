@@ -8,6 +8,7 @@ moments. The gate's weights w turn it into `a = A w`, `b = B w` per sample and c
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -81,6 +82,23 @@ def job_of(norm: Any, squeeze: Any, z: FeatureMap) -> Job:
 def frozen(norm: Any, job: Job) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return scale, bias and mu `[c]` of a norm with running statistics, where no moment of z is needed."""
     return standard(Moments(None, None, None), norm.weight, norm.bias, None, job)[:3]
+
+
+class Unit:
+    """A batch norm that changes nothing: mean 0 and variance 1, no eps, no parameters."""
+
+    weight = bias = momentum = num_batches_tracked = None
+    training, eps = False, 0.0
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.running_mean = torch.zeros(channels, device=device)
+        self.running_var = torch.ones(channels, device=device)
+
+
+@lru_cache(maxsize=64)
+def unit_norm(channels: int, device: torch.device) -> Unit:
+    """Return the norm that changes nothing, for attention without one."""
+    return Unit(channels, device)
 
 
 def describe(squeeze: Any, moments: tuple[Any, Any, Any], count: int, z: FeatureMap) -> Descriptor:

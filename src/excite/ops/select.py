@@ -39,6 +39,15 @@ def _plain() -> Kernels:
     return Kernels(kernels_torch)
 
 
+def kernels_on(device: str) -> str:
+    """Return on what the fused tail runs on a device ("cpu", "cuda:0"): "Triton", "C", or "PyTorch" and why not C."""
+    place = torch.device(device)
+    if place.type == "cuda":
+        return "Triton" if _triton(place.index or 0) else "PyTorch: Triton or compute capability 7.0 is missing"
+    made = native() if place.type == "cpu" else f"no kernels for {place.type}"
+    return "C" if isinstance(made, Kernels) else f"PyTorch: {made}"
+
+
 def kernels_for(z: FeatureMap, attention: bool) -> Kernels | None:
     """Return the kernels for `z`, or None where the fused tail is not to run.
 
@@ -53,6 +62,19 @@ def kernels_for(z: FeatureMap, attention: bool) -> Kernels | None:
     if isinstance(made, Kernels):
         return made if forced or native_pays(z, attention) else None
     return _plain() if forced or pays(z, attention) else None
+
+
+def kernels_alone(x: FeatureMap) -> Kernels | None:
+    """Return the kernels for attention that stands alone; only the ones in C are known to pay there."""
+    how = mode()
+    if how == "fused":
+        return kernels_for(x, True)
+    if type(x) is not torch.Tensor or how == "reference" or x.device.type != "cpu" or x.dtype == torch.float16:
+        return None
+    if x.numel() * x.element_size() < (NATIVE_BYTES if torch.is_grad_enabled() else NATIVE_INFERENCE_BYTES):
+        return None
+    made = native()
+    return made if isinstance(made, Kernels) else None
 
 
 def kernels_inside(z: FeatureMap) -> Kernels | None:

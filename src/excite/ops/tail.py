@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from excite.ops.eligible import is_transformed, why_not, why_not_described
+from excite.ops.eligible import is_transformed, why_not, why_not_alone, why_not_described
 from excite.ops.mode import mode
 from excite.ops.recalibrate import recalibrate
-from excite.ops.select import kernels_for, kernels_inside
+from excite.ops.select import kernels_alone, kernels_for, kernels_inside
 from excite.types import Descriptor, FeatureMap, Weights
 
 Act = Callable[[FeatureMap], FeatureMap] | None
@@ -41,6 +41,21 @@ def residual_tail(
     if shortcut is not None:
         y = y + shortcut
     return act(y) if act is not None else y
+
+
+def attend(x: FeatureMap, attention: Any) -> FeatureMap:
+    """Return `recalibrate(x, attention.weights(x))` of a squeeze and gate that stands alone, fused where that pays.
+
+    Two passes forward and two back, as in the tail, and only `x` is kept.
+    """
+    if not torch.compiler.is_compiling():
+        kernels = kernels_alone(x)
+        if kernels is not None and why_not_alone(x, attention) is None:
+            from excite.ops.fused import fused_tail, unit_norm
+
+            given = unit_norm(x.shape[1], x.device), attention.squeeze, attention.weights_of
+            return fused_tail(x, *given, None, None, kernels)[0]
+    return recalibrate(x, attention.weights(x))
 
 
 def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:

@@ -35,6 +35,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """Return date, processor, cores, threads, load, accelerator, precision switches and versions."""
     import torch
 
+    from excite.ops import kernels_on
+
     values: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": processor(),
@@ -45,6 +47,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "device": device,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "fused_kernels": kernels_on(device),
         "versions": versions(),
     }
     if device.startswith("cuda"):

@@ -1,6 +1,7 @@
 """Where the fused tail must step aside, and that whoever watches the parts still sees them."""
 
 import contextlib
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.ops import kernels_torch, select
 from excite.ops.kernels import Kernels
+from excite.squeeze.mean import Mean
 
 
 class OtherAttention(ChannelAttention):
@@ -181,6 +183,42 @@ def test_modes() -> None:
     ops.use("auto")
     with pytest.raises(UsageError, match="fused"):
         ops.use("fusde")
+
+
+def gate_giving(weights: torch.Tensor) -> ChannelAttention:
+    class Gate(nn.Module):
+        def forward(self, descriptor: torch.Tensor) -> torch.Tensor:
+            return weights
+
+    return ChannelAttention(Mean(), Gate(), 16)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (4, 1), (16,), (4, 16)])
+def test_weights_are_broadcast_either_way(shape: tuple[int, int]) -> None:
+    module, z, r = example("none", torch.float64)
+    found = []
+    for mode in ("reference", "fused"):
+        weights = torch.linspace(0, 1, math.prod(shape)).double().reshape(shape).requires_grad_()
+        with ops.use(mode):
+            out = ops.residual_tail(z, module[0], gate_giving(weights), r, F.relu)
+        out.square().sum().backward()
+        found.append([out.detach(), weights.grad])
+    assert difference(*found) <= 1e-10
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (4, 8), (4, 16, 1), (8,)])
+def test_weights_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    module, z, r = example("none", torch.float64)
+    with ops.use("fused"), pytest.raises(UsageError, match="the gate gave weights"):
+        ops.residual_tail(z, module[0], gate_giving(torch.ones(shape).double()), r, F.relu)
+    with ops.use("fused"), pytest.raises(UsageError, match="on meta"):
+        ops.residual_tail(z, module[0], gate_giving(torch.ones(4, 16, device="meta")), r, F.relu)
+
+
+def test_a_norm_whose_tensors_were_cut() -> None:
+    norm = nn.BatchNorm2d(16)
+    norm.weight = nn.Parameter(torch.ones(8))
+    assert "do not fit" in reason(torch.randn(4, 16, 5, 5), norm, None, None)
 
 
 LAST = torch.channels_last

@@ -129,6 +129,33 @@ def test_parameters_of_another_type_than_the_map(kernels: Kernels, kind: torch.d
     assert difference(*found) <= (1e-5 if kind == torch.float64 else 1e-2)
 
 
+def test_another_default_device(kernels: Kernels) -> None:
+    for method in ("fca", "srm"):
+        module, z, r = example(method, torch.float64)
+        expected = run("reference", module, z, r, nn.ReLU())
+        torch.set_default_device("meta")
+        try:
+            leaf, norm = z.clone().requires_grad_(), module[0]
+            out, _ = fused_tail(leaf, norm, module[1].squeeze, module[1].weights_of, r, nn.ReLU(), kernels)
+            out.sum().backward()
+        finally:
+            torch.set_default_device(None)
+        assert difference(expected[:1], [out.detach()]) <= 1e-10
+        assert leaf.grad.device.type == "cpu"
+
+
+def test_parameters_with_gaps(kernels: Kernels) -> None:
+    z, _, _ = maps((2, 6, 4, 4), torch.float32, False)
+    job = Job(1e-5, True, (torch.zeros(12)[::2], torch.ones(1).repeat(12)[::2]), 0.5, False, False, 16)
+    gamma = torch.tensor(2.0).expand(6)
+    dense = job._replace(running=tuple(x.contiguous() for x in job.running or ()))
+    one = kernels.standardise(z, None, gamma, None, job)[1]
+    two = kernels.standardise(z, None, gamma.contiguous(), None, dense)[1]
+    assert difference(list(one[:4]), list(two[:4])) <= 1e-12
+    assert difference(list(job.running or ()), list(dense.running or ())) <= 1e-6
+    assert float(job.running[0].abs().min()) > 0  # type: ignore[index]
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_nan_stays(kernels: Kernels, last: bool) -> None:
     z, r, grad = maps((2, 4, 3, 3), torch.bfloat16, last)
@@ -139,6 +166,10 @@ def test_nan_stays(kernels: Kernels, last: bool) -> None:
     g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, ones, ones, ones, None, None)
     assert g.isnan().all()
     assert shares[0].isnan().all()
+    job = Job(1e-5, False, (ones, ones), 0.0, True, True, 9)
+    moments, made = kernels.standardise(r, None, None, None, job)
+    for x in (*moments[:2], *made[4:6]):
+        assert x.isnan().nonzero().tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("act", [nn.ReLU6(), nn.ReLU6(inplace=True), nn.ReLU(), None, nn.Hardswish()], ids=str)

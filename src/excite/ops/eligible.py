@@ -98,9 +98,11 @@ def _unfit_norm(z: FeatureMap, norm: Any) -> str | None:
         return f"the norm does not fit a map of shape {tuple(z.shape)}"
     if (norm.running_mean is None) != (norm.running_var is None):
         return "the norm has half of its running statistics"
-    for tensor in (norm.weight, norm.bias, norm.running_mean):
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         if tensor is not None and (tensor.device != z.device or tensor.is_meta or not tensor.is_floating_point()):
             return "the norm lies elsewhere"
+        if tensor is not None and tensor.numel() != z.shape[1]:
+            return "the norm's tensors do not fit its number of features"
     if norm.training and z.shape[0] * z[0, 0].numel() <= 1:
         return "one value per channel has no variance"
     return None

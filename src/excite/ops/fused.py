@@ -7,12 +7,13 @@ moments. The gate's weights w turn it into `a = A w`, `b = B w` per sample and c
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
 import torch
 
+from excite.errors import UsageError
 from excite.ops.autograd import AffineTail, Link, Standardise
 from excite.ops.eligible import ceiling_of
 from excite.ops.kernels import Kernels
@@ -52,7 +53,7 @@ def fused_tail(
             scale, bias, mu = frozen(norm, job)
         if squeeze is not None:
             descriptor = describe(squeeze, (first, second, projection), job.positions, z)
-    weights = None if weigh is None else weigh(descriptor)  # type: ignore[arg-type]
+    weights = None if weigh is None else fitting(weigh(descriptor), z)  # type: ignore[arg-type]
     ceiling = ceiling_of(act)
     ceiling = ceiling if ceiling in kernels.ceilings else None
     if torch.is_grad_enabled():
@@ -82,6 +83,24 @@ def job_of(norm: Any, squeeze: Any, z: FeatureMap) -> Job:
 def frozen(norm: Any, job: Job) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return scale, bias and mu `[c]` of a norm with running statistics, where no moment of z is needed."""
     return standard(Moments(None, None, None), norm.weight, norm.bias, None, job)[:3]
+
+
+def fitting(weights: Weights, z: FeatureMap) -> Weights:
+    """Return weights `[n c]`, broadcast where the gate gave fewer (`[1 c]`, say): kernels read them by address.
+
+    Raises UsageError for other shapes and for another device than that of `z`.
+    """
+    shape = z.shape[:2]
+    if weights.device == z.device:
+        if weights.shape == shape:
+            return weights
+        if weights.dim() <= 2:
+            with suppress(RuntimeError):
+                return weights.expand(shape)
+    raise UsageError(
+        f"the gate gave weights of shape {tuple(weights.shape)} on {weights.device} for a map of shape "
+        f"{tuple(z.shape)} on {z.device}; expected {tuple(shape)}"
+    )
 
 
 class Unit:

@@ -12,6 +12,7 @@ from excite.ops.precision import wide_type
 from excite.ops.standardise import Job, Moments, Standard
 from excite.types import FeatureMap
 
+CPU = torch.device("cpu")  # said everywhere: the default device may be another
 NAMES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 
 
@@ -65,12 +66,12 @@ class NativeKernels(Kernels):
         shape, wide = z.shape[:2], wide_type(z)
 
         def room(wanted: bool) -> Numbers:
-            return torch.empty(shape, dtype=wide) if wanted else None
+            return torch.empty(shape, dtype=wide, device=CPU) if wanted else None
 
         projects = basis is not None
         moments = Moments(room(job.batch or job.first), room(job.batch or job.second), room(projects))
         described = room(job.first and not projects), room(job.second and not projects), room(projects)
-        mu, inverse, scale, bias = (torch.empty(shape[1], dtype=torch.float64) for _ in range(4))
+        mu, inverse, scale, bias = (torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(4))
         given = gamma, beta, *(job.running or (None, None))
         doubles, parameters = alike_parameters(given)
         norm = *parameters, doubles, job.momentum, job.eps, job.batch
@@ -112,10 +113,10 @@ class NativeKernels(Kernels):
         grad = alike(grad, z)
         g = grad if out is None else torch.empty_like(z)
         shape, wide = z.shape[:2], wide_type(z)
-        sums, a = torch.empty((2, *shape), dtype=wide), torch.empty(shape, dtype=wide)
+        sums, a = torch.empty((2, *shape), dtype=wide, device=CPU), torch.empty(shape, dtype=wide, device=CPU)
         w = wide_numbers(weights, z)
-        for_w = None if w is None else torch.empty(shape, dtype=wide)
-        for_numbers = [torch.empty(shape[1], dtype=torch.float64) for _ in range(3)]
+        for_w = None if w is None else torch.empty(shape, dtype=wide, device=CPU)
+        for_numbers = [torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(3)]
         found = bound(ceiling), None if out is None else g, sums
         self._pass("affine_backward", z, grad, out, z, scale, bias, mu, w, *found, a, *for_numbers, for_w)
         return g, a, [*for_numbers, None if for_w is None or weights is None else dense(for_w, weights.dtype)]
@@ -135,14 +136,20 @@ class NativeKernels(Kernels):
         g, a = ends
         shape, wide = z.shape[:2], wide_type(z)
         if g is None or a is None:
-            g, a = z, torch.zeros(shape, dtype=wide)
+            g, a = z, torch.zeros(shape, dtype=wide, device=CPU)
         by = [None if x is None else dense(x, torch.float64) for x in grads[:3]]
         by += [None if x is None else dense(x, wide) for x in grads[3:]]
         doubles = not all(x is None or x.dtype == torch.float32 for x in parameters)
         kind = torch.float64 if doubles else torch.float32
-        for_gamma, for_beta = torch.empty(shape[1], dtype=kind), torch.empty(shape[1], dtype=kind)
+        for_gamma, for_beta = (
+            torch.empty(shape[1], dtype=kind, device=CPU),
+            torch.empty(shape[1], dtype=kind, device=CPU),
+        )
         projection = basis if by[5] is not None else None
-        room, dz = torch.empty((3 if projection is not None else 2, *shape), dtype=wide), torch.empty_like(z)
+        room, dz = (
+            torch.empty((3 if projection is not None else 2, *shape), dtype=wide, device=CPU),
+            torch.empty_like(z),
+        )
         self._pass(
             *("normalise_backward", z, alike(g, z), z, dense(a, wide), projection, totals(projection), *moments),
             *(made.scale, made.mu, made.inverse, *by, job.batch, doubles, for_gamma, for_beta, room, dz),
@@ -202,11 +209,12 @@ def alike(x: FeatureMap, z: FeatureMap) -> FeatureMap:
 
 
 def alike_parameters(given: tuple[Numbers, ...]) -> tuple[bool, list[Numbers]]:
-    """Return whether the numbers `[c]` are doubles, and the numbers in one type: floats, or doubles in new memory."""
-    kinds = {x.dtype for x in given if x is not None}
-    if kinds <= {torch.float32} or kinds == {torch.float64}:
+    """Return whether the numbers `[c]` are doubles, and the numbers without gaps in one type; copies are doubles."""
+    there = [x for x in given if x is not None]
+    kinds = {x.dtype for x in there}
+    if (kinds <= {torch.float32} or kinds == {torch.float64}) and all(x.is_contiguous() for x in there):
         return kinds == {torch.float64}, list(given)
-    return True, [None if x is None else x.detach().double() for x in given]
+    return True, [None if x is None else x.detach().double().contiguous() for x in given]
 
 
 def dense(x: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -74,15 +74,16 @@ static void NAME(standard)(const S *mean, const S *variance, const S *projection
 // of scale, bias, mu `[c]` and of the descriptions `[n c]`, each of which may be NULL (0). for_gamma and for_beta are
 // doubles where `wide`, else floats.
 static void NAME(differentiate)(const S *mean, const S *variance, const S *projection, const double *total,
-                         const double *scale, const double *mu, const double *inverse,
-                         const double *by_scale, const double *by_bias, const double *by_mu, const S *by_first,
-                         const S *by_second, const S *by_projection, int batch, int wide, void *for_gamma,
-                         void *for_beta, S *q, S *e, S *d, int64_t n, int64_t c, int64_t p, int threads)
+                                const double *scale, const double *mu, const double *inverse, const double *by_scale,
+                                const double *by_bias, const double *by_mu, const S *by_first, const S *by_second,
+                                const S *by_projection, int batch, int wide, void *for_gamma, void *for_beta, S *q,
+                                S *e, S *d, int64_t n, int64_t c, int64_t p, int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * c > SERIAL)
     for (int64_t from = 0; from < c; from += CHANNELS) {
         int64_t to = SMALLER(from + CHANNELS, c);
-        double of_scale[CHANNELS], of_bias[CHANNELS], of_mu[CHANNELS], flow[CHANNELS], share = 1.0 / p, part = share / n;
+        double of_scale[CHANNELS], of_bias[CHANNELS], of_mu[CHANNELS], flow[CHANNELS];
+        double share = 1.0 / p, part = share / n;
         int64_t width = to - from;
         for (int64_t k = 0; k < width; k++) {
             of_scale[k] = by_scale ? by_scale[from + k] : 0;
@@ -146,7 +147,8 @@ static void NAME(differentiate)(const S *mean, const S *variance, const S *proje
 // What follows from the sums of `grad_sums`: a = w scale, and the gradients of scale, bias, mu `[c]` and of w; w and
 // for_w may be NULL together.
 static void NAME(share)(const S *sum_g, const S *sum_gz, const double *scale, const double *bias, const S *w, S *a,
-                 double *for_scale, double *for_bias, double *for_mu, S *for_w, int64_t n, int64_t c, int threads)
+                        double *for_scale, double *for_bias, double *for_mu, S *for_w, int64_t n, int64_t c,
+                        int threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static) if (n * c > SERIAL)
     for (int64_t from = 0; from < c; from += CHANNELS) {

@@ -39,7 +39,7 @@ int NAME(moments)(const T *z, const S *basis, S *mean, S *variance, S *projectio
                 squares += square;
             }
             if (variance)
-                variance[row] = (S)LARGER((squares - rest * rest / p) / p, 0.0);
+                variance[row] = (S)LARGER(0.0, (squares - rest * rest / p) / p);
             for (int64_t from = 0; basis && from < p; from += RUN) {
                 int64_t to = SMALLER(from + RUN, p);
                 const S *weight = basis + row % c * p;
@@ -66,7 +66,8 @@ int NAME(moments)(const T *z, const S *basis, S *mean, S *variance, S *projectio
         if (!totals || !sums) {
             failed = 1;
         } else {
-            S *restrict shift = sums, *restrict one = sums + width, *restrict two = one + width, *restrict three = two + width;
+            S *restrict shift = sums, *restrict one = sums + width, *restrict two = one + width;
+            S *restrict three = two + width;
             const T *x = z + sample * p * c + first;
             // Sums of squares around the mean of the first rows do not cancel.
             int64_t rows = SMALLER(p, 8);
@@ -81,7 +82,8 @@ int NAME(moments)(const T *z, const S *basis, S *mean, S *variance, S *projectio
                 int64_t to = SMALLER(from + ROWS, p), row = from;
                 memset(one, 0, 3 * width * sizeof(S));
                 for (; row + 4 <= to; row += 4) {
-                    const T *restrict x0 = x + row * c, *restrict x1 = x0 + c, *restrict x2 = x1 + c, *restrict x3 = x2 + c;
+                    const T *restrict x0 = x + row * c, *restrict x1 = x0 + c;
+                    const T *restrict x2 = x1 + c, *restrict x3 = x2 + c;
                     if (variance) {
 #pragma omp simd
                         for (int64_t k = 0; k < width; k++) {
@@ -126,7 +128,7 @@ int NAME(moments)(const T *z, const S *basis, S *mean, S *variance, S *projectio
 #pragma omp simd
                 for (int64_t k = 0; k < width; k++) {
                     double off = totals[k] * share;
-                    variance[at + k] = (S)LARGER(totals[width + k] * share - off * off, 0.0);
+                    variance[at + k] = (S)LARGER(0.0, totals[width + k] * share - off * off);
                 }
             }
             for (int64_t k = 0; basis && k < width; k++)
@@ -207,8 +209,8 @@ int NAME(affine)(const T *z, const double *scale, const double *bias, const doub
 
 // g = grad where 0 < out < highest (NaN: no bound), and the sums of g and of g (z - mu) over space; out and g are NULL
 // together: then g = grad.
-static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double *mu, double highest, T *g, S *sum_g, S *sum_gz,
-                           int64_t n, int64_t c, int64_t p, int last, int threads)
+static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double *mu, double highest, T *g, S *sum_g,
+                           S *sum_gz, int64_t n, int64_t c, int64_t p, int last, int threads)
 {
     S high = (S)highest;
     int failed = 0;
@@ -376,7 +378,8 @@ int NAME(normalise)(const T *z, const S *basis, const double *total, const void 
 // Backward through `affine`: g as in `grad_sums`, a = w scale, and the gradients of scale, bias, mu and w (or NULL).
 int NAME(affine_backward)(const T *grad, const T *out, const T *z, const double *scale, const double *bias,
                           const double *mu, const S *w, double highest, T *g, S *sums, S *a, double *for_scale,
-                          double *for_bias, double *for_mu, S *for_w, int64_t n, int64_t c, int64_t p, int last, int threads)
+                          double *for_bias, double *for_mu, S *for_w, int64_t n, int64_t c, int64_t p, int last,
+                          int threads)
 {
     S *sum_g = sums, *sum_gz = sums + n * c;
     if (NAME(grad_sums)(grad, out, z, mu, highest, g, sum_g, sum_gz, n, c, p, last, threads))
@@ -385,7 +388,8 @@ int NAME(affine_backward)(const T *grad, const T *out, const T *z, const double 
     return 0;
 }
 
-// Backward through `normalise`: the gradient of z with that of the map itself, a g. room: three times `[n c]`.
+// Backward through `normalise`: the gradient of z with that of the map itself, a g. room: two times `[n c]`, three with
+// by_projection.
 int NAME(normalise_backward)(const T *g, const T *z, const S *a, const S *basis, const double *total, const S *mean,
                              const S *variance, const S *projection, const double *scale, const double *mu,
                              const double *inverse, const double *by_scale, const double *by_bias,

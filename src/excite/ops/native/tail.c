@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define SMALLER(a, b) ((a) < (b) ? (a) : (b))
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define LARGER(a, b) ((a) > (b) ? (a) : (b)) // a NaN in b stays
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 

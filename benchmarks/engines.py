@@ -45,7 +45,7 @@ def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int)
     lines += ["| engine | network | ms | ratio |", "|---|---|---:|---:|"]
     for engine in ENGINES:
         group = {label: call for (e, label), call in made.items() if e == engine}
-        timings = interleave(group, rounds=rounds, min_time=0.05)
+        timings = interleave(group, rounds=rounds, min_time=0.4)  # long enough to warm the caches again
         for label, timing in timings.items():
             r = ratio(timing, timings[plain])
             lines.append(

@@ -28,6 +28,8 @@ def open_onnx(source: str | bytes) -> tuple[Engine, dict[str, str]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    # Else the threads of an idle session spin and halve the speed of whatever runs next, such as another session.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

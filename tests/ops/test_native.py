@@ -64,10 +64,12 @@ def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tenso
     out = PLAIN.scaled(z, *made[:3], w, r, math.inf)
     numbers = [torch.randn(c).double() for _ in range(3)]
     by: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
+    mean_only: list[Any] = [None, None, None, None if project else one, None, one if project else None]
     g, scale, shares = kernels.grad_scaled(grad, out, z, *made[:3], w, math.inf)
     plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, *made[:3], None, None)
     ends = [((grad, a), job), ((grad, a), eval_job), ((None, None), job)]
-    backward = [
+    backward = [*kernels.grad_standardise((grad, a), z, basis, (None, None), moments, made, mean_only, eval_job)]
+    backward += [
         x for end, task in ends for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, by, task)
     ]
     # A single position has no variance, sums of squares in PyTorch leave a rounding of one.

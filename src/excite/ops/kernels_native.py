@@ -170,9 +170,11 @@ class NativeKernels(Kernels):
     ) -> FeatureMap:
         dz = torch.empty_like(z)
         wide = a.dtype
+        q_is_zero = q is None and (d is None or basis is None)
         zero = a.new_zeros(a.shape) if q is None or p is None else None
         centre = z.new_zeros(z.shape[1], dtype=torch.float64) if mu is None else mu.double()
         q, p, a = (dense(zero if x is None else x, wide) for x in (q, p, a))
+        q = None if q_is_zero else q
         d, basis = (None, None) if d is None or basis is None else (dense(d, wide), basis)
         self._pass("grad_input", z, alike(g, z), z, a, q, p, d, centre, basis, dz)
         return dz

@@ -305,7 +305,8 @@ static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double
     return failed;
 }
 
-// dz = a g + q (z - mu) + e + d basis; a, q, e `[n c]`; d `[n c]` and basis `[c p]` are NULL together.
+// dz = a g + q (z - mu) + e + d basis; a, q, e `[n c]`; d `[n c]` and basis `[c p]` are NULL together, then q may be
+// NULL too (0: z is not read).
 int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e, const S *d, const double *mu,
                      const S *basis, T *dz, int64_t n, int64_t c, int64_t p, int last, int threads)
 {
@@ -315,8 +316,12 @@ int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e,
         for (int64_t row = 0; row < n * c; row++) {
             const T *restrict u = g + row * p, *restrict x = z + row * p;
             T *restrict to = dz + row * p;
-            S a_ = a[row], q_ = q[row], e_ = e[row], centre = (S)mu[row % c];
-            if (basis) {
+            S a_ = a[row], q_ = q ? q[row] : 0, e_ = e[row], centre = (S)mu[row % c];
+            if (!q) {
+#pragma omp simd
+                for (int64_t k = 0; k < p; k++)
+                    to[k] = STORE(a_ * LOAD(u[k]) + e_);
+            } else if (basis) {
                 const S *restrict weight = basis + row % c * p;
                 S d_ = d[row];
 #pragma omp simd
@@ -334,7 +339,8 @@ int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e,
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : failed)
     for (int64_t task = 0; task < n * pieces; task++) {
         int64_t sample = task / pieces, from = task % pieces * rows, upto = SMALLER(from + rows, p);
-        const S *restrict a_ = a + sample * c, *restrict q_ = q + sample * c, *restrict e_ = e + sample * c;
+        const S *restrict a_ = a + sample * c, *restrict e_ = e + sample * c;
+        const S *restrict q_ = q ? q + sample * c : 0;
         S *restrict centre = malloc(c * sizeof(S));
         if (!centre) {
             failed = 1;
@@ -346,7 +352,11 @@ int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e,
             int64_t at = (sample * p + row) * c;
             const T *restrict u = g + at, *restrict x = z + at;
             T *restrict to = dz + at;
-            if (basis) {
+            if (!q) {
+#pragma omp simd
+                for (int64_t k = 0; k < c; k++)
+                    to[k] = STORE(a_[k] * LOAD(u[k]) + e_[k]);
+            } else if (basis) {
                 const S *restrict weight = basis + row * c, *restrict d_ = d + sample * c;
 #pragma omp simd
                 for (int64_t k = 0; k < c; k++)
@@ -401,5 +411,6 @@ int NAME(normalise_backward)(const T *g, const T *z, const S *a, const S *basis,
     NUMBERS(differentiate)(mean, variance, projection, total, scale, mu, inverse, by_scale, by_bias, by_mu,
                            by_first, by_second, by_projection, batch, wide, for_gamma, for_beta, q, e, d, n, c, p,
                            threads);
-    return NAME(grad_input)(g, z, a, q, e, d, mu, d ? basis : 0, dz, n, c, p, last, threads);
+    const S *with_q = batch || by_second || d ? q : 0;
+    return NAME(grad_input)(g, z, a, with_q, e, d, mu, d ? basis : 0, dz, n, c, p, last, threads);
 }

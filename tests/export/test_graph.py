@@ -1,10 +1,15 @@
 """What is rewritten before a network is exported."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import excite
+from excite.backbones.mobilenetv2 import InvertedResidual
+from excite.checkpoints.card import ModelCard
+from excite.export import FORMATS, export_model
 from excite.export.graph import capture, rewrite
 
 
@@ -67,6 +72,33 @@ def test_a_3x3_last_convolution_keeps_its_squeeze() -> None:
     assert rewrite(graph).squeezes_moved == 0
     with torch.no_grad():
         torch.testing.assert_close(graph(x), model(x), rtol=1e-9, atol=1e-11)
+
+
+def test_a_projection_keeps_its_squeeze_behind_it() -> None:
+    block = InvertedResidual(8, 16, 1, 6, excite.create_attention("eca", 16)).double().eval()
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    graph = capture(block, x, dynamic=True)
+    assert rewrite(graph).squeezes_moved == 0
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), block(x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("format", "moved"), [("onnx", 0), ("torch-export", 0), ("openvino", 1)])
+def test_squeezes_move_for_openvino_unless_said_otherwise(format: str, moved: int, tmp_path: Path) -> None:
+    class Network(Tiny):
+        def __init__(self) -> None:
+            super().__init__("eca")
+            self.stem = nn.Conv2d(3, 32, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.stem(x)).mean((2, 3))
+
+    torch.manual_seed(0)
+    model, card = Network(), ModelCard(name="tiny", num_classes=32)
+    for given, expected in ((None, moved), (not moved, int(not moved))):
+        path = tmp_path / f"{given}{FORMATS[format]}"
+        done = export_model(model, card, path, format=format, input_size=8, move_squeezes=given)
+        assert done.rewrites.squeezes_moved == expected
 
 
 def test_folded_weights_are_dropped_from_the_file() -> None:

@@ -21,7 +21,7 @@ def export(
     dynamic: bool = False,
     input_size: int | None = None,
     num_classes: int = 1000,
-    move_squeezes: bool = True,
+    move_squeezes: bool | None = None,
     data: str | None = None,
     limit: int = 256,
     overwrite: bool = False,
@@ -29,9 +29,9 @@ def export(
 ) -> None:
     """Export a checkpoint (or a network by name, with fresh weights) to ONNX, OpenVINO or torch.export.
 
-    Batch norms are folded; the squeeze moves before a last 1x1 convolution, gates become 1x1 convolutions. The file's
-    outputs are compared with the network's before it gets its name; class names and preprocessing travel inside.
-    `excite predict FILE IMAGE...` and `excite bench` run the result.
+    Batch norms are folded; for OpenVINO the squeeze moves before a last 1x1 convolution, and gates become 1x1
+    convolutions. The file's outputs are compared with the network's before it gets its name; class names and
+    preprocessing travel inside. `excite predict FILE IMAGE...` and `excite bench` run the result.
 
     Args:
         model: a checkpoint, a run directory, or the name of a network.
@@ -41,7 +41,8 @@ def export(
         dynamic: accept any batch size instead of one image at a time.
         input_size: side of the images in pixels; by default what the network was trained on, else 224.
         num_classes: classes of a network given by name.
-        move_squeezes: move squeezes before the last convolution and keep gates as convolutions.
+        move_squeezes: move squeezes before the last convolution and keep gates as convolutions; by default for
+            openvino, which gains by it, and not for the others.
         data: a data set to calibrate int8 with, and to measure the accuracy before and after on.
         limit: most images of it that are used, for either.
         overwrite: replace an existing file.

@@ -1,7 +1,7 @@
 """A network in eval mode as a graph of aten operations, and what is rewritten in it before it is exported.
 
 1. Batch norms are folded into the convolutions before them.
-2. The squeeze moves before a last 1x1 convolution: `mean(conv(h)) = conv(mean(h))`, and `h` has fewer channels. The
+2. The squeeze moves before a last 1x1 convolution: `mean(conv(h)) = conv(mean(h))`, where `h` has fewer channels. The
    pooled map keeps its space axes, so what follows stays a 1x1 convolution; engines run it faster than a product of
    one-row matrices.
 3. The gate's matrix products become 1x1 convolutions, for the same reason.
@@ -153,6 +153,10 @@ def _move_squeezes(graph: fx.GraphModule) -> int:
         if not _is_mean_over_space(mean) or not _is_pointwise(graph, mean.args[0]) or len(mean.args[0].users) < 2:
             continue
         conv = mean.args[0]
+        # A projection (MobileNetV2) reads more channels than it writes: the mean is cheaper behind it.
+        out_channels, in_channels = tensor(graph, conv.args[1]).shape[:2]  # type: ignore[union-attr]
+        if in_channels >= out_channels:
+            continue
         with graph.graph.inserting_before(mean):
             pooled = graph.graph.call_function(ATEN.mean.dim, (conv.args[0], [2, 3], True))
             pooled = graph.graph.call_function(ATEN.conv2d.default, (pooled, *conv.args[1:3]))

@@ -83,8 +83,8 @@ def _onnx(program: Any, dynamic: bool) -> Any:
     return proto
 
 
-def to_onnx_bytes(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True) -> bytes:
-    """Return `model.eval()` as a serialised ONNX model."""
+def to_onnx_bytes(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = False) -> bytes:
+    """Return `model.eval()` as a serialised ONNX model; onnxruntime gains nothing from moved squeezes."""
     program = prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2]
     return _onnx(program, dynamic).SerializeToString()
 
@@ -114,15 +114,16 @@ def export_model(
     precision: str = "fp32",
     input_size: int = 224,
     dynamic: bool = False,
-    move_squeezes: bool = True,
+    move_squeezes: bool | None = None,
     calibration: Sequence[torch.Tensor] = (),
     overwrite: bool = False,
 ) -> ExportResult:
     """Export `model` (in eval mode, on the CPU) to `path`; the file carries the card.
 
-    input_size: pixels of the square images; dynamic: any batch size (else 1); move_squeezes: see `excite.export.graph`;
-    calibration: batches `[n c h w]` of real images, needed for int8. The file is checked against the network on images
-    (real ones where given, else random); where a logit differs by more than the precision explains, nothing is written.
+    input_size: pixels of the square images; dynamic: any batch size (else 1); move_squeezes: see `excite.export.graph`,
+    by default where it pays, for OpenVINO; calibration: batches `[n c h w]` of real images, needed for int8. The file
+    is checked against the network on images (real ones where given, else random); where a logit differs by more than
+    the precision explains, nothing is written.
     Raises UsageError for combinations that do not exist, ExciteError on a mismatch.
     """
     path = Path(path)
@@ -137,7 +138,8 @@ def export_model(
         import copy
 
         inside = Cast(copy.deepcopy(model), dtype)
-    _, done, program = prepare(inside, images[:1], dynamic=dynamic, move_squeezes=move_squeezes)
+    moves = format == "openvino" if move_squeezes is None else move_squeezes
+    _, done, program = prepare(inside, images[:1], dynamic=dynamic, move_squeezes=moves)
     text = describe(card, precision, input_size, None if dynamic else 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:

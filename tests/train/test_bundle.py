@@ -41,6 +41,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (tmp_path / "m.ckpt").write_bytes(b"PK and then nothing")
     with pytest.raises(ExciteError, match=r"cannot read checkpoint .*m\.ckpt"):
         load_bundle(tmp_path / "m.ckpt")
+    (tmp_path / "m.ckpt").write_text("junk\n")
+    with pytest.raises(ExciteError, match=r"nothing that torch\.save wrote"):
+        load_bundle(tmp_path / "m.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ExciteError, match="was not written by excite"):
         load_bundle(tmp_path / "other.ckpt")

@@ -73,15 +73,22 @@ def locate(path: str | Path) -> Path:
     return given
 
 
+def load(file: Path) -> Any:
+    """Return what `torch.save` wrote, read with `weights_only`. Raises ExciteError where it is something else."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on where the file is broken
+        # Of a file that is none, torch says no more than a number.
+        told = str(error).splitlines()[0] if str(error) and not isinstance(error, KeyError) else ""
+        reason = told or f"it is damaged, or nothing that torch.save wrote ({type(error).__name__})"
+        raise ExciteError(f"cannot read checkpoint {file}: {reason}") from error
+
+
 def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Return (weights, card values, configuration of the run or {}) of a file. Raises ExciteError if it is not ours."""
     if file.suffix == ".safetensors":
         return *_read_safetensors(file), {}
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on where the file is broken
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExciteError(f"cannot read checkpoint {file}: {reason}") from error
+    content = load(file)
     if not isinstance(content, Mapping) or "excite" not in content:
         raise ExciteError(f"{file} was not written by excite; `import_checkpoint` reads the files of others")
     state = content["state_dict"]

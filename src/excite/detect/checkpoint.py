@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from excite.checkpoints.bundle import load_exactly, locate
+from excite.checkpoints.bundle import load, load_exactly, locate
 from excite.detect.card import DetectorCard
 from excite.detect.detector import from_card
 from excite.errors import ExciteError, UsageError
@@ -18,11 +18,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Detector
     Raises UsageError for a missing file, ExciteError for one that does not hold a detector.
     """
     file = locate(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on where the file is broken
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExciteError(f"cannot read checkpoint {file}: {reason}") from error
+    content = load(file)
     if not isinstance(content, dict) or "excite_detector" not in content:
         classifier = isinstance(content, dict) and "excite" in content
         remedy = "it holds a classifier; as a backbone it goes into --checkpoint" if classifier else "not from excite"

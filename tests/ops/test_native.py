@@ -244,6 +244,7 @@ def test_what_the_tail_runs_on(kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("EXCITE_NATIVE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     monkeypatch.setattr(build, "FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC", "-std=c11"))  # fast to build
@@ -304,6 +305,10 @@ def test_reasons(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "EXCITE_NATIVE" in str(build.found())
         build.found.cache_clear()
     monkeypatch.delenv("EXCITE_NATIVE")
+    monkeypatch.setenv("CC", str(script(home / "cc", "true")))
+    monkeypatch.setattr(torch, "__file__", str(home / "torch" / "__init__.py"))
+    assert "OpenMP" in str(build.found())
+    build.found.cache_clear()
     monkeypatch.setattr(build.sys, "platform", "win32")
     assert "Linux" in str(build.found())
     build.found.cache_clear()

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -287,6 +288,20 @@ def test_another_folder_where_the_cache_cannot_be_written(home: Path, compiler: 
     assert len(list((home / "temporary").glob("excite-*/tail-*.so"))) == 1
 
 
+def test_a_folder_of_somebody_else_is_not_used(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.os, "getuid", lambda: 12345678)
+    assert "XDG_CACHE_HOME" in str(build.found())
+    build.found.cache_clear()
+
+
+def test_a_library_that_cannot_be_loaded(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", str(script(home / "cc", 'for a; do case $a in *.so) echo junk > "$a";; esac; done')))
+    monkeypatch.setattr(build, "find_openmp", lambda: home / "runtime")
+    (home / "runtime").write_text("")
+    assert "cannot be loaded" in str(build.found())
+    build.found.cache_clear()
+
+
 def test_no_folder_at_all(home: Path, compiler: str) -> None:
     (home / "excite").write_text("")
     (home / "temporary").write_text("")
@@ -296,6 +311,11 @@ def test_no_folder_at_all(home: Path, compiler: str) -> None:
 def test_reasons(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", str(script(home / "cc", "echo 'internal compiler error' >&2; exit 1")))
     assert "internal compiler error" in str(build.found())
+    build.found.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "build", None)  # its use would raise
+        again = str(build.found())
+    assert re.search(r"internal compiler error.* \(delete .*\.failed to try again\)", again)
     build.found.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "no C compiler" in str(build.found())

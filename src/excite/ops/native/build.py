@@ -48,19 +48,43 @@ def load() -> ctypes.CDLL:
     runtime = find_openmp()
     name = f"tail-{identity(compiler, runtime)}.so"
     for folder in folders():
-        kept = folder / name
-        try:
-            if kept.exists():
-                return checked(ctypes.CDLL(str(kept)))
-        except (OSError, AttributeError):
-            pass  # broken, by whatever: built anew
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            build(compiler, runtime, kept)
+            if folder.stat().st_uid != os.getuid():
+                continue  # what others wrote is not run
+            return kept_or_built(compiler, runtime, folder / name)
         except OSError:
             continue
-        return checked(ctypes.CDLL(str(kept)))
     raise UnavailableError("no folder to keep the C kernels in can be written; set XDG_CACHE_HOME to one")
+
+
+def kept_or_built(compiler: str, runtime: Path, kept: Path) -> ctypes.CDLL:
+    """Return the library of this name, built if it is not there or broken; a build that failed is not tried again.
+
+    Raises UnavailableError with the reason, OSError where the folder cannot be written.
+    """
+    failed = kept.with_suffix(".failed")
+    if failed.exists():
+        raise UnavailableError(f"{failed.read_text(encoding='utf-8')} (delete {failed} to try again)")
+    try:
+        if kept.exists():
+            return checked(ctypes.CDLL(str(kept)))
+    except (OSError, AttributeError):
+        pass  # broken, by whatever: built anew
+    try:
+        build(compiler, runtime, kept)
+        return opened(kept)
+    except UnavailableError as reason:
+        failed.write_text(str(reason), encoding="utf-8")
+        raise
+
+
+def opened(kept: Path) -> ctypes.CDLL:
+    """Load a library that was just built. Raises UnavailableError where that fails."""
+    try:
+        return checked(ctypes.CDLL(str(kept)))
+    except (OSError, AttributeError) as error:
+        raise UnavailableError(f"the C kernels were built but cannot be loaded: {error}") from error
 
 
 def find_compiler() -> str:

@@ -30,6 +30,9 @@ SITES = {
 def check(model: nn.Module, name: str, size: int) -> None:
     sites = "stage-ends" if name in PLAIN else "residual"
     x = torch.randn(2, 3, size, size)
+    for p in model.parameters():  # residual branches that start at zero would hide what stands in them
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.5)
     before = model(x)
     host = copy.deepcopy(model.state_dict())
 

@@ -58,6 +58,16 @@ def test_rewrites_of_a_bottleneck(method: str, moved: int, products: int, compos
     )
 
 
+def test_products_of_several_descriptors_at_once_stay_products() -> None:
+    model = Tiny("cbam").double().eval()
+    x = torch.randn(2, 32, 6, 6, dtype=torch.float64)
+    graph = capture(model, x, dynamic=True)
+    done = rewrite(graph)
+    assert (done.norms_folded, done.squeezes_moved, done.products_as_convolutions) == (4, 0, 0)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), model(x), rtol=1e-10, atol=1e-12)
+
+
 def test_squeezes_can_stay() -> None:
     graph = capture(Tiny("se").eval(), torch.randn(2, 32, 6, 6), dynamic=False)
     done = rewrite(graph, move_squeezes=False)

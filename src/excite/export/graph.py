@@ -188,7 +188,8 @@ def _products_to_convolutions(graph: fx.GraphModule) -> int:
         if product.target is not ATEN.linear.default or product in last or _pooled_source(product.args[0]) is None:
             continue
         weight, bias = tensor(graph, product.args[1]), argument(product, 2, None)
-        if weight is None:
+        # CBAM's shared product takes two descriptors at once, `[2 n c]`: that is no pooled map.
+        if weight is None or getattr(product.meta.get("val"), "ndim", 2) != 2:
             continue
         with graph.graph.inserting_before(product):
             kernel = constant(graph, "gate_weight", weight[:, :, None, None].clone())

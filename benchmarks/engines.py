@@ -2,10 +2,13 @@
 
 python benchmarks/engines.py --models eca_resnet50 se_resnet50 --batch 1
 python benchmarks/engines.py --all     # every case of benchmarks/engines.md, which it writes
+python benchmarks/engines.py --nodes   # what onnxruntime makes of the networks
 """
 
 import argparse
 import datetime
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,6 +57,26 @@ def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int)
     return "\n".join(lines) + "\n"
 
 
+def nodes(plain: str, models: Sequence[str], side: int) -> str:
+    """Return a Markdown table of what onnxruntime makes of each network: how often each kind of node stands in it."""
+    import onnx
+    import onnxruntime
+
+    x, counts = torch.randn(1, 3, side, side), {}
+    for name in (plain, *models):
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+            options.log_severity_level = 3
+            model = to_onnx_bytes(create_model(name).eval(), x, dynamic=False)
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            counts[name] = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    kinds = sorted(set().union(*counts.values()))
+    lines = [f"| network | {' | '.join(kinds)} |", "|---|" + "---:|" * len(kinds)]
+    lines += [f"| {name} | {' | '.join(str(c[kind]) for kind in kinds)} |" for name, c in counts.items()]
+    return "\n".join(lines) + "\n"
+
+
 CASES = [
     ("resnet50", ("se", "eca", "srm", "emca_eca"), 1, 224),
     ("resnet50", ("se", "eca"), 16, 112),
@@ -83,9 +106,12 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--nodes", action="store_true", help="count the nodes of onnxruntime's graphs, time nothing")
     args = parser.parse_args()
     if args.all:
         write_all(args.rounds)
+    elif args.nodes:
+        print(nodes(args.plain, args.models, args.side))
     else:
         print(f"{place(environment())}\n")
         print(table(args.plain, args.models, args.batch, args.side, args.rounds))

@@ -7,9 +7,7 @@ Timed in turn (A B C, C B A); a ratio is the median of the rounds' own ratios, w
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +28,6 @@ def arguments() -> argparse.Namespace:
     for name, default in (("rounds", 7), ("threads", None), ("batch", 16), ("side", 112)):
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument("--out", type=Path, default=HERE / "free.md")
-    made.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     return made.parse_args()
 
 
@@ -238,35 +235,9 @@ def passes(rounds: int) -> str:
     return table(head, rows)
 
 
-def probe() -> None:
-    """Print the median step of the plain and the fused ECA ResNet-50 as JSON."""
-    made = {k: v for k, v in variants("resnet50", True).items() if k in ("plain", "eca, ours")}
-    x = images(ARGS.batch, ARGS.side, LAST)
-    found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, 3)
-    print(json.dumps({k: t.median for k, (t, _) in found.items()}))
-
-
-def tuning() -> str:
-    """Run `probe` in processes of their own, tuned and untuned in turn."""
-    found: dict[str, list[dict[str, float]]] = {"": [], "--no-tune": []}
-    for flag in ("", "--no-tune", "--no-tune", ""):
-        command = [sys.executable, __file__, "--probe", "--batch", str(ARGS.batch), "--side", str(ARGS.side)]
-        command += [flag, *(("--threads", str(ARGS.threads)) if ARGS.threads else ())]
-        done = subprocess.run([c for c in command if c], capture_output=True, text=True, check=True)
-        found[flag].append(json.loads(done.stdout.splitlines()[-1]))
-    rows = []
-    for kind in found[""][0]:
-        tuned, untuned = (min(f[kind] for f in found[flag]) for flag in ("", "--no-tune"))
-        rows.append([kind, f"{untuned * 1000:.0f} ms", f"{tuned * 1000:.0f} ms", f"{untuned / tuned:.3f}"])
-    return table(["resnet50, training step", "untuned", "tuned", "faster by"], rows)
-
-
 def main() -> None:
     if ARGS.threads:
         torch.set_num_threads(ARGS.threads)
-    if ARGS.probe:
-        probe()
-        return
     began, load, rounds = time.monotonic(), os.getloadavg()[0], 3 if ARGS.quick else ARGS.rounds
     plan: list[tuple[str, Any]] = [("\n## Training step\n", lambda: training("resnet50", LAST, rounds, True))]
     if not ARGS.quick:
@@ -278,8 +249,6 @@ def main() -> None:
     plan += [("\n## Inference\n", lambda: inference("resnet18" if ARGS.quick else "resnet50", rounds))]
     plan += [("\n## Growth (resnet50, NHWC, training step)\n\n", lambda: growth(3))]
     plan += [("\n## Traffic of the tail\n\n", lambda: passes(rounds))]
-    if ARGS.device == "cpu":
-        plan += [("\n## Allocator\n\n", tuning)]
     parts = []
     for title, make in plan:
         parts.append(title + make())

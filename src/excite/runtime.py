@@ -1,4 +1,4 @@
-"""Settings of the process that make work on a CPU faster: memory that stays mapped, threads that have a core.
+"""Settings of the process: memory that stays mapped and threads that have a core make work on a CPU faster; the cache.
 
 A feature map of some megabytes is by default mapped afresh from the kernel for every operation and given back after
 it; each first touch of a page is a fault, and together they cost more than the arithmetic between them. Told to keep
@@ -65,6 +65,11 @@ def match_threads() -> int | None:
     threads = max(1, int(quota))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     return threads
+
+
+def cache_folder() -> Path:
+    """Return where what was downloaded or built is kept: `EXCITE_CACHE`, else `~/.cache/excite`."""
+    return Path(os.environ.get("EXCITE_CACHE", Path.home() / ".cache" / "excite"))
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -27,7 +27,10 @@ HERE = Path(__file__).parent
 EXPECTED = [
     (r["table"], r["row"], r["column"], int(r["count"])) for r in csv.DictReader((HERE / "expected_counts.csv").open())
 ]
-CLOSE = 5e-5
+CLOSE = 3e-5
+# The reference of EMCA-SE describes every block of the last stage, we the one that is read: a mean over 49 positions is
+# 50 operations to its counter, for each channel of the others.
+UNREAD = {"+EMCA-SE R-18": 512 * 50, "+EMCA-SE R-34": 2 * 512 * 50, "+EMCA-SE R-50": 2 * 2048 * 50}
 
 
 def cell(published: str = "1.234", unit: str = "Gi", **more: str) -> Cell:
@@ -43,7 +46,10 @@ def check_counts(wanted: list[tuple[str, str, str, int]]) -> None:
     calculator = Calculator(create_detector)
     for table, row, column, count in wanted:
         value = calculator.value(one(table, row, column))
-        assert abs(value - count) <= max(32, CLOSE * count), (table, row, column, value, count)
+        if column == "MACs" and row in UNREAD:
+            assert value + UNREAD[row] == count, (row, value, count)
+        else:
+            assert abs(value - count) <= max(32, CLOSE * count), (table, row, column, value, count)
 
 
 def test_counts_of_the_cifar_table() -> None:

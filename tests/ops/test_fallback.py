@@ -227,21 +227,22 @@ LAST = torch.channels_last
 @pytest.fixture(params=["native", "torch"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Select as with a compiler, and as without."""
-    made = Kernels(kernels_torch) if request.param == "native" else "switched off"
+    made = Kernels(kernels_torch) if request.param == "native" else None
     monkeypatch.setattr(select, "native", lambda: made)
     return str(request.param)
 
 
 def test_auto_takes_the_fused_form_where_it_was_measured_to_pay(kind: str) -> None:
-    kernels_for = select.kernels_for
+    from excite.ops.select import ATTENTION, PLAIN, kernels_for
+
     small, large = torch.empty(2, 8, 16, 16), torch.empty(16, 256, 28, 28)
-    assert kernels_for(small, True) is None
-    assert kernels_for(large, True) is not None
-    assert kernels_for(large, False) is not None
+    assert kernels_for(small, ATTENTION) is None
+    assert kernels_for(large, ATTENTION) is not None
+    assert kernels_for(large, PLAIN) is not None
     # Without C a plain tail saves nothing in NHWC, and inference only on larger maps.
-    assert (kernels_for(large.contiguous(memory_format=LAST), False) is None) == (kind == "torch")
+    assert (kernels_for(large.contiguous(memory_format=LAST), PLAIN) is None) == (kind == "torch")
     with ops.use("fused"):
-        assert kernels_for(small, True) is not None
+        assert kernels_for(small, ATTENTION) is not None
     with torch.no_grad():
-        assert kernels_for(large[:4], True) is None
-        assert (kernels_for(large[:8], True) is None) == (kind == "torch")
+        assert kernels_for(large[:4], ATTENTION) is None
+        assert (kernels_for(large[:8], ATTENTION) is None) == (kind == "torch")

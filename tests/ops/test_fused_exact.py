@@ -1,5 +1,7 @@
 """The fused tail against its unfused twin: output, every gradient, the running statistics."""
 
+import copy
+
 import pytest
 import torch
 from tails import METHODS, attention, difference, example, run
@@ -139,6 +141,23 @@ def test_gradient_penalty_mixes_both_kinds_of_backward() -> None:
             (out.pow(3).sum() + slope.square().sum()).backward()
         found.append([leaf.grad])
     assert difference(*found) <= 1e-10
+
+
+@pytest.mark.parametrize("method", ["none", "eca"])
+def test_running_statistics_that_move_before_the_backward_pass(method: str) -> None:
+    module, z, r = example(method, torch.float64)
+    norm, rest = module[0].eval(), module[1] if method != "none" else None
+    found = []
+    for moved in (False, True):
+        leaf, kept = z.clone().requires_grad_(), copy.deepcopy(norm)
+        with ops.use("fused"):
+            out = ops.residual_tail(leaf, kept, rest, r, F.relu)
+        if moved:
+            kept.running_mean.add_(1)
+            kept.running_var.mul_(3)
+        slopes = torch.autograd.grad(out.square().sum(), [leaf, kept.weight], create_graph=True)
+        found.append([x.detach() for x in (*slopes, *torch.autograd.grad(out.pow(3).sum(), [leaf, kept.weight]))])
+    assert difference(*found) == 0
 
 
 @pytest.mark.parametrize("method", ["eca", "srm", "fca"])

@@ -1,7 +1,6 @@
 """The C kernels against those in PyTorch, and what happens where they cannot be built."""
 
 import copy
-import itertools
 import math
 import re
 import shutil
@@ -16,11 +15,11 @@ from tails import difference, example, run
 from torch import nn
 
 from excite import ops
-from excite.ops import kernels_torch, select
+from excite.ops import kernels_torch
 from excite.ops.fused import fused_tail
-from excite.ops.kernels import Kernels
+from excite.ops.kernels import Affine, Kernels
 from excite.ops.native import build
-from excite.ops.select import kernels_inside, native
+from excite.ops.select import INSIDE, kernels_for, native
 from excite.ops.standardise import Job
 
 PLAIN = Kernels(kernels_torch)
@@ -30,12 +29,12 @@ LIMITS = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3}
 @pytest.fixture
 def kernels() -> Kernels:
     made = native()
-    if isinstance(made, str):
-        pytest.skip(made)
+    if made is None:
+        pytest.skip(ops.kernels_on("cpu"))
     return made
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -57,29 +56,31 @@ def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tenso
     layout = torch.contiguous_format if z.is_contiguous() else torch.channels_last
     basis = torch.randn(1, *z.shape[1:], dtype=wide).contiguous(memory_format=layout)[0] if project else None
     gamma, beta, mean, var = (torch.rand(c).to(wide) for _ in range(4))
-    w, one, two, a, q, p = (torch.randn(n, c).to(wide) for _ in range(6))
+    w, one, two, a = (torch.randn(n, c).to(wide) for _ in range(4))
     job = Job(1e-3, True, (mean.clone(), var.clone()), 0.3, True, not project, z[0, 0].numel())
     moments, made = kernels.standardise(z, basis, gamma, beta, job)
     eval_job = job._replace(batch=False)
     frozen = kernels.standardise(z, basis, gamma, beta, eval_job)[1]
-    out = PLAIN.scaled(z, *made[:3], w, r, math.inf)
+    by, bare = Affine(*made[:3], w), Affine(*made[:3], None)
+    out = PLAIN.scaled(z, by, r, math.inf)
     numbers = [torch.randn(c).double() for _ in range(3)]
-    by: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
+    given: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
     mean_only: list[Any] = [None, None, None, None if project else one, None, one if project else None]
-    g, scale, shares = kernels.grad_scaled(grad, out, z, *made[:3], w, math.inf)
-    plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, *made[:3], None, None)
+    g, scale, shares = kernels.grad_scaled(grad, out, z, by, math.inf)
+    plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, bare, None)
     ends = [((grad, a), job), ((grad, a), eval_job), ((None, None), job)]
     backward = [*kernels.grad_standardise((grad, a), z, basis, (None, None), moments, made, mean_only, eval_job)]
     backward += [
-        x for end, task in ends for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, by, task)
+        x
+        for end, task in ends
+        for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, given, task)
     ]
     # A single position has no variance, sums of squares in PyTorch leave a rounding of one.
     moments = moments._replace(variance=moments.variance.clamp_min(1e-6))
     return [
         *moments, *made, *frozen, *(job.running or ()),
-        kernels.scaled(z, *made[:3], w, r, math.inf), kernels.scaled(z, *made[:3], None, None, None),
+        kernels.scaled(z, by, r, math.inf), kernels.scaled(z, bare, None, None),
         g, scale, *shares, plain_g, *no_weights, *backward,
-        kernels.grad_input(grad, z, a, q, p, made.mu), kernels.grad_input(grad, z, a, None, None, None),
     ]  # fmt: skip
 
 
@@ -164,9 +165,10 @@ def test_nan_stays(kernels: Kernels, last: bool) -> None:
     z, r, grad = maps((2, 4, 3, 3), torch.bfloat16, last)
     r[1, 2, 1, 1] = torch.nan
     ones = torch.ones(4, dtype=torch.float64)
-    out = kernels.scaled(z, ones, ones, ones, None, r, math.inf)
+    by = Affine(ones, ones, ones, None)
+    out = kernels.scaled(z, by, r, math.inf)
     assert out.isnan().nonzero().tolist() == [[1, 2, 1, 1]]
-    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, ones, ones, ones, None, None)
+    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, by, None)
     assert g.isnan().all()
     assert shares[0].isnan().all()
     job = Job(1e-5, False, (ones, ones), 0.0, True, True, 9)
@@ -202,15 +204,15 @@ def test_norm_and_rectifier_inside_a_block(kernels: Kernels, training: bool, las
 
 def test_norms_inside_a_block_are_fused_where_it_pays(kernels: Kernels) -> None:
     first, last = torch.empty(4, 64, 56, 56), torch.empty(4, 64, 56, 56).to(memory_format=torch.channels_last)
-    assert kernels_inside(first) is kernels
-    assert kernels_inside(last) is None
-    assert kernels_inside(first[:1]) is None
-    assert kernels_inside(first.half()) is None
+    assert kernels_for(first, INSIDE) is kernels
+    assert kernels_for(last, INSIDE) is None
+    assert kernels_for(first[:1], INSIDE) is None
+    assert kernels_for(first.half(), INSIDE) is None
     with torch.no_grad():
-        assert kernels_inside(last) is None
-        assert kernels_inside(torch.cat([last] * 6)) is kernels
+        assert kernels_for(last, INSIDE) is None
+        assert kernels_for(torch.cat([last] * 6), INSIDE) is kernels
     with ops.use("fused"):
-        assert kernels_inside(last) is kernels
+        assert kernels_for(last, INSIDE) is kernels
 
 
 def test_a_hook_on_the_rectifier_inside_a_block_is_called(kernels: Kernels) -> None:
@@ -236,7 +238,7 @@ def test_variance_of_a_far_off_channel(kernels: Kernels) -> None:
 def test_what_the_tail_runs_on(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ops.kernels_on("cpu") == "C"
     assert ops.kernels_on("meta") == "PyTorch: no kernels for meta"
-    monkeypatch.setattr(select, "native", lambda: "there is no C compiler")
+    monkeypatch.setattr(build, "found", lambda: "there is no C compiler")
     assert ops.kernels_on("cpu") == "PyTorch: there is no C compiler"
 
 
@@ -246,7 +248,7 @@ def test_what_the_tail_runs_on(kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("EXCITE_NATIVE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EXCITE_CACHE", str(tmp_path / "excite"))
     monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     monkeypatch.setattr(build, "FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC", "-std=c11"))  # fast to build
     build.found.cache_clear()
@@ -290,7 +292,7 @@ def test_another_folder_where_the_cache_cannot_be_written(home: Path, compiler: 
 
 def test_a_folder_of_somebody_else_is_not_used(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.os, "getuid", lambda: 12345678)
-    assert "XDG_CACHE_HOME" in str(build.found())
+    assert "EXCITE_CACHE" in str(build.found())
     build.found.cache_clear()
 
 
@@ -305,7 +307,7 @@ def test_a_library_that_cannot_be_loaded(home: Path, compiler: str, monkeypatch:
 def test_no_folder_at_all(home: Path, compiler: str) -> None:
     (home / "excite").write_text("")
     (home / "temporary").write_text("")
-    assert "XDG_CACHE_HOME" in str(build.found())
+    assert "EXCITE_CACHE" in str(build.found())
 
 
 def test_reasons(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,4 +358,3 @@ def test_the_name_tells_sources_flags_compiler_and_processor(
     names.add(build.identity(str(script(home / "cc2", "true")), runtime))
     assert len(names) == 4
     assert all(len(a) == 20 for a in names)
-    assert not any(a == b for a, b in itertools.combinations(names, 2))

@@ -1,21 +1,18 @@
 """CIFAR-10 and CIFAR-100, downloaded by torchvision on first use."""
 
-from pathlib import Path
-
 import torch
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import DataBundle, chosen, preprocess
 from excite.errors import ExciteError
+from excite.runtime import cache_folder
 
 
 def open_cifar(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
     """Open `cifar10` or `cifar100` from `~/.cache/excite` (EXCITE_CACHE moves it). Raises ExciteError."""
-    import os
-
     from torchvision import datasets
 
-    root = Path(os.environ.get("EXCITE_CACHE", Path.home() / ".cache" / "excite"))
+    root = cache_folder()
     kind = datasets.CIFAR10 if spec == "cifar10" else datasets.CIFAR100
     splits = []
     names: list[str] = []

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from excite.ops.kernels import product, share
+from excite.ops.kernels import Affine
 from excite.ops.precision import widen
 from excite.ops.standardise import Job, Moments, Standard, small, standard
 from excite.types import FeatureMap
@@ -76,7 +76,7 @@ class Standardise(torch.autograd.Function):
 
 def _slow_standardise(ctx: Any, direct: FeatureMap | None, others: list[torch.Tensor | None]) -> Tensors:
     # Differentiable: everything is taken again from z, in plain operations. Nothing comes by the carrier then.
-    z, basis, gamma, beta, *_ = ctx.saved_tensors
+    z, basis, gamma, beta, *_, mu, inverse = ctx.saved_tensors
     inputs = [x for x in (z, gamma, beta) if x is not None and x.requires_grad]
     with torch.enable_grad():
         wide, space = widen(z), tuple(range(2, z.dim()))
@@ -84,7 +84,9 @@ def _slow_standardise(ctx: Any, direct: FeatureMap | None, others: list[torch.Te
         centred = wide - mean.reshape(mean.shape + (1,) * len(space))
         projection = None if basis is None else (wide * basis).sum(space)
         moments = Moments(mean, centred.square().mean(space), projection)
-        made = standard(moments, gamma, beta, basis, ctx.job._replace(momentum=0.0))
+        # The buffers may have moved on: those of the forward pass follow from what was saved.
+        job = ctx.job._replace(momentum=0.0, running=(mu, inverse.pow(-2) - ctx.job.eps))
+        made = standard(moments, gamma, beta, basis, job)
     pairs = [
         (y, g)
         for y, g in zip((*made[:3], *made[4:]), others, strict=True)
@@ -122,7 +124,7 @@ class AffineTail(torch.autograd.Function):
         kernels: Any,
     ) -> FeatureMap:
         """Return the output; carrier, link: of `Standardise`, or None."""
-        out: FeatureMap = kernels.scaled(z, scale, bias, mu, weights, shortcut, ceiling)
+        out: FeatureMap = kernels.scaled(z, Affine(scale, bias, mu, weights), shortcut, ceiling)
         ctx.link, ctx.kernels, ctx.ceiling = link, kernels, ceiling
         ctx.save_for_backward(z, scale, bias, mu, weights, None if ceiling is None else out)
         return out
@@ -130,16 +132,17 @@ class AffineTail(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: FeatureMap) -> Tensors:
         """Return the gradients of z', carrier, scale, bias, mu, w and the shortcut."""
-        z, scale, bias, mu, weights, out = ctx.saved_tensors
+        z, *numbers, out = ctx.saved_tensors
+        by = Affine(*numbers)
         needs_z, _, *needs_small, needs_shortcut, _, _, _ = ctx.needs_input_grad
         for_small: list[torch.Tensor | None] = [None] * 4
         if torch.is_grad_enabled():
-            g, sum_g, sum_gz = _slow_grad_sums(grad, out, z, mu, ctx.ceiling)
-            a, for_small = product(small(scale, z), weights, z), share(sum_g, sum_gz, scale, bias, weights, z)
+            g, sum_g, sum_gz = _slow_grad_sums(grad, out, z, by.mu, ctx.ceiling)
+            a, for_small = by.factor(z), by.share(sum_g, sum_gz, z)
         elif any(needs_small):
-            g, a, for_small = ctx.kernels.grad_scaled(grad, out, z, scale, bias, mu, weights, ctx.ceiling)
+            g, a, for_small = ctx.kernels.grad_scaled(grad, out, z, by, ctx.ceiling)
         else:
-            g, a = _rectified(ctx, grad, out, z), product(small(scale, z), weights, z)
+            g, a = _rectified(ctx, grad, out, z), by.factor(z)
         ends = _for_z(ctx, g, z, a) if needs_z else (None, None)
         return *ends, *for_small, g if needs_shortcut else None, None, None, None
 

@@ -41,19 +41,13 @@ def pays(s: torch.Tensor, kernel: torch.Tensor) -> bool:
     return (
         not is_transformed()  # first: a compiler does not look further
         and s.device.type == "cpu"
-        and (s.shape[0] > 1 or native_kernels() is not None)  # a single row torch does faster (benchmarks/gate.py)
+        and (s.shape[0] > 1 or native() is not None)  # a single row torch does faster (benchmarks/gate.py)
         and s.dtype == kernel.dtype
         and s.dtype in (torch.float32, torch.float64)
         and type(s) is torch.Tensor
         and not torch.is_autocast_enabled("cpu")
         and torch._C._len_torch_dispatch_stack() == 0
     )
-
-
-def native_kernels() -> Any:
-    """Return the C kernels, or None."""
-    made = native()
-    return None if isinstance(made, str) else made
 
 
 class Correlate(torch.autograd.Function):
@@ -63,8 +57,8 @@ class Correlate(torch.autograd.Function):
     def forward(ctx: Any, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation."""
         ctx.save_for_backward(s, kernel)
-        made = native_kernels()
-        return _sums(s, kernel.view(-1)) if made is None else made.correlate(s, kernel.view(-1))
+        kernels = native()
+        return _sums(s, kernel.view(-1)) if kernels is None else kernels.correlate(s, kernel.view(-1))
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -77,13 +71,13 @@ class Correlate(torch.autograd.Function):
             wanted = [x for x, need in zip((s, kernel), ctx.needs_input_grad, strict=True) if need]
             got = iter(torch.autograd.grad(made, wanted, grad, create_graph=True))
             return tuple(next(got) if need else None for need in ctx.needs_input_grad)  # type: ignore[return-value]
-        made = native_kernels()
-        correlated = _sums if made is None else made.correlate
+        kernels = native()
+        correlated = _sums if kernels is None else kernels.correlate
         for_s = correlated(grad, kernel.view(-1).flip(0)) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return for_s, None
-        if made is not None:
-            return for_s, made.correlate_kernel(s, grad, kernel.numel()).view(kernel.shape)
+        if kernels is not None:
+            return for_s, kernels.correlate_kernel(s, grad, kernel.numel()).view(kernel.shape)
         rows, flat = F.pad(s, (half, half)).view(-1), F.pad(grad, (0, 2 * half)).view(-1)
         size = len(rows)
         products = [torch.dot(flat[: size - i], rows[i:]) for i in range(kernel.numel())]

@@ -16,7 +16,7 @@ import torch
 from excite.errors import UsageError
 from excite.ops.autograd import AffineTail, Link, Standardise
 from excite.ops.eligible import ceiling_of
-from excite.ops.kernels import Kernels
+from excite.ops.kernels import Affine, Kernels
 from excite.ops.standardise import Job, Moments, standard
 from excite.types import Descriptor, FeatureMap, Weights
 
@@ -59,7 +59,7 @@ def fused_tail(
     if torch.is_grad_enabled():
         out = AffineTail.apply(z, carrier, scale, bias, mu, weights, shortcut, ceiling, link, kernels)
     else:
-        out = kernels.scaled(z, scale, bias, mu, weights, shortcut, ceiling)
+        out = kernels.scaled(z, Affine(scale, bias, mu, weights), shortcut, ceiling)
     return (out if ceiling is not None or act is None else act(out)), descriptor
 
 

@@ -1,7 +1,7 @@
 """What the fused tail asks of its kernels: five passes over the map, and the numbers between them."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +11,38 @@ from excite.ops.standardise import Job, Moments, Standard, small
 from excite.types import FeatureMap
 
 Numbers = torch.Tensor | None
+
+
+class Affine(NamedTuple):
+    """`w (scale (z - mu) + bias)`: scale, bias, mu `[c]` in double, weights w `[n c]` or None (ones)."""
+
+    scale: torch.Tensor
+    bias: torch.Tensor
+    mu: torch.Tensor
+    weights: Numbers
+
+    def factor(self, z: FeatureMap) -> torch.Tensor:
+        """Return `a = w scale` `[n c]` in the working type of z."""
+        return self._weighted(self.scale, z)
+
+    def offset(self, z: FeatureMap) -> torch.Tensor:
+        """Return `b = w (bias - mu scale)` `[n c]` in the working type of z."""
+        return self._weighted(self.bias - self.mu * self.scale, z)
+
+    def _weighted(self, x: torch.Tensor, z: FeatureMap) -> torch.Tensor:
+        x = small(x, z)
+        return x.expand(z.shape[:2]) if self.weights is None else small(self.weights, z) * x
+
+    def share(self, sum_g: torch.Tensor, sum_gz: torch.Tensor, z: FeatureMap) -> list[Numbers]:
+        """Return the gradients of scale, bias, mu and w from the sums of g and of g (z - mu)."""
+        w = 1.0 if self.weights is None else small(self.weights, z)
+        for_bias = (sum_g * w).sum(0).to(self.bias.dtype)
+        for_scale = (sum_gz * w).sum(0).to(self.scale.dtype)
+        for_weights = None
+        if self.weights is not None:
+            found = sum_gz * small(self.scale, z) + sum_g * small(self.bias, z)
+            for_weights = found.to(self.weights.dtype)
+        return [for_scale, for_bias, -for_bias * self.scale, for_weights]
 
 
 class Kernels:
@@ -59,58 +91,14 @@ class Kernels:
         dz: FeatureMap = self.grad_input(g, z, a, found.q, found.p, found.mu, found.d, basis)
         return dz, found.gamma, found.beta
 
-    def scaled(
-        self,
-        z: FeatureMap,
-        scale: torch.Tensor,
-        bias: torch.Tensor,
-        mu: torch.Tensor,
-        weights: Numbers,
-        shortcut: FeatureMap | None,
-        ceiling: float | None,
-    ) -> FeatureMap:
-        """Return `w (scale (z - mu) + bias) + shortcut`; w `[n c]` or None, scale, bias, mu `[c]`.
-
-        ceiling: of the rectifier (`eligible.ceiling_of`), or None without one.
-        """
-        a, b = (product(small(x, z), weights, z) for x in (scale, bias - mu * scale))
-        out: FeatureMap = self.affine(z, a, b, shortcut, ceiling is not None)
+    def scaled(self, z: FeatureMap, by: Affine, shortcut: FeatureMap | None, ceiling: float | None) -> FeatureMap:
+        """Return `by(z) + shortcut`; ceiling: of the rectifier (`eligible.ceiling_of`), or None without one."""
+        out: FeatureMap = self.affine(z, by.factor(z), by.offset(z), shortcut, ceiling is not None)
         return out
 
     def grad_scaled(
-        self,
-        grad: FeatureMap,
-        out: FeatureMap | None,
-        z: FeatureMap,
-        scale: torch.Tensor,
-        bias: torch.Tensor,
-        mu: torch.Tensor,
-        weights: Numbers,
-        ceiling: float | None,
+        self, grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, by: Affine, ceiling: float | None
     ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
         """Return g, the gradient behind the rectifier (`grad` where `out` is None), a, and of scale, bias, mu, w."""
-        g, sum_g, sum_gz = self.grad_sums(grad, out, z, mu)
-        return g, product(small(scale, z), weights, z), share(sum_g, sum_gz, scale, bias, weights, z)
-
-
-def product(x: torch.Tensor, weights: Numbers, z: FeatureMap) -> torch.Tensor:
-    """Return `weights * x` `[n c]` of numbers x `[c]` in the working type of z; no weights are ones."""
-    return x.expand(z.shape[:2]) if weights is None else small(weights, z) * x
-
-
-def share(
-    sum_g: torch.Tensor,
-    sum_gz: torch.Tensor,
-    scale: torch.Tensor,
-    bias: torch.Tensor,
-    weights: Numbers,
-    z: FeatureMap,
-) -> list[Numbers]:
-    """Return the gradients of scale, bias, mu `[c]` and weights `[n c]` from the sums of g and g (z - mu)."""
-    w = 1.0 if weights is None else small(weights, z)
-    for_bias = (sum_g * w).sum(0).to(bias.dtype)
-    for_scale = (sum_gz * w).sum(0).to(scale.dtype)
-    for_weights = None
-    if weights is not None:
-        for_weights = (sum_gz * small(scale, z) + sum_g * small(bias, z)).to(weights.dtype)
-    return [for_scale, for_bias, -for_bias * scale, for_weights]
+        g, sum_g, sum_gz = self.grad_sums(grad, out, z, by.mu)
+        return g, by.factor(z), by.share(sum_g, sum_gz, z)

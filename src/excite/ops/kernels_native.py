@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from excite.ops import kernels_torch
-from excite.ops.kernels import Kernels, Numbers
+from excite.ops.kernels import Affine, Kernels, Numbers
 from excite.ops.precision import wide_type
 from excite.ops.standardise import Job, Moments, Standard
 from excite.types import FeatureMap
@@ -30,7 +30,6 @@ class NativeKernels(Kernels):
             "affine": [pointer] * 7 + [double] * 2 + sizes + [integer] * 2,
             "affine_backward": [pointer] * 7 + [double] + [pointer] * 7 + sizes + [integer] * 2,
             "normalise_backward": [pointer] * 17 + [integer] * 2 + [pointer] * 4 + sizes + [integer] * 2,
-            "grad_input": [pointer] * 9 + sizes + [integer] * 2,
         }
         numbers: dict[str, list[Any]] = {
             "correlate": [pointer] * 3 + sizes + [integer],
@@ -43,7 +42,6 @@ class NativeKernels(Kernels):
                 call.argtypes = arguments
                 call.restype = integer if kind in passes else None
                 self.calls[kind, dtype] = call
-        self.grad_input = self._grad_input
 
     def _call(self, kind: str, dtype: torch.dtype, *arguments: Any) -> int:
         # The tensors live as long as this frame, which is what the addresses need.
@@ -82,44 +80,27 @@ class NativeKernels(Kernels):
                     own.copy_(moved)
         return moments, Standard(scale, bias, mu, inverse, *described)
 
-    def scaled(
-        self,
-        z: FeatureMap,
-        scale: torch.Tensor,
-        bias: torch.Tensor,
-        mu: torch.Tensor,
-        weights: Numbers,
-        shortcut: FeatureMap | None,
-        ceiling: float | None,
-    ) -> FeatureMap:
-        """Return `w (scale (z - mu) + bias) + shortcut`, rectified up to `ceiling`, in one call."""
-        out = torch.empty_like(z)
-        w, r = wide_numbers(weights, z), None if shortcut is None else alike(shortcut, z)
-        self._pass("affine", z, z, scale, bias, mu, w, r, out, math.nan if ceiling is None else 0.0, bound(ceiling))
+    def scaled(self, z: FeatureMap, by: Affine, shortcut: FeatureMap | None, ceiling: float | None) -> FeatureMap:
+        """Return `by(z) + shortcut`, rectified up to `ceiling`, in one call."""
+        out, r = torch.empty_like(z), None if shortcut is None else alike(shortcut, z)
+        lowest = math.nan if ceiling is None else 0.0
+        self._pass("affine", z, z, *dense_numbers(by, z), r, out, lowest, bound(ceiling))
         return out
 
     def grad_scaled(
-        self,
-        grad: FeatureMap,
-        out: FeatureMap | None,
-        z: FeatureMap,
-        scale: torch.Tensor,
-        bias: torch.Tensor,
-        mu: torch.Tensor,
-        weights: Numbers,
-        ceiling: float | None,
+        self, grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, by: Affine, ceiling: float | None
     ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
         """Return g, a and the gradients of scale, bias, mu and w, in one call."""
+        shape, wide, w = z.shape[:2], wide_type(z), by.weights
         grad = alike(grad, z)
-        g = grad if out is None else torch.empty_like(z)
-        shape, wide = z.shape[:2], wide_type(z)
+        g = None if out is None else torch.empty_like(z)
         sums, a = torch.empty((2, *shape), dtype=wide, device=CPU), torch.empty(shape, dtype=wide, device=CPU)
-        w = wide_numbers(weights, z)
         for_w = None if w is None else torch.empty(shape, dtype=wide, device=CPU)
         for_numbers = [torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(3)]
-        found = bound(ceiling), None if out is None else g, sums
-        self._pass("affine_backward", z, grad, out, z, scale, bias, mu, w, *found, a, *for_numbers, for_w)
-        return g, a, [*for_numbers, None if for_w is None or weights is None else dense(for_w, weights.dtype)]
+        given = grad, out, z, *dense_numbers(by, z), bound(ceiling)
+        self._pass("affine_backward", z, *given, g, sums, a, *for_numbers, for_w)
+        made = None if for_w is None or w is None else dense(for_w, w.dtype)
+        return grad if g is None else g, a, [*for_numbers, made]
 
     def grad_standardise(
         self,
@@ -141,43 +122,16 @@ class NativeKernels(Kernels):
         by += [None if x is None else dense(x, wide) for x in grads[3:]]
         doubles = not all(x is None or x.dtype == torch.float32 for x in parameters)
         kind = torch.float64 if doubles else torch.float32
-        for_gamma, for_beta = (
-            torch.empty(shape[1], dtype=kind, device=CPU),
-            torch.empty(shape[1], dtype=kind, device=CPU),
-        )
+        of = [torch.empty(shape[1], dtype=kind, device=CPU) for _ in parameters]
         projection = basis if by[5] is not None else None
-        room, dz = (
-            torch.empty((3 if projection is not None else 2, *shape), dtype=wide, device=CPU),
-            torch.empty_like(z),
-        )
+        room = torch.empty((2 if projection is None else 3, *shape), dtype=wide, device=CPU)
+        dz = torch.empty_like(z)
         self._pass(
             *("normalise_backward", z, alike(g, z), z, dense(a, wide), projection, totals(projection), *moments),
-            *(made.scale, made.mu, made.inverse, *by, job.batch, doubles, for_gamma, for_beta, room, dz),
+            *(made.scale, made.mu, made.inverse, *by, job.batch, doubles, *of, room, dz),
         )
-        of = [None if x is None else dense(g, x.dtype) for x, g in zip(parameters, (for_gamma, for_beta), strict=True)]
-        return dz, of[0], of[1]
-
-    def _grad_input(
-        self,
-        g: FeatureMap,
-        z: FeatureMap,
-        a: torch.Tensor,
-        q: Numbers,
-        p: Numbers,
-        mu: Numbers,
-        d: Numbers = None,
-        basis: Numbers = None,
-    ) -> FeatureMap:
-        dz = torch.empty_like(z)
-        wide = a.dtype
-        q_is_zero = q is None and (d is None or basis is None)
-        zero = a.new_zeros(a.shape) if q is None or p is None else None
-        centre = z.new_zeros(z.shape[1], dtype=torch.float64) if mu is None else mu.double()
-        q, p, a = (dense(zero if x is None else x, wide) for x in (q, p, a))
-        q = None if q_is_zero else q
-        d, basis = (None, None) if d is None or basis is None else (dense(d, wide), basis)
-        self._pass("grad_input", z, alike(g, z), z, a, q, p, d, centre, basis, dz)
-        return dz
+        for_gamma, for_beta = (None if x is None else dense(y, x.dtype) for x, y in zip(parameters, of, strict=True))
+        return dz, for_gamma, for_beta
 
     def correlate(self, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation of every row of `s` `[n c]` with a kernel `[k]`, zeros beyond the ends."""
@@ -225,9 +179,9 @@ def dense(x: Any, dtype: torch.dtype) -> torch.Tensor:
     return made
 
 
-def wide_numbers(weights: Numbers, z: FeatureMap) -> Numbers:
-    """Return weights `[n c]` in the type in which `z` is worked on."""
-    return None if weights is None else dense(weights, wide_type(z))
+def dense_numbers(by: Affine, z: FeatureMap) -> Affine:
+    """Return the numbers with the weights in the type in which `z` is worked on, without gaps."""
+    return by if by.weights is None else by._replace(weights=dense(by.weights, wide_type(z)))
 
 
 def totals(basis: Numbers) -> Numbers:

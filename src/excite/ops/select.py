@@ -1,13 +1,39 @@
-"""Which kernels the fused tail runs on, for a map on a device."""
+"""Which kernels a fused part runs on, for a map on a device, and from which size on it is fused at all."""
 
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from excite.ops.kernels import Kernels
 from excite.ops.mode import mode
 from excite.types import FeatureMap
+
+if TYPE_CHECKING:
+    from excite.ops.kernels_native import NativeKernels
+
+MIB, NEVER = 1 << 20, 1 << 62
+
+
+class Part(NamedTuple):
+    """From how many bytes of its map a part was measured to pay on a CPU, in C and in plain PyTorch.
+
+    Each is (training in NCHW, training in NHWC, inference). gpu: whether Triton takes it, whatever its size.
+    """
+
+    native: tuple[int, int, int]
+    plain: tuple[int, int, int]
+    gpu: bool
+
+
+# Measured on two cores (benchmarks/tail.py, and in whole networks, where calls cost more than in a loop). In PyTorch
+# the numbers between the passes cost half a millisecond. In NHWC torch's own batch norm is fast: without attention
+# there is little to save, and nothing where only a rectifier follows.
+ATTENTION = Part((MIB // 2, MIB // 2, 4 * MIB), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
+PLAIN = Part((3 * MIB, 6 * MIB, 4 * MIB), (8 * MIB, NEVER, NEVER), gpu=True)
+INSIDE = Part((2 * MIB, NEVER, 16 * MIB), (NEVER, NEVER, NEVER), gpu=False)
+ALONE = Part((MIB // 2, MIB // 2, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False)
 
 
 @cache
@@ -20,13 +46,13 @@ def _triton(index: int) -> Kernels | None:
 
 
 @cache
-def native() -> Kernels | str:
-    """Return the C kernels, built at the first call, or why there are none."""
+def native() -> "NativeKernels | None":
+    """Return the C kernels, built at the first call, or None where there are none (`kernels_on` says why)."""
     from excite.ops.native import build
 
     found = build.found()
     if isinstance(found, str):
-        return found
+        return None
     from excite.ops.kernels_native import NativeKernels
 
     return NativeKernels(found)
@@ -44,81 +70,27 @@ def kernels_on(device: str) -> str:
     place = torch.device(device)
     if place.type == "cuda":
         return "Triton" if _triton(place.index or 0) else "PyTorch: Triton or compute capability 7.0 is missing"
-    made = native() if place.type == "cpu" else f"no kernels for {place.type}"
-    return "C" if isinstance(made, Kernels) else f"PyTorch: {made}"
+    if place.type != "cpu":
+        return f"PyTorch: no kernels for {place.type}"
+    from excite.ops.native import build
+
+    found = build.found()
+    return f"PyTorch: {found}" if isinstance(found, str) else "C"
 
 
-def kernels_for(z: FeatureMap, attention: bool) -> Kernels | None:
-    """Return the kernels for `z`, or None where the fused tail is not to run.
-
-    attention: whether the tail has attention.
-    """
-    if type(z) is not torch.Tensor:
+def kernels_for(z: FeatureMap, part: Part) -> Kernels | None:
+    """Return the kernels for a part (ATTENTION: a tail with it) of the map `z`, or None where it is not fused."""
+    how = mode()
+    if how == "reference" or type(z) is not torch.Tensor:
         return None
-    if z.device.type == "cuda" and (found := _triton(z.device.index)):
+    forced = how == "fused"
+    if z.device.type == "cuda" and (forced or part.gpu) and (found := _triton(z.device.index)):
         return found
-    forced = mode() == "fused"
-    made = native() if z.device.type == "cpu" and z.dtype != torch.float16 else ""
-    if isinstance(made, Kernels):
-        return made if forced or native_pays(z, attention) else None
-    return _plain() if forced or pays(z, attention) else None
-
-
-def kernels_alone(x: FeatureMap) -> Kernels | None:
-    """Return the kernels for attention that stands alone; only the ones in C are known to pay there."""
-    how = mode()
-    if how == "fused":
-        return kernels_for(x, True)
-    if type(x) is not torch.Tensor or how == "reference" or x.device.type != "cpu" or x.dtype == torch.float16:
-        return None
-    if x.numel() * x.element_size() < (NATIVE_BYTES if torch.is_grad_enabled() else NATIVE_INFERENCE_BYTES):
-        return None
-    made = native()
-    return made if isinstance(made, Kernels) else None
-
-
-def kernels_inside(z: FeatureMap) -> Kernels | None:
-    """Return the kernels for a norm and rectifier inside a block; only the ones in C are known to pay there."""
-    how = mode()
-    if how == "fused":
-        return kernels_for(z, False)
-    if type(z) is not torch.Tensor or how == "reference":
-        return None
-    training = torch.is_grad_enabled()
-    if z.numel() * z.element_size() < (INSIDE_TRAINING_BYTES if training else INSIDE_INFERENCE_BYTES):
-        return None
-    if z.device.type != "cpu" or z.dtype == torch.float16 or (training and not z.is_contiguous()):
-        return None
-    made = native()
-    return made if isinstance(made, Kernels) else None
-
-
-# Measured on two cores (benchmarks/tail.py, and in whole networks, where the calls cost more than in a loop). In
-# channels-last training torch's own batch norm is as fast as a norm in C with nothing behind it but a rectifier.
-NATIVE_BYTES, NATIVE_PLAIN_BYTES, NATIVE_INFERENCE_BYTES = 1 << 19, 3 << 20, 4 << 20
-INSIDE_TRAINING_BYTES, INSIDE_INFERENCE_BYTES = 2 << 20, 16 << 20
-
-
-def native_pays(z: FeatureMap, attention: bool) -> bool:
-    """Tell whether the fused tail in C was measured to pay for such a map on a CPU."""
-    size = z.numel() * z.element_size()
-    if not torch.is_grad_enabled():
-        return size >= NATIVE_INFERENCE_BYTES
-    if attention:
-        return size >= NATIVE_BYTES
-    return size >= (NATIVE_PLAIN_BYTES if z.is_contiguous() else 2 * NATIVE_PLAIN_BYTES)
-
-
-# Measured on two cores (docs/free.md): in PyTorch the small graph between the passes costs half a millisecond, which a
-# map of these bytes earns back. A plain tail saves passes only where torch's own batch norm is slow, in NCHW.
-TRAINING_BYTES, INFERENCE_BYTES, PLAIN_BYTES = 2 << 20, 8 << 20, 8 << 20
-
-
-def pays(z: FeatureMap, attention: bool) -> bool:
-    """Tell whether the fused tail in plain PyTorch was measured to pay, in time or memory, for such a map on a CPU."""
-    if z.device.type != "cpu":
-        return False
-    size = z.numel() * z.element_size()
-    if not attention:
-        return torch.is_grad_enabled() and z.is_contiguous() and size >= PLAIN_BYTES
-    return size >= (TRAINING_BYTES if torch.is_grad_enabled() else INFERENCE_BYTES)
+    # Most maps are small: the cheapest question comes first.
+    size, case = z.numel() * z.element_size(), 2
+    if torch.is_grad_enabled():
+        case = 0 if z.is_contiguous() else 1
+    on_cpu = z.device.type == "cpu"
+    if (forced or size >= part.native[case]) and on_cpu and z.dtype != torch.float16 and (made := native()):
+        return made
+    return _plain() if forced or (on_cpu and size >= part.plain[case]) else None

@@ -1,4 +1,7 @@
-"""The residual tail: everything between the last convolution of a block and the block's output."""
+"""The residual tail, everything between the last convolution of a block and the block's output, and parts of it.
+
+A compiler is asked nothing of sizes and kernels: it sees plain operations, and no guards on them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from excite.ops.eligible import is_transformed, why_not, why_not_alone, why_not_described
-from excite.ops.mode import mode
+from excite.ops.eligible import why_not, why_not_alone, why_not_described
 from excite.ops.recalibrate import recalibrate
-from excite.ops.select import kernels_alone, kernels_for, kernels_inside
+from excite.ops.select import ALONE, ATTENTION, INSIDE, PLAIN, kernels_for
 from excite.types import Descriptor, FeatureMap, Weights
 
 Act = Callable[[FeatureMap], FeatureMap] | None
@@ -23,8 +25,8 @@ def residual_tail(
     z: output of the block's last convolution. `norm` updates its running statistics in train mode as always. Where it
     is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
     """
-    if mode() != "reference" and not is_transformed():
-        kernels = kernels_for(z, attention is not None)
+    if not torch.compiler.is_compiling():
+        kernels = kernels_for(z, PLAIN if attention is None else ATTENTION)
         if kernels is not None and why_not(z, norm, attention, shortcut) is None:
             from excite.ops.fused import fused_tail
 
@@ -49,7 +51,7 @@ def attend(x: FeatureMap, attention: Any) -> FeatureMap:
     Two passes forward and two back, as in the tail, and only `x` is kept.
     """
     if not torch.compiler.is_compiling():
-        kernels = kernels_alone(x)
+        kernels = kernels_for(x, ALONE)
         if kernels is not None and why_not_alone(x, attention) is None:
             from excite.ops.fused import fused_tail, unit_norm
 
@@ -60,9 +62,8 @@ def attend(x: FeatureMap, attention: Any) -> FeatureMap:
 
 def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
     """Return `act(norm(z))`, `[n c h w]`, of the layers inside a block, fused where that was measured to pay."""
-    # Most such maps are small: the cheapest question comes first (but a compiler must not be asked for sizes).
     if not torch.compiler.is_compiling():
-        kernels = kernels_inside(z)
+        kernels = kernels_for(z, INSIDE)
         if kernels is not None and why_not(z, norm, None, None) is None:
             from excite.ops.fused import fused_tail
 
@@ -84,8 +85,8 @@ def described_tail(
     For attention that looks beyond its own block: `weigh` maps the descriptor to weights `[n c]` (None: 1) and may use
     whatever else it knows. Otherwise as `residual_tail`.
     """
-    if mode() != "reference" and not is_transformed():
-        kernels = kernels_for(z, True)
+    if not torch.compiler.is_compiling():
+        kernels = kernels_for(z, ATTENTION)
         if kernels is not None and why_not_described(z, norm, squeeze, shortcut) is None:
             from excite.ops.fused import fused_tail
 

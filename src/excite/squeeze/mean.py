@@ -21,4 +21,4 @@ class Mean(nn.Module):
 
     def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor | None, count: int) -> Descriptor:
         """Return the same descriptor from per-channel sums `[n c]` over `count` positions."""
-        return (sum_x / count).unsqueeze(-1)
+        return self.from_statistics(sum_x / count, None, count)

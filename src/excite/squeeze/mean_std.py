@@ -25,7 +25,9 @@ class MeanStd(nn.Module):
         flat = widen(x).flatten(2)
         count = flat.shape[2]
         variance, mean = torch.var_mean(flat, dim=2, correction=0)
-        return self._stack(mean, variance * count, count)
+        # sym_max keeps a size that is unknown at export time unknown.
+        unbiased: torch.Tensor = variance * count / torch.sym_max(count - 1, 1)  # type: ignore[assignment]
+        return torch.stack((mean, (unbiased + self.eps).sqrt()), dim=-1)
 
     def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> Descriptor:
         """Return the same descriptor from mean and biased variance `[n c]` over `count` positions."""
@@ -40,12 +42,7 @@ class MeanStd(nn.Module):
         The difference of squares cancels where the mean is large against the deviation: keep the sums in float32.
         """
         mean = sum_x / count
-        return self._stack(mean, (sum_x2 - sum_x * mean).clamp_min(0), count)
-
-    def _stack(self, mean: torch.Tensor, squares: torch.Tensor, count: int) -> Descriptor:
-        # sym_max keeps a size that is unknown at export time unknown.
-        variance: torch.Tensor = squares / torch.sym_max(count - 1, 1)  # type: ignore[assignment]
-        return torch.stack((mean, (variance + self.eps).sqrt()), dim=-1)
+        return self.from_statistics(mean, (sum_x2 - sum_x * mean).clamp_min(0) / count, count)
 
     def extra_repr(self) -> str:
         """Show eps."""

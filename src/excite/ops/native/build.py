@@ -1,7 +1,7 @@
 """Build the C kernels on first use, once per machine, and load them.
 
 The library is linked with the OpenMP runtime that torch brings, so both share one pool of threads. It is kept in
-`$XDG_CACHE_HOME/excite` (`~/.cache/excite`) under a name made of the source, the flags, the compiler and the
+`~/.cache/excite` (EXCITE_CACHE moves it) under a name made of the source, the flags, the compiler and the
 processor. `EXCITE_NATIVE=0` leaves it unbuilt and unused.
 """
 
@@ -14,6 +14,8 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+
+from excite.runtime import cache_folder
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c11")
@@ -55,7 +57,7 @@ def load() -> ctypes.CDLL:
             return kept_or_built(compiler, runtime, folder / name)
         except OSError:
             continue
-    raise UnavailableError("no folder to keep the C kernels in can be written; set XDG_CACHE_HOME to one")
+    raise UnavailableError("no folder to keep the C kernels in can be written; set EXCITE_CACHE to one")
 
 
 def kept_or_built(compiler: str, runtime: Path, kept: Path) -> ctypes.CDLL:
@@ -134,10 +136,8 @@ def processor() -> str:
 
 
 def folders() -> list[Path]:
-    """Return where the library may be kept: the user's cache, else a folder of this user among the temporary ones."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    cache_home = Path(home) if home else Path.home() / ".cache"
-    return [cache_home / "excite", Path(tempfile.gettempdir()) / f"excite-{os.getuid()}"]
+    """Return where the library may be kept: the cache, else a folder of this user among the temporary ones."""
+    return [cache_folder(), Path(tempfile.gettempdir()) / f"excite-{os.getuid()}"]
 
 
 def build(compiler: str, runtime: Path, target: Path) -> None:

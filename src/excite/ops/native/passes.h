@@ -307,8 +307,8 @@ static int NAME(grad_sums)(const T *grad, const T *out, const T *z, const double
 
 // dz = a g + q (z - mu) + e + d basis; a, q, e `[n c]`; d `[n c]` and basis `[c p]` are NULL together, then q may be
 // NULL too (0: z is not read).
-int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e, const S *d, const double *mu,
-                     const S *basis, T *dz, int64_t n, int64_t c, int64_t p, int last, int threads)
+static int NAME(grad_input)(const T *g, const T *z, const S *a, const S *q, const S *e, const S *d, const double *mu,
+                            const S *basis, T *dz, int64_t n, int64_t c, int64_t p, int last, int threads)
 {
     int failed = 0;
     if (!last) {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from excite.common.files import write_text
+from excite.common.tables import make_console
 from excite.measure.bench import plots
 from excite.measure.bench.report import describe, tables
 from excite.measure.bench.run import Report, bench
 from excite.measure.bench.variants import variants
-from excite.measure.console import make_console
-from excite.measure.files import write_text
 from excite.measure.names import builder, options_of
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,9 +19,9 @@ import torch  # noqa: E402 - after the allocator is set
 from torch import nn  # noqa: E402
 
 from excite import ops  # noqa: E402
+from excite.common.files import write_text  # noqa: E402
 from excite.measure.bench import environment, interleave, ratio  # noqa: E402
 from excite.measure.bench.environment import place  # noqa: E402
-from excite.measure.files import write_text  # noqa: E402
 from excite.ops import kernels_torch  # noqa: E402
 from excite.ops.fused import fused_tail  # noqa: E402
 from excite.ops.kernels import Kernels  # noqa: E402

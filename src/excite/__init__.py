@@ -11,16 +11,16 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ExciteError": "excite.errors",
     "UsageError": "excite.errors",
-    "attach": "excite.attach",
+    "attach": "excite.surgery",
     "create_attention": "excite.registry",
     "create_detector": "excite.detect",
     "create_model": "excite.models",
-    "detach": "excite.attach",
+    "detach": "excite.surgery",
     "import_checkpoint": "excite.checkpoints",
     "list_methods": "excite.registry",
     "list_models": "excite.backbones.names",
     "load_checkpoint": "excite.checkpoints",
-    "sites": "excite.attach",
+    "sites": "excite.surgery",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import nn
 
 from excite.backbones.names import BACKBONES, split_name
 from excite.backbones.placement import AttentionSpec
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError, near, unknown
 from excite.registry import get_method, method_options
 
@@ -48,7 +48,7 @@ def create_model(
         model = _ours(name, num_classes, in_channels, placement, options)
     attached = None
     if attach is not None:
-        from excite.attach import attach as attach_to
+        from excite.surgery import attach as attach_to
 
         attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
         attached = {"method": attach, "sites": attach_sites, "options": dict(attach_options or {})}

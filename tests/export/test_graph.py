@@ -8,7 +8,7 @@ from torch import nn
 
 import excite
 from excite.backbones.mobilenetv2 import InvertedResidual
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.export import FORMATS, export_model
 from excite.export.graph import capture, rewrite
 

@@ -22,7 +22,7 @@ TIMING = {"seconds", "images_per_s", "waiting"}
 def fast_drawing(request, monkeypatch):
     """Pictures take most of a tiny run's time; one test draws them."""
     if request.function is not test_run_directory_holds_everything:
-        monkeypatch.setattr("excite.train.history.draw_curves", lambda rows, path: path.write_bytes(b""))
+        monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, path: path.write_bytes(b""))
 
 
 def tiny(out: Path, **changes) -> TrainConfig:

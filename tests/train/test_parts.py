@@ -5,14 +5,14 @@ from torch import nn
 from excite import create_model, recipes
 from excite.data import open_data
 from excite.data.arrays import ArrayImages
+from excite.engine.averaging import averaging
+from excite.engine.optim import lr_factor, make_optimizer, split_parameters
+from excite.engine.seeds import derive, epoch_order, generator
 from excite.errors import UsageError
 from excite.train import TrainConfig
 from excite.train.augment import crop_and_flip, eval_transform, mixer, train_transform
-from excite.train.averaging import averaging
 from excite.train.config import resolve_recipe
 from excite.train.loaders import CachedTrainLoader, WorkerLoader
-from excite.train.optim import lr_factor, make_optimizer, split_parameters
-from excite.train.seeds import derive, epoch_order, generator
 from imagesets import image_folder
 
 

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "ModelCard": "excite.checkpoints.card",
+    "ModelCard": "excite.card",
     "TransferReport": "excite.checkpoints.report",
     "import_checkpoint": "excite.checkpoints.importing",
     "load_bundle": "excite.checkpoints.bundle",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError
 
 

@@ -130,11 +130,11 @@ def _write(
     """Print the tables or the JSON and write the files asked for."""
     import json as json_
 
+    from excite.common.files import write_text
+    from excite.common.tables import make_console
     from excite.measure.bench import plots
     from excite.measure.bench.report import describe, tables
     from excite.measure.bench.run import Report
-    from excite.measure.console import make_console
-    from excite.measure.files import write_text
 
     assert isinstance(report, Report)
     if json:

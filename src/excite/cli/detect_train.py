@@ -4,7 +4,7 @@ import json as json_
 from typing import Any
 
 from excite.detect.config import DetectConfig, resolve_recipe
-from excite.train.options import check_keys, read_run
+from excite.engine.config import check_keys, read_run
 
 
 def train(config: DetectConfig, *, json: bool = False) -> None:

@@ -9,7 +9,7 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from excite.checkpoints.card import ModelCard
+    from excite.card import ModelCard
 
 
 def export(

@@ -41,8 +41,8 @@ def profile(
         csv: write the breakdown to this file.
         json: print JSON.
     """
+    from excite.common.files import write_text
     from excite.measure.conventions import CONVENTIONS, check
-    from excite.measure.files import write_text
     from excite.measure.names import attach_settings, builder, options_of, parse_size
     from excite.measure.profile import input_shape, profile_named
     from excite.measure.report import show, to_csv, to_json
@@ -61,7 +61,7 @@ def profile(
     if json:
         print(to_json(profiles, depth))
         return
-    from excite.measure.console import make_console
+    from excite.common.tables import make_console
 
     for name, report in reports.items():
         print(f"{name}: {report}\n")

@@ -28,7 +28,7 @@ def tables(
         results: folder of recorded runs (JSON files with a list of records).
         json: print JSON.
     """
-    from excite.measure.files import write_text
+    from excite.common.files import write_text
     from excite.measure.published import select
     from excite.measure.records import load_records
     from excite.measure.tables import Verdict, compute
@@ -67,7 +67,7 @@ def _render(verdicts: Any, kind: str) -> str:
         return report.to_csv(verdicts).rstrip("\n")
     if kind == "markdown":
         return report.to_markdown(verdicts)
-    from excite.measure.console import make_console
+    from excite.common.tables import make_console
 
     console = make_console()
     with console.capture() as capture:

@@ -3,8 +3,8 @@
 import json as json_
 from typing import Any
 
+from excite.engine.config import check_keys, read_run
 from excite.train.config import TrainConfig, resolve_recipe
-from excite.train.options import check_keys, read_run
 
 
 def train(config: TrainConfig, *, json: bool = False) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.common.files import write_text
 from excite.compare.plan import Plan
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
 from excite.models import create_model
-from excite.train.config import write_text
 
 FILE = "cost.json"
 

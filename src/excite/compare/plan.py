@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from excite.backbones.names import BACKBONES
+from excite.common.files import write_text
 from excite.errors import ExciteError, UsageError, unknown
 from excite.registry import METHODS
-from excite.train.config import TrainConfig, write_text
+from excite.train.config import TrainConfig
 
 BASELINE = "none"
 FILE = "plan.json"

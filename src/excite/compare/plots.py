@@ -4,8 +4,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from excite.common.plotting import COLUMN, PAGE, colour, drawing, legend_above, save
 from excite.compare.results import Results, Row
-from excite.explain.style import COLUMN, PAGE, colour, drawing, legend_above, save
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from excite.common.files import write_text
 from excite.compare.page import page
 from excite.compare.plots import draw
 from excite.compare.results import Results
 from excite.compare.table import to_csv, to_markdown
-from excite.train.config import write_text
 
 
 def write_reports(results: Results, folder: Path) -> None:

@@ -203,7 +203,7 @@ def _timm(
     except (RuntimeError, AttributeError, TypeError) as error:
         raise UsageError(f"backbone timm/{name} gives no feature maps: {error}") from None
     if extra:
-        from excite.attach import attach as attach_to
+        from excite.surgery import attach as attach_to
 
         attach_to(net, extra["attach"], sites=extra["attach_sites"], **dict(extra["attach_options"] or {}))
     info = net.feature_info

@@ -4,9 +4,9 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from excite.engine.config import at_least, below_one, check_keys, flag
 from excite.errors import UsageError
 from excite.recipes import detection as recipes
-from excite.train.options import at_least, below_one, check_keys, flag
 
 
 @dataclass

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from excite.checkpoints.bundle import load_exactly, locate
+from excite.common.files import write_text
 from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector, read_checkpoint
 from excite.detect.config import DetectConfig
@@ -23,10 +24,9 @@ from excite.detect.loading import eval_loader, train_loader
 from excite.detect.module import DetectionModule
 from excite.detect.quiet import quiet_libraries
 from excite.detect.report import write_report
+from excite.engine.averaging import averaging
+from excite.engine.run import last_checkpoint, prepare, write_config
 from excite.errors import UsageError
-from excite.train.averaging import averaging
-from excite.train.config import write_text
-from excite.train.rundir import last_checkpoint, prepare, write_config
 
 
 @dataclass

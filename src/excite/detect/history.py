@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from excite.train.config import write_text
+from excite.common.files import write_text
 
 Row = dict[str, float]
 

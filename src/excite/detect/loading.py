@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from excite.detect.config import DetectConfig
 from excite.detect.data.base import DetectionDataset, Item
 from excite.detect.data.transforms import Transform, collate, evaluation_transform, training_transform
-from excite.train.seeds import derive, epoch_order
+from excite.engine.seeds import derive, epoch_order
 
 Key = tuple[int, int]
 

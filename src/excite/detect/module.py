@@ -12,8 +12,8 @@ from excite.detect.data.base import DetectionDataset
 from excite.detect.metrics import coco_metrics
 from excite.detect.optim import lr_factor, make_optimizer
 from excite.detect.results import Result, to_results
+from excite.engine.seeds import derive
 from excite.errors import ExciteError
-from excite.train.seeds import derive
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from excite.detect.config import DetectConfig
-from excite.train.optim import split_parameters
+from excite.engine.optim import split_parameters
 
 
 def make_optimizer(model: nn.Module, config: DetectConfig) -> torch.optim.Optimizer:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from excite.common.plotting import PAGE, drawing, save
 from excite.explain.cam import CamResult
-from excite.explain.style import PAGE, drawing, save
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from excite.common.plotting import PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
 from excite.explain.scales import BINS, RANGE, SiteScales, last_of_stages
-from excite.explain.style import PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
 
 ByNetwork = Mapping[str, Sequence[SiteScales]]
 CLASSES_SHOWN = 5

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from excite.common.plotting import PAGE, colour, drawing, save
 from excite.explain.kernels import Learned
-from excite.explain.style import PAGE, colour, drawing, save
 
 PANELS = 9  # in a row
 TITLES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import UsageError
 
 IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import UsageError
 
 Labelled = tuple[torch.Tensor, torch.Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError
 from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program, require
 

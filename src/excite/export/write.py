@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError, unknown
 from excite.export.engines import require
 from excite.export.graph import Rewrites, capture, rewrite

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from excite.errors import unknown
-from excite.measure.trace import LayerCall, OpCall, Trace
+from excite.inspect.trace import LayerCall, OpCall, Trace
 from excite.methods.soft_norm import SoftNorm
 from excite.squeeze import Mean
 from excite.squeeze.pools import Pools

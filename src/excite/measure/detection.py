@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from excite.measure.trace import LayerCall, Trace, run
+from excite.inspect.trace import LayerCall, Trace, run
 
 
 class Detector(NamedTuple):

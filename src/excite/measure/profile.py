@@ -9,9 +9,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from excite.errors import ExciteError, UsageError
-from excite.measure.attention import attention_paths
+from excite.inspect.attention import attention_paths
+from excite.inspect.trace import Trace, run
 from excite.measure.conventions import MODULE_CONVENTIONS, check, count, seen_parameters
-from excite.measure.trace import Trace, run
 
 InputSize = int | tuple[int, ...]
 META_ERRORS = ("meta", "Tensor.item()", "data pointer", "fake tensor")

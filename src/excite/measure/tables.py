@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from excite.errors import ExciteError
-from excite.measure.attention import attention_paths
+from excite.inspect.attention import attention_paths
+from excite.inspect.trace import Trace
 from excite.measure.conventions import CONVENTIONS, Skip, count, pooling_of_attention, seen_parameters
 from excite.measure.detection import Detector, trace_detector
 from excite.measure.names import parse_options, parse_size
 from excite.measure.profile import build_on_meta, input_shape, trace_model
 from excite.measure.published import UNITS, Cell
 from excite.measure.records import Record, find_record
-from excite.measure.trace import Trace
 
 SEEN = "params seen by "
 REDUCTION = "reduction of "

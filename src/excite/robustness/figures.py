@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from excite.explain.style import COLUMN, PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
+from excite.common.plotting import COLUMN, PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
 from excite.robustness.probes import PROBES
 from excite.robustness.scores import Scores
 

@@ -1,14 +1,13 @@
 """Everything a training run can be told: one flat dataclass, also the shape of a recipe and of a run's config.yaml."""
 
-import os
 import re
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from excite import recipes
+from excite.engine.config import at_least, below_one, check_keys, read_run
 from excite.errors import UsageError
-from excite.train.options import at_least, below_one, check_keys, read_run
 
 
 @dataclass
@@ -169,10 +168,3 @@ def resolve_recipe(recipe: str, model: str, data: str) -> str:
     if small or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
         return "emanet-cifar10"
     return "ecanet-mobilenetv2" if "mobilenet" in model else "ecanet-imagenet"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old or the new text, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

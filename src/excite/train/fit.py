@@ -13,16 +13,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from excite.engine.averaging import averaging
+from excite.engine.checkpoint import Keeper
+from excite.engine.history import History
+from excite.engine.progress import ConsoleCallback
+from excite.engine.run import check_free, last_checkpoint, prepare, write_config
 from excite.errors import UsageError
-from excite.train.averaging import averaging
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
-from excite.train.history import History
-from excite.train.keeping import Keeper
 from excite.train.module import Classifier
 from excite.train.network import build_network
-from excite.train.progress import ConsoleCallback
-from excite.train.rundir import check_free, last_checkpoint, prepare, write_config
 from excite.train.samples import save_samples
 from excite.train.summary import count, show, summarise, write_summary
 

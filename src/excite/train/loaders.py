@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
 from excite.data.decode import UnreadableImageError
+from excite.engine.seeds import derive, epoch_order, generator
 from excite.train.augment import crop_and_flip
 from excite.train.config import TrainConfig
-from excite.train.seeds import derive, epoch_order, generator
 
 Batch = tuple[Tensor, Tensor]
 

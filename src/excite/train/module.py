@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from excite.checkpoints.card import ModelCard
+from excite.card import ModelCard
+from excite.engine.optim import lr_factor, make_optimizer
+from excite.engine.seeds import derive
 from excite.errors import ExciteError
 from excite.train.augment import mixer
 from excite.train.config import TrainConfig
-from excite.train.optim import lr_factor, make_optimizer
-from excite.train.seeds import derive
 
 CHECK_EVERY = 20  # steps between looks at the loss on a GPU, where each look waits for the device
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from excite.card import ModelCard
 from excite.checkpoints.bundle import load_bundle, locate, read
-from excite.checkpoints.card import ModelCard
 from excite.errors import ExciteError
 from excite.export.runtime import SUFFIXES, open_exported
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from excite.train.config import write_text
+from excite.common.files import write_text
 
 MACS = "multiply-accumulates of convolutions and matrix products for one image (torch flop counter / 2)"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from excite.measure.trace import Trace, live_bytes
+from excite.inspect.trace import Trace, live_bytes
 
 
 def peak_memory(call: Callable[[], object], network: nn.Module, device: str) -> int:

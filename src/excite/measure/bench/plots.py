@@ -5,10 +5,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from excite.common.files import write_bytes
 from excite.errors import UsageError
 from excite.measure.bench.report import groups
 from excite.measure.bench.run import Report
-from excite.measure.files import write_bytes
 
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:

@@ -8,7 +8,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from excite.train.history import History
+from excite.engine.history import History
 
 
 class ConsoleCallback(L.Callback):

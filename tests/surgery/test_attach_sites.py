@@ -7,7 +7,7 @@ from torch import nn
 
 import excite
 from excite import ExciteError, UsageError
-from excite.attach import PRESETS, Site
+from excite.surgery import PRESETS, Site
 
 
 def paths(model: nn.Module, wanted: str | list[str], **more: object) -> list[str]:

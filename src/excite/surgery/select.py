@@ -4,11 +4,11 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from excite.attach.find import find
-from excite.attach.graph import Graph
-from excite.attach.locate import locate
-from excite.attach.site import PRESETS, Site
 from excite.errors import UsageError, near
+from excite.surgery.find import find
+from excite.surgery.graph import Graph
+from excite.surgery.locate import locate
+from excite.surgery.site import PRESETS, Site
 
 Wanted = str | Sequence[str]
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from excite.attach.known import is_attention
-from excite.attach.site import Kind
-from excite.attach.trace import WEIGHTED, Node, Trace
+from excite.surgery.known import is_attention
+from excite.surgery.site import Kind
+from excite.surgery.trace import WEIGHTED, Node, Trace
 
 JOINS = {"add", "cat"}
 POOLS = {"max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "mean"}

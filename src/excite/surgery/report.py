@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from excite.attach.site import Site
+from excite.surgery.site import Site
 
 
 @dataclass(frozen=True)

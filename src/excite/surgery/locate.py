@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from excite.attach.graph import CONTAINERS, Graph
-from excite.attach.trace import WEIGHTED
+from excite.surgery.graph import CONTAINERS, Graph
+from excite.surgery.trace import WEIGHTED
 
 STEPS = 4
 

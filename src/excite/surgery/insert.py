@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from excite.attach.carrier import Instead, carriers, carry, drop, refuse, stand_in
-from excite.attach.find import find
-from excite.attach.graph import Graph
-from excite.attach.hosted import GraphHost
-from excite.attach.network import connect
-from excite.attach.report import AttachReport
-from excite.attach.select import Wanted, select
-from excite.attach.site import Site
-from excite.attach.trace import record
 from excite.backbones.placement import at_stage
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
+from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in
+from excite.surgery.find import find
+from excite.surgery.graph import Graph
+from excite.surgery.hosted import GraphHost
+from excite.surgery.network import connect
+from excite.surgery.report import AttachReport
+from excite.surgery.select import Wanted, select
+from excite.surgery.site import Site
+from excite.surgery.trace import record
 
 DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
 

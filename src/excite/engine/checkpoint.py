@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from excite.train.history import History
+from excite.engine.history import History
 
 
 class Keeper(Checkpoint):

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from excite.train.config import write_text
+from excite.common.files import write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "seconds", "images_per_s", "waiting",

@@ -10,18 +10,18 @@ from typing import Any
 
 from torch import fx, nn
 
-from excite.attach.carrier import carriers, carry, drop
-from excite.attach.find import innermost, number
-from excite.attach.graph import Graph
-from excite.attach.hosted import descriptor_of, eliminate, host, trace_both
-from excite.attach.locate import locate
-from excite.attach.select import Wanted, select
-from excite.attach.site import Site
 from excite.backbones.emca_plan import EmcaSpec
 from excite.backbones.placement import Site as Position
 from excite.errors import ExciteError, UsageError, near
 from excite.ops import recalibrate
 from excite.registry import create_attention, method_options
+from excite.surgery.carrier import carriers, carry, drop
+from excite.surgery.find import innermost, number
+from excite.surgery.graph import Graph
+from excite.surgery.hosted import descriptor_of, eliminate, host, trace_both
+from excite.surgery.locate import locate
+from excite.surgery.select import Wanted, select
+from excite.surgery.site import Site
 from excite.types import Descriptor, FeatureMap
 
 OWN = ("form", "stages", "blocks", "where")

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from excite.attach.carrier import refuse
-from excite.attach.graph import Graph
-from excite.attach.locate import Place, locate, usable
-from excite.attach.site import Kind, Site
-from excite.attach.trace import record
+from excite.surgery.carrier import refuse
+from excite.surgery.graph import Graph
+from excite.surgery.locate import Place, locate, usable
+from excite.surgery.site import Kind, Site
+from excite.surgery.trace import record
 
 
 def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Site]:

@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import excite
 from excite import ExciteError
-from excite.attach.carrier import carriers
+from excite.surgery.carrier import carriers
 
 CASES = {
     "residual": ("torchvision/resnet18", {"method": "eca"}),

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import yaml
 
+from excite.common.files import write_text
 from excite.errors import UsageError
-from excite.train.config import write_text
 
 SHARED = "EXCITE_RUN"  # tells the processes that a distributed run starts which directory the first one took
 NOT_KEPT = ("out", "overwrite", "resume", "quiet")  # options about this very call, not about the run

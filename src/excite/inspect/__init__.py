@@ -1,0 +1,1 @@
+"""What is inside a network: which modules are attention, what shapes flow, what it costs."""

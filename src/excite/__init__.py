@@ -22,6 +22,7 @@ _PUBLIC = {
     "load_checkpoint": "excite.checkpoints",
     "sites": "excite.surgery",
 }
+_MODULES = ("gates", "ops", "squeezes")
 
 __all__ = [
     "ExciteError",
@@ -32,11 +33,13 @@ __all__ = [
     "create_detector",
     "create_model",
     "detach",
+    "gates",
     "import_checkpoint",
     "list_methods",
     "list_models",
     "load_checkpoint",
     "sites",
+    "squeezes",
 ]
 
 
@@ -46,10 +49,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    if name == "ops":
-        return importlib.import_module("excite.ops")
+    if name in _MODULES:
+        return importlib.import_module(f"excite.{name}")
     raise AttributeError(f"module 'excite' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_PUBLIC, *_MODULES])

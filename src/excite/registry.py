@@ -14,39 +14,39 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a method lives (a module of `excite.methods`) and what it is, in a few words."""
+    """Where a method's card is (`module:attribute` in `excite.methods`), and what the method is, in a few words."""
 
-    module: str
+    card: str
     summary: str
 
 
 METHODS: dict[str, Entry] = {
-    "none": Entry("none", "no attention, the baseline"),
-    "se": Entry("se", "mean, bottleneck of two layers, sigmoid"),
-    "se_var1": Entry("se_var1", "mean and sigmoid, no parameters"),
-    "se_var2": Entry("se_var2", "mean, one weight per channel, sigmoid"),
-    "se_var3": Entry("se_var3", "mean, full matrix, sigmoid"),
-    "eca": Entry("eca", "mean, 1-D convolution across channels, sigmoid"),
-    "se_gc": Entry("se_gc", "mean, block-diagonal matrix, sigmoid"),
-    "eca_ns": Entry("eca_ns", "eca with a kernel of its own for every channel"),
-    "ceca": Entry("ceca", "eca with circular padding"),
-    "srm": Entry("srm", "mean and deviation, two weights per channel, batch norm, sigmoid"),
-    "gct": Entry("gct", "L2 norm, competition between channels, 1 + tanh"),
-    "fca": Entry("fca", "one cosine coefficient per channel, bottleneck, sigmoid"),
-    "ge": Entry("ge", "gather over windows or the whole map, excite by a sigmoid"),
-    "ese": Entry("ese", "mean, full matrix, hard sigmoid"),
-    "gsop": Entry("gsop", "covariance of channels or positions, row-wise convolution, sigmoid"),
-    "cbam": Entry("cbam", "mean and maximum: channel gate, then spatial gate"),
-    "bam": Entry("bam", "channel and dilated spatial branch joined, between stages"),
-    "sa": Entry("sa", "half of each group weighed by channel, half by position, shuffle"),
-    "gc": Entry("gc", "softmax-pooled context through a transform, added to every position"),
-    "nl": Entry("nl", "every position attends to all others"),
-    "a2": Entry("a2", "second-order gather, soft distribution to positions"),
-    "psa": Entry("psa", "four convolutions of growing kernels, weighted by competing bottlenecks"),
-    "ma": Entry("ma", "psa with a mixer in every branch and a softmax-scaled norm"),
-    "emca_se": Entry("emca_se", "SE whose descriptor is fused with those of earlier blocks (networks)"),
-    "emca_eca": Entry("emca_eca", "ECA whose descriptor is fused with those of earlier blocks (networks)"),
-    "emca_srm": Entry("emca_srm", "SRM whose descriptor is fused with those of earlier blocks (networks)"),
+    "none": Entry("none:NONE", "no attention, the baseline"),
+    "se": Entry("senet:SE", "mean, bottleneck of two layers, sigmoid"),
+    "se_var1": Entry("ecanet:SE_VAR1", "mean and sigmoid, no parameters"),
+    "se_var2": Entry("ecanet:SE_VAR2", "mean, one weight per channel, sigmoid"),
+    "se_var3": Entry("ecanet:SE_VAR3", "mean, full matrix, sigmoid"),
+    "eca": Entry("ecanet:ECA", "mean, 1-D convolution across channels, sigmoid"),
+    "se_gc": Entry("ecanet:SE_GC", "mean, block-diagonal matrix, sigmoid"),
+    "eca_ns": Entry("ecanet:ECA_NS", "eca with a kernel of its own for every channel"),
+    "ceca": Entry("ecanet:CECA", "eca with circular padding"),
+    "srm": Entry("srm:SRM", "mean and deviation, two weights per channel, batch norm, sigmoid"),
+    "gct": Entry("gct:GCT", "L2 norm, competition between channels, 1 + tanh"),
+    "fca": Entry("fcanet:FCA", "one cosine coefficient per channel, bottleneck, sigmoid"),
+    "ge": Entry("ge:GE", "gather over windows or the whole map, excite by a sigmoid"),
+    "ese": Entry("vovnet:ESE", "mean, full matrix, hard sigmoid"),
+    "gsop": Entry("gsop:GSOP", "covariance of channels or positions, row-wise convolution, sigmoid"),
+    "cbam": Entry("cbam:CBAM", "mean and maximum: channel gate, then spatial gate"),
+    "bam": Entry("bam:BAM", "channel and dilated spatial branch joined, between stages"),
+    "sa": Entry("sanet:SA", "half of each group weighed by channel, half by position, shuffle"),
+    "gc": Entry("gcnet:GC", "softmax-pooled context through a transform, added to every position"),
+    "nl": Entry("non_local:NL", "every position attends to all others"),
+    "a2": Entry("a2net:A2", "second-order gather, soft distribution to positions"),
+    "psa": Entry("psa:PSA", "four convolutions of growing kernels, weighted by competing bottlenecks"),
+    "ma": Entry("emanet:MA", "psa with a mixer in every branch and a softmax-scaled norm"),
+    "emca_se": Entry("emca:EMCA_SE", "SE whose descriptor is fused with those of earlier blocks (networks)"),
+    "emca_eca": Entry("emca:EMCA_ECA", "ECA whose descriptor is fused with those of earlier blocks (networks)"),
+    "emca_srm": Entry("emca:EMCA_SRM", "SRM whose descriptor is fused with those of earlier blocks (networks)"),
 }
 
 
@@ -59,7 +59,9 @@ def get_method(name: str) -> "Method":
     """Return a method's card. Raises UsageError (with near names) for an unknown name."""
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return importlib.import_module(f"excite.methods.{METHODS[name].module}").METHOD
+    module, _, attribute = METHODS[name].card.partition(":")
+    method: Method = getattr(importlib.import_module(f"excite.methods.{module}"), attribute)
+    return method
 
 
 def method_options(name: str) -> dict[str, inspect.Parameter]:

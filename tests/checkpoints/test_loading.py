@@ -13,8 +13,8 @@ from excite.checkpoints import save_bundle
 from excite.checkpoints.layouts.spectrum import frequencies_of
 from excite.checkpoints.reading import read_weights
 from excite.errors import ExciteError
-from excite.methods.fca import frequency_pairs
-from excite.squeeze.spectral import Spectral
+from excite.methods.fcanet import frequency_pairs
+from excite.spectral import Spectral
 
 
 def test_base_weights_into_a_network_with_new_attention() -> None:

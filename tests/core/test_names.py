@@ -128,7 +128,7 @@ def test_initial_weights_are_deterministic_and_follow_he() -> None:
 
 @pytest.mark.parametrize(("c", "expected"), [(16, 3), (64, 3), (128, 5), (256, 5), (1024, 5), (2048, 7), (4, 1)])
 def test_adaptive_kernel_size(c: int, expected: int) -> None:
-    from excite.methods.eca import adaptive_kernel_size
+    from excite.methods.ecanet import adaptive_kernel_size
 
     assert adaptive_kernel_size(c) == expected
 

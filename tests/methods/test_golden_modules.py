@@ -195,7 +195,7 @@ def test_equals_the_original(case: Case) -> None:
 
 
 def test_soft_norm_equals_the_original() -> None:
-    from excite.methods.soft_norm import SoftNorm
+    from excite.methods.emanet import SoftNorm
 
     names = (
         ("running", "norm.running"),

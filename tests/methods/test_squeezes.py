@@ -7,12 +7,10 @@ from torch import nn
 
 import excite
 from excite.errors import UsageError
-from excite.methods.fca import TABLES, frequency_pairs
+from excite.methods.fcanet import TABLES, frequency_pairs
 from excite.ops import residual_tail, use, why_not
-from excite.squeeze import Mean
-from excite.squeeze.mean_std import MeanStd
-from excite.squeeze.norms import L2
-from excite.squeeze.spectral import Spectral
+from excite.spectral import Spectral
+from excite.squeezes import L2, Mean, MeanStd
 
 
 @pytest.mark.parametrize("squeeze", [Mean(), MeanStd(), L2()], ids=lambda s: type(s).__name__)

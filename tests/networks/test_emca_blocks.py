@@ -6,10 +6,8 @@ import torch
 import goldens
 from excite.backbones.emca_blocks import EmcaBasicBlock
 from excite.errors import UsageError
-from excite.methods.emca import Emca, ScaleFusion, align
-from excite.methods.emca_eca import emca_eca
-from excite.methods.emca_se import emca_se
-from excite.squeeze import Mean
+from excite.methods.emca import Emca, ScaleFusion, align, emca_eca, emca_se
+from excite.squeezes import Mean
 
 RENAMED = {
     "b.residual.0.": "conv1.",

@@ -15,7 +15,7 @@ from excite.attention import ChannelAttention
 from excite.errors import UsageError
 from excite.ops import kernels_torch, select
 from excite.ops.kernels import Kernels
-from excite.squeeze.mean import Mean
+from excite.squeezes import Mean
 
 
 class OtherAttention(ChannelAttention):

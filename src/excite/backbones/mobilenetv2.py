@@ -7,7 +7,7 @@ from torch import nn
 
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError, unknown
-from excite.methods.se import round_channels
+from excite.methods.senet import round_channels
 from excite.ops import norm_act, residual_tail
 from excite.types import FeatureMap
 

@@ -8,7 +8,7 @@ import torch
 from excite.checkpoints.backbone import Backbone
 from excite.errors import ExciteError
 from excite.methods.psa import GROUPS
-from excite.methods.se import round_channels
+from excite.methods.senet import round_channels
 from excite.registry import method_options
 
 Module = Mapping[str, torch.Tensor]

@@ -13,9 +13,8 @@ from torch import nn
 
 from excite.errors import unknown
 from excite.inspect.trace import LayerCall, OpCall, Trace
-from excite.methods.soft_norm import SoftNorm
-from excite.squeeze import Mean
-from excite.squeeze.pools import Pools
+from excite.methods.emanet import SoftNorm
+from excite.squeezes import Mean, Pools
 
 Rule = Callable[["Layer"], float]
 Skip = Sequence[nn.Module]

@@ -1,1 +1,1 @@
-"""One file per method: a build function and its card (`METHOD`)."""
+"""One file per paper: build functions and the cards of its methods."""

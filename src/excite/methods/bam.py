@@ -15,7 +15,7 @@ from excite.methods.nd import (
     over_space,
 )
 from excite.ops.precision import widen, without_autocast
-from excite.squeeze import Mean
+from excite.squeezes import Mean
 from excite.types import Descriptor, FeatureMap
 
 
@@ -82,7 +82,7 @@ def bam(
     return Bam(dims, channels, max(1, channels // reduction), depth, dilation, combine)
 
 
-METHOD = Method(
+BAM = Method(
     build=bam,
     equation="y = x * (1 + sigmoid(mlp(mean(x)) + conv1(dilated3(dilated3(conv1(x))))))",
     paper="Park, Woo, Lee, Kweon: BAM, BMVC 2018, arXiv:1807.06514, eq. 1-4",

@@ -5,11 +5,11 @@ from torch import nn
 
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
-from excite.gate.shared_bottleneck import SharedBottleneck
+from excite.gates import SharedBottleneck
 from excite.methods.base import Method
 from excite.methods.nd import batch_norm, check_dims, check_map, check_positive, conv, parts
 from excite.ops.precision import widen, without_autocast
-from excite.squeeze.pools import POOLS, Pools
+from excite.squeezes import POOLS, Pools
 from excite.types import FeatureMap
 
 
@@ -99,7 +99,7 @@ def cbam(
     return Cbam(dims, channel, SpatialGate(dims, kernel_size, spatial_norm, norm_scale, max_first, average_pools))
 
 
-METHOD = Method(
+CBAM = Method(
     build=cbam,
     equation="w = sigmoid(mlp(mean(x)) + mlp(max(x))),  x' = w * x,  "
     "v = sigmoid(norm(conv7([max_c x', mean_c x']))),  y = v * x'",

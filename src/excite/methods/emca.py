@@ -7,6 +7,10 @@ from torch import nn
 
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
+from excite.methods.base import Method
+from excite.methods.ecanet import eca
+from excite.methods.senet import se
+from excite.methods.srm import srm
 from excite.ops import recalibrate
 from excite.types import Descriptor, FeatureMap, Weights
 
@@ -122,3 +126,79 @@ PAPER = (
     "code github.com/eslambakr/EMCA, algorithm 1"
 )
 PLACE = "one per stage, after its first block, fed with descriptors of earlier stages (as a network: emca_*_resnet50)"
+
+
+def emca_se(
+    channels: int,
+    *,
+    form: str = "paper",
+    scales: int = 0,
+    reduction: int = 16,
+    bias: bool = False,
+    divisor: int = 1,
+    hidden: int | None = None,
+) -> nn.Module:
+    """Build EMCA over `channels` channels with the gate of SE.
+
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
+    are those of `se`.
+    """
+    return emca(
+        lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form=form, scales=scales
+    )
+
+
+EMCA_SE = Method(
+    build=emca_se,
+    equation="z = relu(sum_r v_r s_r),  s_r = mean of an earlier map, tiled to c channels,  "
+    "w = sigmoid(W2 relu(W1 z)),  y = w * x",
+    paper=PAPER,
+    place=PLACE,
+    role="network",
+)
+
+
+def emca_eca(
+    channels: int,
+    *,
+    form: str = "paper",
+    scales: int = 0,
+    kernel_size: int | str = "adaptive",
+    gamma: float = 2,
+    b: float = 1,
+) -> nn.Module:
+    """Build EMCA over `channels` channels with the gate of ECA.
+
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
+    are those of `eca`.
+    """
+    return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form=form, scales=scales)
+
+
+EMCA_ECA = Method(
+    build=emca_eca,
+    equation="z = relu(sum_r v_r s_r),  s_r = mean of an earlier map, tiled to c channels,  "
+    "w = sigmoid(conv1d_k(z)),  y = w * x",
+    paper=PAPER,
+    place=PLACE,
+    role="network",
+)
+
+
+def emca_srm(channels: int, *, form: str = "paper", scales: int = 0) -> nn.Module:
+    """Build EMCA over `channels` channels with the gate of SRM.
+
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); it has
+    no other options.
+    """
+    return emca(lambda: srm(channels), form=form, scales=scales)
+
+
+EMCA_SRM = Method(
+    build=emca_srm,
+    equation="z = relu(sum_r v_r t_r),  t_r = (mean, std) of an earlier map, tiled,  "
+    "w = sigmoid(norm(a z_mean + b z_std)),  y = w * x",
+    paper=PAPER,
+    place=PLACE,
+    role="network",
+)

@@ -3,10 +3,10 @@
 from torch import nn
 
 from excite.attention import ChannelAttention
-from excite.gate.competition import Competition
+from excite.gates import Competition
 from excite.methods.base import Method
 from excite.methods.nd import check_choice
-from excite.squeeze.norms import L1, L2
+from excite.squeezes import L1, L2
 
 
 def gct(channels: int, *, norm: str = "l2", eps: float = 1e-5) -> nn.Module:
@@ -15,7 +15,7 @@ def gct(channels: int, *, norm: str = "l2", eps: float = 1e-5) -> nn.Module:
     return ChannelAttention(L2(eps) if norm == "l2" else L1(), Competition(channels, norm, eps), channels)
 
 
-METHOD = Method(
+GCT = Method(
     build=gct,
     equation="e = alpha |x|_2,  w = 1 + tanh(gamma e / rms_c(e) + beta),  y = w * x",
     paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation, CVPR 2020, arXiv:1909.11519, section 3",

@@ -9,12 +9,11 @@ from torch import nn
 
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
-from excite.gate import Bottleneck, Plain
+from excite.gates import Bottleneck, Plain
 from excite.methods.base import Method
 from excite.methods.nd import batch_norm, check_choice, check_dims, check_map, check_positive, conv, integers, parts
 from excite.ops.precision import widen, without_autocast
-from excite.squeeze import Mean
-from excite.squeeze.gather import GlobalGather
+from excite.squeezes import GlobalGather, Mean
 from excite.types import FeatureMap
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -128,7 +127,7 @@ def ge(
     return GatherExcite(channels, dims, gather, PointwiseMlp(dims, channels, hidden) if with_mlp else None)
 
 
-METHOD = Method(
+GE = Method(
     build=ge,
     equation="y = x * upsample(sigmoid(f(gather_e(x)))),  gather: average or depth-wise convs,  f: identity or MLP",
     paper="Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, NeurIPS 2018, arXiv:1810.12348, section 3",

@@ -97,7 +97,7 @@ def gsop(
     return PositionSecondOrder(dims, channels, reduced, stride, grid)
 
 
-METHOD = Method(
+GSOP = Method(
     build=gsop,
     equation="h = relu(norm(conv1(relu(x)))),  w = sigmoid(W row_conv(norm(cov(h)))),  y = w * x",
     paper="Gao, Xie, Wang, Li: Global Second-order Pooling ConvNets, CVPR 2019, arXiv:1811.12006, section 3.1",

@@ -10,4 +10,4 @@ def none(channels: int) -> nn.Module:
     return nn.Identity()
 
 
-METHOD = Method(build=none, equation="y = x", paper="the plain network", place="nowhere", identity_at_init=True)
+NONE = Method(build=none, equation="y = x", paper="the plain network", place="nowhere", identity_at_init=True)

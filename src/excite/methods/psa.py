@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from excite.gate import Bottleneck
+from excite.gates import Bottleneck
 from excite.methods.base import Method
 from excite.methods.nd import (
     check_choice,
@@ -19,7 +19,7 @@ from excite.methods.nd import (
     over_space,
 )
 from excite.ops.precision import without_autocast
-from excite.squeeze import Mean
+from excite.squeezes import Mean
 from excite.types import FeatureMap
 
 GROUPS = (1, 4, 8, 16)
@@ -108,7 +108,7 @@ def psa(
     return pyramid("psa", branch, channels, out_channels, kernels, groups, reduction, dims)
 
 
-METHOD = Method(
+PSA = Method(
     build=psa,
     equation="f_i = conv_{k_i, groups g_i}(x),  s_i = sigmoid(W2 relu(W1 mean(f_i))),  y = concat_i softmax_i(s) * f_i",
     paper="Zhang, Zu, Lu, Zou, Meng: EPSANet, ACCV 2022, arXiv:2105.14447, section 3",

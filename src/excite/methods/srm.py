@@ -3,9 +3,9 @@
 from torch import nn
 
 from excite.attention import ChannelAttention
-from excite.gate.style import StyleNorm
+from excite.gates import StyleNorm
 from excite.methods.base import Method
-from excite.squeeze.mean_std import MeanStd
+from excite.squeezes import MeanStd
 
 
 def srm(channels: int, *, eps: float = 1e-5) -> nn.Module:
@@ -13,7 +13,7 @@ def srm(channels: int, *, eps: float = 1e-5) -> nn.Module:
     return ChannelAttention(MeanStd(eps), StyleNorm(channels), channels)
 
 
-METHOD = Method(
+SRM = Method(
     build=srm,
     equation="w = sigmoid(batch_norm(a * mean(x) + b * std(x))),  a, b: c,  y = w * x",
     paper="Lee, Kim, Nam: SRM, A Style-based Recalibration Module for CNNs, ICCV 2019, arXiv:1903.10829, section 3",

@@ -6,8 +6,8 @@ import torch
 
 from excite.checkpoints.layouts.base import State
 from excite.errors import ExciteError
-from excite.methods.fca import TABLES
-from excite.squeeze.spectral import cosine_rows
+from excite.methods.fcanet import TABLES
+from excite.spectral import cosine_rows
 
 BASIS = re.compile(r"layer(\d+)\.0\.att\.dct_layer\.weight")
 

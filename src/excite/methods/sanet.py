@@ -1,4 +1,4 @@
-"""SA: shuffle attention."""
+"""SA-Net: shuffle attention."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from excite.errors import UsageError
 from excite.methods.base import Method
 from excite.methods.nd import check_divides, check_map, largest_divisor, over_space
 from excite.ops.precision import widen, without_autocast
-from excite.squeeze import Mean
+from excite.squeezes import Mean
 from excite.types import FeatureMap
 
 
@@ -63,7 +63,7 @@ def sa(channels: int, *, groups: int | None = None) -> nn.Module:
     return ShuffleAttention(channels, groups)
 
 
-METHOD = Method(
+SA = Method(
     build=sa,
     equation="per group [a, b] = x:  a' = a * sigmoid(w mean(a) + u),  b' = b * sigmoid(v norm(b) + t),  "
     "y = shuffle([a', b'])",

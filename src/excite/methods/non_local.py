@@ -77,7 +77,7 @@ def nl(
     return NonLocal(channels, max(1, channels // reduction), mode, norm, subsample, scale)
 
 
-METHOD = Method(
+NL = Method(
     build=nl,
     equation="y = x + norm(W z),  z_p = sum_q softmax_q(theta(x_p) . phi(x_q)) g(x_q)",
     paper="Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, arXiv:1711.07971, eq. 1-6",

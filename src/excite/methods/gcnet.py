@@ -1,4 +1,4 @@
-"""GC: global context."""
+"""GCNet: global context."""
 
 import torch
 from torch import nn
@@ -78,7 +78,7 @@ def gc(
     return GlobalContext(channels, max(1, channels // reduction), pool, fusion, zero_init, eps)
 
 
-METHOD = Method(
+GC = Method(
     build=gc,
     equation="s = sum_p softmax_p(v x) x_p,  y = x + W2 relu(layer_norm(W1 s))",
     paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV workshops 2019, arXiv:1904.11492, eq. 5",

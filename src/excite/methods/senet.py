@@ -1,12 +1,12 @@
-"""SE: squeeze-and-excitation."""
+"""SENet: squeeze-and-excitation."""
 
 from torch import nn
 
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
-from excite.gate import Bottleneck
+from excite.gates import Bottleneck
 from excite.methods.base import Method
-from excite.squeeze import Mean
+from excite.squeezes import Mean
 
 
 def round_channels(value: float, divisor: int) -> int:
@@ -31,7 +31,7 @@ def se(
     return ChannelAttention(Mean(), Bottleneck(channels, hidden, bias), channels)
 
 
-METHOD = Method(
+SE = Method(
     build=se,
     equation="w = sigmoid(W2 relu(W1 mean(x))),  W1: c/r x c,  W2: c x c/r,  y = w * x",
     paper="Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507, eq. 2-4",

@@ -1,4 +1,4 @@
-"""A2: double attention."""
+"""A2-Nets: double attention."""
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ def a2(channels: int, *, features: int | None = None, maps: int | None = None, r
     return DoubleAttention(channels, features, maps, residual)
 
 
-METHOD = Method(
+A2 = Method(
     build=a2,
     equation="y = W [A(x) softmax_positions(B(x))^T] softmax_maps(V(x))",
     paper="Chen, Kalantidis, Li, Yan, Feng: A2-Nets, NeurIPS 2018, arXiv:1810.11579, section 3",

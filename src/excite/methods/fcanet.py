@@ -6,10 +6,10 @@ from torch import nn
 
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
-from excite.gate import Bottleneck
+from excite.gates import Bottleneck
 from excite.methods.base import Method
 from excite.methods.nd import check_divides, check_positive, integers, largest_divisor, parts
-from excite.squeeze.spectral import Spectral
+from excite.spectral import Spectral
 
 # (u, v) of a 7x7 transform, u along h, one digit each: best first ("top"), worst first ("bot"), by frequency ("low").
 TABLES = {
@@ -59,7 +59,7 @@ def fca(
     )
 
 
-METHOD = Method(
+FCA = Method(
     build=fca,
     equation="s_c = sum_hw x_c[h w] dct_{u_c}[h] dct_{v_c}[w],  w = sigmoid(W2 relu(W1 s)),  y = w * x",
     paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",

@@ -1,15 +1,43 @@
-"""MA: multi-scale attention, the convolution of EMANet."""
+"""EMANet: multi-scale attention (MA) and its norm (SoftBAN)."""
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_positive, conv
+from excite.methods.nd import batch_norm, check_positive, conv, over_space
 from excite.methods.psa import pyramid
-from excite.methods.soft_norm import SoftNorm
+from excite.ops.precision import widen, without_autocast
+from excite.squeezes import Mean
 from excite.types import FeatureMap
+
+
+class SoftNorm(nn.Module):
+    """`norm(x) * a * softmax_c(sigmoid(mean(x) * w + b)) + c`, `[n c *space]` (EMANet's SoftBAN).
+
+    norm is a batch norm without affine parameters. At the start (w = 0, b = -1, a = 1, c = 0) every channel is
+    divided by c. The paper's name for w and b is "readjustment".
+    """
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        self.norm = batch_norm(dims, channels, affine=False)
+        self.squeeze = Mean()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.readjust_weight = nn.Parameter(torch.zeros(channels))
+        self.readjust_bias = nn.Parameter(torch.full((channels,), -1.0))
+
+    def _scale(self, x: FeatureMap) -> torch.Tensor:
+        s = widen(self.squeeze(x).squeeze(-1)) * self.readjust_weight + self.readjust_bias
+        return self.weight * torch.softmax(torch.sigmoid(s), dim=-1)
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the normalised, rescaled map."""
+        scale = without_autocast(self._scale, x)
+        return self.norm(x) * over_space(scale, x).to(x.dtype) + over_space(self.bias, x).to(x.dtype)
 
 
 class MixerBranch(nn.Module):
@@ -63,7 +91,7 @@ def ma(
     return pyramid("ma", branch, channels, out_channels, kernels, groups, reduction, dims)
 
 
-METHOD = Method(
+MA = Method(
     build=ma,
     equation="h = norm(gelu(conv_{k_i, groups g_i}(x))),  h += norm(gelu(dw9(h))),  "
     "f_i = h + norm(gelu(pw(softban(h)))),  s_i = sigmoid(W2 relu(W1 mean(f_i))),  y = concat_i softmax_i(s) * f_i",

@@ -1,11 +1,11 @@
-"""eSE: effective squeeze-and-excitation."""
+"""VoVNetV2: effective squeeze-and-excitation (eSE)."""
 
 from torch import nn
 
 from excite.attention import ChannelAttention
-from excite.gate.hard import HardFullMatrix
+from excite.gates import HardFullMatrix
 from excite.methods.base import Method
-from excite.squeeze import Mean
+from excite.squeezes import Mean
 
 
 def ese(channels: int) -> nn.Module:
@@ -13,7 +13,7 @@ def ese(channels: int) -> nn.Module:
     return ChannelAttention(Mean(), HardFullMatrix(channels), channels)
 
 
-METHOD = Method(
+ESE = Method(
     build=ese,
     equation="w = hard_sigmoid(W mean(x) + b),  W: c x c,  y = w * x",
     paper="Lee, Park: CenterMask (VoVNetV2), CVPR 2020, arXiv:1911.06667, section on VoVNetV2",

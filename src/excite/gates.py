@@ -1,0 +1,217 @@
+"""Gates: `descriptor [n c k] -> weights [n c]`; the activation is part of the gate."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from excite.errors import UsageError
+from excite.ops.correlate import correlate
+from excite.types import Descriptor, Weights
+
+__all__ = [
+    "Bottleneck",
+    "CircularConv",
+    "Competition",
+    "FullMatrix",
+    "GroupedMatrix",
+    "HardFullMatrix",
+    "LocalConv",
+    "PerChannelLocal",
+    "Plain",
+    "ScalarPerChannel",
+    "SharedBottleneck",
+    "StyleNorm",
+]
+
+
+class Plain(nn.Module):
+    """`w = sigmoid(s)`, `[n c 1] -> [n c]` (SE-Var1 of the ECA-Net paper, section 3.2)."""
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the sigmoid of the descriptor."""
+        return torch.sigmoid(descriptor.squeeze(-1))
+
+
+class ScalarPerChannel(nn.Module):
+    """`w = sigmoid(a * s)` with a in R^c, `[n c 1] -> [n c]` (SE-Var2 of the ECA-Net paper, section 3.2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(descriptor.squeeze(-1) * self.weight)
+
+
+class FullMatrix(nn.Module):
+    """`w = sigmoid(W s + b)` with W in R^{c x c}, `[n c 1] -> [n c]` (SE-Var3 of the ECA-Net paper, section 3.2)."""
+
+    def __init__(self, channels: int, bias: bool = False) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels, bias=bias)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(self.fc(descriptor.squeeze(-1).to(self.fc.weight.dtype)))
+
+
+class HardFullMatrix(nn.Module):
+    """`w = hard_sigmoid(W s + b)`, hard_sigmoid(t) = clip((t + 3) / 6, 0, 1), `[n c 1] -> [n c]` (VoVNetV2's eSE)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return F.hardsigmoid(self.fc(descriptor.squeeze(-1).to(self.fc.weight.dtype)))
+
+
+class GroupedMatrix(nn.Module):
+    """`w = sigmoid(W s)` with W block-diagonal, `[n c 1] -> [n c]` (ECA-Net, eq. 4: a group convolution).
+
+    groups: number of blocks; must divide channels.
+    """
+
+    def __init__(self, channels: int, groups: int, bias: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=bias)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(self.conv(descriptor.to(self.conv.weight.dtype)).squeeze(-1))
+
+
+class Bottleneck(nn.Module):
+    """`w = sigmoid(W2 relu(W1 s))`, `[n c 1] -> [n c]` (Hu et al., Squeeze-and-Excitation Networks, eq. 3).
+
+    channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper counts none).
+    """
+
+    def __init__(self, channels: int, hidden: int, bias: bool = False) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, hidden, bias=bias)
+        self.act = nn.ReLU(inplace=True)  # a module, as in the reference: some counters see only modules
+        self.expand = nn.Linear(hidden, channels, bias=bias)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(self.expand(self.act(self.reduce(descriptor.squeeze(-1).to(self.reduce.weight.dtype)))))
+
+
+class SharedBottleneck(nn.Module):
+    """`w = sigmoid(sum_k W2 relu(W1 s_k))`, `[n c k] -> [n c]` (CBAM, eq. 2).
+
+    channels: c; hidden: rows of W1; bias: of both layers (Jongchan's code has them, timm's has not).
+    """
+
+    def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, hidden, bias=bias)
+        self.act = nn.ReLU()
+        self.expand = nn.Linear(hidden, channels, bias=bias)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        s = descriptor.transpose(1, 2).to(self.reduce.weight.dtype)
+        return torch.sigmoid(self.expand(self.act(self.reduce(s))).sum(dim=1))
+
+
+class LocalConv(nn.Module):
+    """`w = sigmoid(conv1d_k(s))` across channels, one kernel for all, `[n c 1] -> [n c]` (ECA-Net, eq. 7).
+
+    kernel_size: odd k; the ends of the channel axis are zero-padded. Has k parameters.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=(kernel_size - 1) // 2, bias=False)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(correlate(descriptor.squeeze(-1).to(self.conv.weight.dtype), self.conv))
+
+
+class CircularConv(nn.Module):
+    """`w = sigmoid(conv1d_k(s))` with circular padding, `[n c 1] -> [n c]`; k parameters.
+
+    kernel_size: odd k, at most twice the channels.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, kernel_size, bias=False)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        pad = self.conv.kernel_size[0] // 2
+        ring = F.pad(descriptor.transpose(1, 2).to(self.conv.weight.dtype), (pad, pad), mode="circular")
+        return torch.sigmoid(self.conv(ring).squeeze(1))
+
+
+class PerChannelLocal(nn.Module):
+    """`w_c = sigmoid(sum_j a_cj s_{c+j-k//2})`, `[n c 1] -> [n c]` (ECA-Net, eq. 5: the banded matrix W_k).
+
+    kernel_size: odd k; the ends of the channel axis are zero-padded. Has k parameters per channel.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, kernel_size, groups=channels, bias=False)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        k = self.conv.kernel_size[0]
+        padded = F.pad(descriptor.squeeze(-1).to(self.conv.weight.dtype), (k // 2, k // 2))
+        return torch.sigmoid(self.conv(padded.unfold(1, k, 1)).squeeze(-1))
+
+
+class StyleNorm(nn.Module):
+    """`w = sigmoid(norm(sum_k a_ck s_ck))`, `[n c k] -> [n c]` (SRM, section 3.2: style integration).
+
+    cfc: the weights a, `[c k]`, zero at the start, so every gate starts at 0.5. The batch norm's statistics are over
+    the batch alone: train mode needs at least two samples (UsageError).
+    """
+
+    def __init__(self, channels: int, numbers: int = 2) -> None:
+        super().__init__()
+        self.cfc = nn.Parameter(torch.zeros(channels, numbers))
+        self.bn = nn.BatchNorm1d(channels)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        if self.training and descriptor.shape[0] == 1:
+            raise UsageError(
+                "srm normalises its descriptor over the batch and needs at least 2 samples in train mode; "
+                "enlarge the batch, drop the last partial one, or call .eval()"
+            )
+        return torch.sigmoid(self.bn((descriptor.to(self.cfc.dtype) * self.cfc).sum(dim=-1)))
+
+
+class Competition(nn.Module):
+    """`e = alpha s`, `w = 1 + tanh(gamma e / norm_c(e) + beta)`, `[n c 1] -> [n c]` (GCT, section 3).
+
+    norm: "l2", the root of the mean square over the channels, or "l1", the mean absolute value. alpha is 1, gamma
+    and beta are 0 at the start, so the weights start at exactly 1.
+    """
+
+    def __init__(self, channels: int, norm: str = "l2", eps: float = 1e-5) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.norm, self.eps = norm, eps
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        e = descriptor.squeeze(-1) * self.alpha
+        if self.norm == "l2":
+            scale = (e.square().mean(dim=1, keepdim=True) + self.eps).rsqrt()
+        else:
+            scale = 1 / (e.abs().mean(dim=1, keepdim=True) + self.eps)
+        return 1 + torch.tanh(self.gamma * e * scale + self.beta)
+
+    def extra_repr(self) -> str:
+        """Show the norm."""
+        return f"norm={self.norm!r}, eps={self.eps}"

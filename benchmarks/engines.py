@@ -44,7 +44,7 @@ def calls(plain: str, models: Sequence[str], batch: int, side: int) -> dict[tupl
 def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int) -> str:
     """Return a Markdown table of ratios to the plain network in the same engine."""
     made = calls(plain, models, batch, side)
-    lines = [f"batch {batch}, {side}x{side}; ratio to {plain}, median of the rounds and their middle 90 %\n"]
+    lines = [f"batch {batch}, {side}x{side}; ratio to {plain}, median of the rounds and its interval (95 % or more)\n"]
     lines += ["| engine | network | ms | ratio |", "|---|---|---:|---:|"]
     for engine in ENGINES:
         group = {label: call for (e, label), call in made.items() if e == engine}
@@ -52,7 +52,7 @@ def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int)
         for label, timing in timings.items():
             r = ratio(timing, timings[plain])
             lines.append(
-                f"| {engine} | {label} | {1e3 * timing.median:.1f} | {r.value:.3f} ({r.low:.3f}-{r.high:.3f}) |"
+                f"| {engine} | {label} | {1e3 * timing.median:.1f} | {r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}] |"
             )
     return "\n".join(lines) + "\n"
 

@@ -47,7 +47,10 @@ def main() -> None:
             one, two = (1e6 * found[k].median for k in (form, f"{form} both"))
             times += [f"{one:.0f} us", f"{two - one:.0f} us"]
         r = ratio(found["C both"], found["Conv1d both"])
-        print(f"| {batch} | {channels} | {' | '.join(times)} | {r.value:.2f} ({r.low:.2f}-{r.high:.2f}) |", flush=True)
+        print(
+            f"| {batch} | {channels} | {' | '.join(times)} | {r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}] |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

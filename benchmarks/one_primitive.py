@@ -54,7 +54,7 @@ def main() -> None:
         for shape in SHAPES:
             timings = interleave(variants(*shape), rounds=21, min_time=0.05)
             ratios = [ratio(timings[name], timings["plain"]) for name in ("separate", "folded")]
-            cells = [f"{r.value:.2f} ({r.low:.2f}-{r.high:.2f})" for r in ratios]
+            cells = [f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in ratios]
             microseconds = f"{1e6 * timings['plain'].median:.0f} us"
             print(f"| {shape[0]} to {shape[1]}, {shape[2]} | {microseconds} | {' | '.join(cells)} |")
 

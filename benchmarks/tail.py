@@ -68,7 +68,7 @@ def main() -> None:
             cells = [f"{1e3 * base.median:.2f} ms"]
             for form in ("PyTorch", "C"):
                 r = ratio(found[form], base)
-                cells.append(f"{r.value:.2f} ({r.low:.2f}-{r.high:.2f})")
+                cells.append(f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]")
             size = maps[0].numel() * 4 / 2**20
             name = "x".join(map(str, shape))
             lines.append(f"| {name}, {size:.1f} MiB | {layout} | {tail} | {' | '.join(cells)} |")
@@ -76,7 +76,7 @@ def main() -> None:
     head = (
         "# The end of a block\n\nForward and backward, float32; ratios to the modules one after another, median of the"
     )
-    head += " rounds and their middle 90 %.\nWritten by `python benchmarks/tail.py` on "
+    head += " rounds and its interval (95 % or more).\nWritten by `python benchmarks/tail.py` on "
     head += f"{datetime.date.today().isoformat()}; {place(environment())}.\n\n"
     write_text(Path(__file__).with_name("tail.md"), head + "\n".join(lines) + "\n")
 

@@ -1,6 +1,9 @@
 """Timing: order, ratios, spreads; and the bench around it."""
 
 import json
+import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from excite.measure.bench import Clock, Timing, environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.plots import bars, latency_accuracy
 from excite.measure.bench.run import bench
-from excite.measure.bench.timing import quantile
+from excite.measure.bench.timing import median_interval, quantile
 from excite.measure.bench.variants import check_device, inference, training, variants
 from excite.measure.names import accuracies
 from excite.measure.records import load_records
@@ -55,6 +58,7 @@ def test_times_and_ratios() -> None:
     assert timings["a"].iqr == pytest.approx(0, abs=1e-12)
     found = ratio(timings["b"], timings["a"])
     assert [found.value, found.low, found.high, found.ci_low, found.ci_high] == pytest.approx([2.5] * 5)
+    assert (found.coverage, found.rounds) == (0.9375, 5)
 
 
 def test_a_drifting_machine_does_not_move_the_ratio() -> None:
@@ -72,6 +76,36 @@ def test_spread_holds_the_middle_of_the_rounds() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((1.10, 1.01, 1.19))
     assert found.low < found.ci_low < found.value < found.ci_high < found.high
     assert quantile([1, 2, 3, 4], 0.5) == 2.5
+
+
+def test_interval_of_the_median_is_that_of_the_coin() -> None:
+    for n, (rank, coverage) in {5: (1, 0.9375), 6: (1, 0.96875), 9: (2, 0.9609375), 15: (4, 0.96484375)}.items():
+        values = [float(v) for v in range(n)]
+        assert median_interval(values) == (rank - 1, n - rank, pytest.approx(coverage))
+    with pytest.raises(UsageError, match="at least two"):
+        median_interval([1.0])
+
+
+NOISES: dict[str, Callable[[random.Random], float]] = {  # each has the median 0
+    "normal": lambda draw: draw.gauss(0, 1),
+    "one round in ten ten times as noisy": lambda draw: draw.gauss(0, 10 if draw.random() < 0.1 else 1),
+    "slow rounds far more often than fast ones": lambda draw: math.exp(draw.gauss(0, 1)) - 1,
+    "two speeds": lambda draw: draw.choice((-1, 1)) + draw.gauss(0, 0.1),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("rounds", [6, 7, 9, 11, 15, 21])
+def test_interval_of_a_ratio_holds_the_truth_as_often_as_it_says(rounds: int, noise: str) -> None:
+    draw, trials, held = random.Random(rounds), 800, 0
+    for _ in range(trials):
+        drift = [1 + draw.random() for _ in range(rounds)]  # of the machine, under both functions alike
+        slower = [d * 1.05 * math.exp(0.02 * NOISES[noise](draw)) for d in drift]
+        measured = ratio(Timing("b", 1, slower), Timing("a", 1, drift))
+        held += measured.ci_low <= 1.05 <= measured.ci_high
+        assert measured.coverage >= 0.95
+    # 800 trials of 0.95 have a standard deviation of 0.008.
+    assert held / trials >= 0.93
 
 
 @pytest.mark.parametrize("options", [{"rounds": 2}, {"warmup": 0}, {"min_time": -1.0}])

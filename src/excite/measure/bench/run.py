@@ -20,7 +20,8 @@ Builder = Callable[[], nn.Module]
 @dataclass(frozen=True)
 class Result:
     """One measured number. seconds: median per call; rate: images per second; ratio_*: time over the first variant's
-    time, in the same rounds: median, middle 90 % of the rounds, 95 % bootstrap interval of the median.
+    time, in the same rounds: median, middle 90 % of the rounds, interval of the median from order statistics, which
+    holds it with probability `ratio_coverage` (0.95 or more from six rounds on).
     """
 
     label: str
@@ -39,6 +40,7 @@ class Result:
     ratio_high: float
     ratio_ci_low: float
     ratio_ci_high: float
+    ratio_coverage: float
     rounds: int
     calls: int
     peak_bytes: int | None
@@ -214,6 +216,7 @@ def _results(
                 r.high,
                 r.ci_low,
                 r.ci_high,
+                r.coverage,
                 len(timing.samples),
                 timing.calls,
                 memories[variant.label],

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from excite.inspect.attention import attention_paths, convolves
 from excite.ops import norm_act, residual_tail
 from excite.types import FeatureMap
 
@@ -107,9 +108,11 @@ class Bottleneck(nn.Module):
 def initialise(network: nn.Module) -> None:
     """Initialise as the papers do: He normal over the outputs for 2-D convolutions, 1 and 0 for batch norms.
 
-    Attention keeps what its own constructor chose (some start as the identity on purpose).
+    Attention keeps what its own constructor chose (some start as the identity on purpose), unless it stands for a
+    convolution.
     """
-    skipped = {id(m) for name, child in network.named_modules() if is_attention_path(name) for m in child.modules()}
+    attention = [network.get_submodule(path) for path in attention_paths(network)]
+    skipped = {id(part) for module in attention if not convolves(module) for part in module.modules()}
     for module in network.modules():
         if id(module) in skipped:
             continue
@@ -120,8 +123,3 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d) and module.affine:
             torch.nn.init.ones_(module.weight)
             torch.nn.init.zeros_(module.bias)
-
-
-def is_attention_path(name: str) -> bool:
-    """Tell whether a module path or key lies in an attention module of ours."""
-    return any(part == "attention" or part.startswith("attention_after") for part in name.split("."))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.inspect.attention import attention_parameters
 from excite.train.config import TrainConfig
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -45,11 +46,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 def split_parameters(model: nn.Module, no_decay: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return (decayed, free of decay) learned parameters; `no_decay` holds any of norm, bias, attention."""
-    attention = tuple(name for name, module in model.named_modules() if is_attention(name, module))
+    attention = {id(p) for p in attention_parameters(model).values()} if "attention" in no_decay else set()
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     seen: set[int] = set()
-    for prefix, module in model.named_modules():
+    for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
@@ -57,14 +58,7 @@ def split_parameters(model: nn.Module, no_decay: Any) -> tuple[list[nn.Parameter
             spared = (
                 ("norm" in no_decay and isinstance(module, NORMS))
                 or ("bias" in no_decay and name.endswith("bias"))
-                or ("attention" in no_decay and any(prefix == a or prefix.startswith(f"{a}.") for a in attention))
+                or id(parameter) in attention
             )
             (free if spared else decayed).append(parameter)
     return decayed, free
-
-
-def is_attention(name: str, module: nn.Module) -> bool:
-    """Tell whether a named module is an attention: by our class, or by the name that blocks and surgery give it."""
-    from excite.attention import ChannelAttention
-
-    return isinstance(module, ChannelAttention) or "attention" in name.rsplit(".", 1)[-1]

@@ -171,7 +171,7 @@ def _notes(network: Network, scales: Sequence[SiteScales]) -> list[str]:
         return notes
     sites = GateRecorder(network.model).sites
     if sites:
-        notes.append("its attention weighs positions, not channels: there are no channel scales to show")
+        notes.append("its attention adds, or weighs positions: there are no channel scales to show")
     else:
         notes.append("it has no channel attention: Grad-CAM is all there is to show")
     return notes

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from excite.errors import ExciteError
-from excite.inspect.attention import attention_paths
+from excite.inspect.attention import attention_parameters, attention_paths
 from excite.inspect.trace import Trace
 from excite.measure.conventions import CONVENTIONS, Skip, count, pooling_of_attention, seen_parameters
 from excite.measure.detection import Detector, trace_detector
@@ -105,7 +105,7 @@ def quantity(network: Network, name: str, skip: Skip = ()) -> float:
         return sum(count(trace, name, skip).values())
     attention = attention_paths(model)
     if name == "attention params":
-        return sum(p.numel() for path in attention for p in model.get_submodule(path).parameters())
+        return sum(p.numel() for p in attention_parameters(model).values())
     if name == "attention macs":
         below = tuple(path + "." for path in attention)
         return sum(n for path, n in count(trace, "macs").items() if path in attention or path.startswith(below))

@@ -8,7 +8,7 @@ from excite.methods.base import Method
 from excite.methods.nd import check_divides, check_map, largest_divisor, over_space
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import Mean
-from excite.types import FeatureMap
+from excite.types import FeatureMap, Weights
 
 
 class ShuffleAttention(nn.Module):
@@ -36,6 +36,14 @@ class ShuffleAttention(nn.Module):
         normed = self.norm(x)
         weight, bias = over_space(self.spatial_weight, x), over_space(self.spatial_bias, x)
         return torch.sigmoid(normed * weight.to(normed.dtype) + bias.to(normed.dtype))
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` of the channels of `x`; those that differ by position are averaged over them."""
+        check_map("sa", x, self.channels)
+        first, second = x.reshape(x.shape[0] * self.groups, -1, *x.shape[2:]).chunk(2, dim=1)
+        by_channel = without_autocast(self._by_channel, first).flatten(1)
+        by_position = self._by_position(second).flatten(2).mean(2)
+        return torch.cat((by_channel, by_position.to(by_channel.dtype)), dim=1).reshape(x.shape[:2])
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated, shuffled map."""

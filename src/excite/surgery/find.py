@@ -108,7 +108,7 @@ def _after(graph: Graph, node: int) -> int:
 def _replaceable(graph: Graph, listed: Sequence[Site]) -> list[Site]:
     """Return attention that is there already, and the spatial convolutions of residual branches."""
     found: list[Site] = []
-    for path in graph.attention:
+    for path in graph.replaceable:
         call = graph.trace.calls[path][0]
         node = graph.trace.nodes[call.inputs[0]]
         if graph.once(path) and graph.trace.is_map(node.index):

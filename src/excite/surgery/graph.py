@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from excite.surgery.known import is_attention
+from excite.inspect.attention import attention_paths, convolves
 from excite.surgery.site import Kind
-from excite.surgery.trace import WEIGHTED, Node, Trace
+from excite.surgery.trace import WEIGHTED, Call, Node, Trace
 
 JOINS = {"add", "cat"}
 POOLS = {"max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "mean"}
@@ -45,18 +45,18 @@ class Graph:
 
     @cached_property
     def attention(self) -> tuple[str, ...]:
-        """Paths of the attention modules that the network came with, the outermost of each."""
-        found: list[str] = []
-        for path, module in self.modules.items():
-            if path and is_attention(module) and not any(path.startswith(f + ".") for f in found):
-                calls = self.trace.calls.get(path, [])
-                if calls and all(self._keeps_shape(c.inputs, c.output) for c in calls):
-                    found.append(path)
-        return tuple(found)
+        """Paths of the attention modules that the network came with and that ran."""
+        return tuple(path for path in attention_paths(self.model) if self.trace.calls.get(path))
 
-    def _keeps_shape(self, inputs: tuple[int, ...], output: int | None) -> bool:
+    @cached_property
+    def replaceable(self) -> tuple[str, ...]:
+        """The attention that another could stand in for: it turns one map into one alike and holds no convolution."""
+        paths = (path for path in self.attention if not convolves(self.modules[path]))
+        return tuple(path for path in paths if all(map(self._keeps_shape, self.trace.calls[path])))
+
+    def _keeps_shape(self, call: Call) -> bool:
         nodes = self.trace.nodes
-        return bool(inputs) and output is not None and nodes[inputs[0]].shape == nodes[output].shape
+        return bool(call.inputs) and call.output is not None and nodes[call.inputs[0]].shape == nodes[call.output].shape
 
     @cached_property
     def users(self) -> list[list[int]]:
@@ -92,12 +92,17 @@ class Graph:
         return a
 
     def hidden(self, node: Node) -> bool:
-        """Tell whether a node was made inside an attention module of the network."""
-        return any(path in self._attention_set for path in node.stack)
+        """True if a node was made inside an attention module of the network."""
+        return not self._attention_set.isdisjoint(node.stack)
 
     @cached_property
     def _attention_set(self) -> frozenset[str]:
         return frozenset(self.attention)
+
+    def _weighted(self, node: Node) -> bool:
+        """True for a convolution or matrix product of the network itself, not of a gate."""
+        gates = (path for path in node.stack if path in self._attention_set and not convolves(self.modules[path]))
+        return node.op in WEIGHTED and next(gates, None) is None
 
     @cached_property
     def joins(self) -> list[Join]:
@@ -124,7 +129,7 @@ class Graph:
         sides = self._sides(a, b)
         if sides is None:
             return None
-        counts = [sum(nodes[i].op in WEIGHTED and not self.hidden(nodes[i]) for i in side) for side in sides]
+        counts = [sum(self._weighted(nodes[i]) for i in side) for side in sides]
         branch, inside = (a, sides[0]) if counts[0] > counts[1] else (b, sides[1])
         # A shortcut is the identity or a projection: one convolution; ShuffleNet's has a depthwise one before it.
         most = 1 if node.op == "add" else 2

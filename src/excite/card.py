@@ -1,31 +1,122 @@
-"""The card that travels with a network: enough to build it again and to feed it."""
+"""What a card (the description that travels with a checkpoint) may hold: one schema for networks and detectors."""
 
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from excite.errors import ExciteError
 
-@dataclass
-class ModelCard:
-    """What a checkpoint says of its network.
+LARGEST_SIDE = 8192
+MOST_CLASSES = 1_000_000
+MOST_CHANNELS = 65_536
+# Options by which timm and torchvision open files or the network: never taken from a file.
+REACHING = ("cache_dir", "checkpoint", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
-    name: as given to `create_model`; options: its options; attach: `{"method", "sites", "options"}` where attention was
-    attached; preprocess: `{"size", "resize", "mean", "std"}` (pixels; mean and std of images in [0, 1]).
-    """
 
-    name: str
-    num_classes: int = 1000
-    in_channels: int = 3
-    options: dict[str, Any] = field(default_factory=dict)
-    attach: dict[str, Any] | None = None
-    class_names: list[str] | None = None
-    preprocess: dict[str, Any] | None = None
+class CardFields:
+    """The entries of a card, read one at a time; each method raises ExciteError that names the source and the entry."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the card as plain containers."""
-        return asdict(self)
+    def __init__(self, values: object, source: str) -> None:
+        self.source = source
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise ExciteError(f"{source}: its card is {type(values).__name__}, not a mapping of names to values")
+        self.values: Mapping[str, object] = values
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelCard":
-        """Read a card; keys it does not know (a later version's) are passed over."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in values.items() if k in known})
+    def wrong(self, key: str, expected: str, value: object = None) -> ExciteError:
+        """Return the error for an entry; value: what is wrong in it, by default all of it."""
+        text = repr(self.values.get(key) if value is None else value)
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        return ExciteError(f"{self.source}: {key!r} in its card is {shown}; expected {expected}")
+
+    def text(self, key: str, default: str | None = None, known: tuple[str, ...] = ()) -> str:
+        """Return a text of 1 to 1000 characters, one of `known` where that is not empty."""
+        value = self.values.get(key, default)
+        if not isinstance(value, str) or not 1 <= len(value) <= 1000:
+            raise self.wrong(key, "a name")
+        if known and value not in known:
+            raise self.wrong(key, f"one of {', '.join(known)}")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a text, or None where the entry is missing or None."""
+        return None if self.values.get(key) is None else self.text(key)
+
+    def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        """Return a whole number within bounds."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.wrong(key, f"a whole number from {low} to {high}")
+        return value
+
+    def options(self, key: str) -> dict[str, Any]:
+        """Return a mapping of option names to plain values; a missing one is empty."""
+        value = self.values.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(key, "a mapping of option names to values")
+        for name, setting in value.items():
+            if name in REACHING:
+                raise self.wrong(key, f"no {name!r}: a file may not name other files to be opened", {name: setting})
+            if not _plain(setting):
+                raise self.wrong(key, "numbers, texts, and lists and mappings of them", {name: setting})
+        return dict(value)
+
+    def names(self, key: str) -> str | list[str] | None:
+        """Return a name, a list of names, or None."""
+        value = self.values.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(key, "a name or a list of names")
+        return list(value)
+
+    def class_names(self, key: str, count: int) -> list[str] | None:
+        """Return `count` class names, or None where there are none."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(key, "a list of names")
+        if len(value) != count:
+            raise ExciteError(f"{self.source}: its card has {len(value)} class names for {count} classes ({key!r})")
+        return list(value)
+
+    def preprocess(self, key: str, channels: int) -> dict[str, Any] | None:
+        """Return `{"size", "resize", "mean", "std"}` (pixels; statistics of images in [0, 1]), or None."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, "a mapping with size, resize, mean and std")
+        inner = CardFields(value, f"{self.source}, {key}")
+        unknown = [name for name in value if name not in ("size", "resize", "mean", "std")]
+        if unknown:
+            raise inner.wrong(unknown[0], "size, resize, mean and std alone")
+        size = inner.whole("size", 1, LARGEST_SIDE)
+        resize = inner.whole("resize", 0, LARGEST_SIDE, size) or size
+        statistics = {name: inner.statistics(name, channels) for name in ("mean", "std")}
+        if min(statistics["std"]) <= 0:
+            raise inner.wrong("std", "numbers above 0")
+        return {"size": size, "resize": resize, **statistics}
+
+    def statistics(self, key: str, channels: int) -> list[float]:
+        """Return one finite number per colour, or per channel where a network has other channels."""
+        value = self.values.get(key)
+        if not isinstance(value, list | tuple) or not (len(value) in (1, 3) or len(value) == channels):
+            raise self.wrong(key, "one number per channel")
+        numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) != len(value) or not all(math.isfinite(v) and abs(v) <= 1000 for v in numbers):
+            raise self.wrong(key, "one finite number per channel")
+        return numbers
+
+
+def _plain(value: object, depth: int = 4) -> bool:
+    """True for numbers, texts, None, and lists and mappings of them, `depth` levels deep at most."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return True
+    if depth == 0:
+        return False
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _plain(v, depth - 1) for k, v in value.items())
+    return isinstance(value, list | tuple) and len(value) <= 4096 and all(_plain(v, depth - 1) for v in value)

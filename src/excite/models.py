@@ -1,19 +1,161 @@
-"""create_model: one function for every network's name, ours and foreign."""
+"""NetworkSpec and create_model: what a network is, and every network by its name, ours and foreign."""
 
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from excite.backbones.names import BACKBONES, split_name
-from excite.backbones.placement import AttentionSpec
-from excite.card import ModelCard
+from excite.backbones.placement import PLACEMENTS, AttentionSpec
+from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields
 from excite.errors import ExciteError, UsageError, near, unknown
 from excite.registry import get_method, method_options
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What network this is: enough to build it again and to feed it. The card of a checkpoint is one.
+
+    name, num_classes, in_channels, placement, attach, attach_sites, attach_options and options: as given to
+    `create_model`; class_names: of the outputs, in order; preprocess: `{"size", "resize", "mean", "std"}` (pixels; mean
+    and std of images in [0, 1]); source: the file that a spec was read from, "" where it was written by hand. A spec
+    with a source never runs a Python file.
+    """
+
+    name: str
+    num_classes: int = 1000
+    in_channels: int = 3
+    options: Mapping[str, Any] = field(default_factory=dict)
+    placement: str = "all"
+    attach: str | None = None
+    attach_sites: str | Sequence[str] | None = None
+    attach_options: Mapping[str, Any] = field(default_factory=dict)
+    class_names: list[str] | None = None
+    preprocess: dict[str, Any] | None = None
+    source: str = field(default="", compare=False, repr=False)
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights; it carries this spec as `excite_card`.
+
+        Where something was attached it carries the AttachReport as `excite_attach_report`. Raises UsageError for
+        unknown names and options, with near names; ExciteError where a spec from a file names a Python file.
+        """
+        self._check()
+        model = self._network()
+        if self.attach is not None:
+            from excite.surgery import attach as attach_to
+
+            attach_to(model, self.attach, sites=self.attach_sites, **self.attach_options)
+        model.excite_card = self  # type: ignore[assignment]  # declared as tensors and modules
+        return model
+
+    def renamed(self, name: str) -> "NetworkSpec":
+        """Return this spec for the network `name`, which somebody at the keyboard asked for.
+
+        Options belong to a network, so they are dropped; a Python file keeps them, whose path may have changed.
+        """
+        if name == self.name or (":" in name and ":" in self.name):
+            return replace(self, name=name, source="")
+        return NetworkSpec(
+            name, self.num_classes, self.in_channels, class_names=self.class_names, preprocess=self.preprocess
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain containers."""
+        attached = {"method": self.attach, "sites": self.attach_sites, "options": dict(self.attach_options)}
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "options": dict(self.options),
+            "placement": self.placement,
+            "attach": attached if self.attach is not None else None,
+            "class_names": self.class_names,
+            "preprocess": self.preprocess,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object, source: str = "the card") -> "NetworkSpec":
+        """Read what `to_dict` wrote; entries it does not know (a later version's) are passed over.
+
+        source: the file, for errors. Raises ExciteError that names the source and the entry that is wrong.
+        """
+        card = CardFields(values, source)
+        options = card.options("options")
+        placement = card.text("placement", "all", PLACEMENTS)
+        if "placement" in options:  # where files of earlier versions have it
+            placement = CardFields(options, source).text("placement", known=PLACEMENTS)
+            del options["placement"]
+        attached: dict[str, Any] = {}
+        if card.values.get("attach") is not None:
+            inner = CardFields(card.values["attach"], f"{source}, attach")
+            attached = {
+                "attach": inner.text("method"),
+                "attach_sites": inner.names("sites"),
+                "attach_options": inner.options("options"),
+            }
+        num_classes = card.whole("num_classes", 1, MOST_CLASSES, 1000)
+        in_channels = card.whole("in_channels", 1, MOST_CHANNELS, 3)
+        return cls(
+            card.text("name"),
+            num_classes,
+            in_channels,
+            options,
+            placement,
+            **attached,
+            class_names=card.class_names("class_names", num_classes),
+            preprocess=card.preprocess("preprocess", in_channels),
+            source=source,
+        )
+
+    def _network(self) -> nn.Module:
+        family, _, rest = self.name.partition("/")
+        if family == "timm":
+            return _timm(rest, self.num_classes, self.in_channels, self.options)
+        if family == "torchvision":
+            return _torchvision(rest, self.num_classes, self.in_channels, self.options)
+        if ":" in self.name:
+            return _from_file(self.name, self.num_classes, self.in_channels, self.options)
+        return _ours(self.name, self.num_classes, self.in_channels, self.placement, self.options)
+
+    def _check(self) -> None:
+        """Raise before anything is built or run."""
+        if self.source and ":" in self.name:
+            raise ExciteError(
+                f"{self.source} names the Python file {self.name!r} as its network, and code that a file names is not "
+                "run; where you trust it, name it yourself: --model FILE.py:factory (in Python: model=...)"
+            )
+        if self.num_classes < 1 or self.in_channels < 1:
+            raise UsageError(
+                f"num_classes and in_channels must be positive, got {self.num_classes} and {self.in_channels}"
+            )
+        if self.attach is None and (self.attach_sites is not None or self.attach_options):
+            raise UsageError("attach_sites and attach_options say where and how to attach; name the method with attach")
+        taken = {"model", "method", "sites"} & set(self.attach_options)
+        if taken:
+            raise UsageError(f"attach_options cannot hold {min(taken)!r}: there are attach and attach_sites for that")
+
+
+def spec_of(model: nn.Module) -> NetworkSpec:
+    """Return the spec that a network carries. Raises UsageError where it carries none."""
+    spec = getattr(model, "excite_card", None)
+    if not isinstance(spec, NetworkSpec):
+        raise UsageError(
+            f"the network ({type(model).__name__}) carries no card; build it with create_model or give a NetworkSpec"
+        )
+    return spec
+
+
+def describe(model: nn.Module, **changes: Any) -> NetworkSpec:
+    """Change entries of the spec that a network carries (class_names, preprocess, ...); returns the new spec."""
+    spec = replace(spec_of(model), **changes)
+    model.excite_card = spec  # type: ignore[assignment]  # declared as tensors and modules
+    return spec
 
 
 def create_model(
@@ -23,7 +165,7 @@ def create_model(
     in_channels: int = 3,
     placement: str = "all",
     attach: str | None = None,
-    attach_sites: Any = None,
+    attach_sites: str | Sequence[str] | None = None,
     attach_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -31,39 +173,12 @@ def create_model(
 
     placement: "all", "first" or "last" blocks of each stage (our networks). attach: a method to attach after building,
     at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or
-    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its card as `excite_card` and, where
-    something was attached, the AttachReport as `excite_attach_report`.
+    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its NetworkSpec as `excite_card` and,
+    where something was attached, the AttachReport as `excite_attach_report`.
     Raises UsageError for unknown names and options, with near names.
     """
-    if num_classes < 1 or in_channels < 1:
-        raise UsageError(f"num_classes and in_channels must be positive, got {num_classes} and {in_channels}")
-    _check_attach(attach, attach_sites, attach_options)
-    if name.startswith("timm/"):
-        model = _timm(name[5:], num_classes, in_channels, options)
-    elif name.startswith("torchvision/"):
-        model = _torchvision(name[12:], num_classes, in_channels, options)
-    elif ":" in name:
-        model = _from_file(name, num_classes, in_channels, options)
-    else:
-        model = _ours(name, num_classes, in_channels, placement, options)
-    attached = None
-    if attach is not None:
-        from excite.surgery import attach as attach_to
-
-        attach_to(model, attach, sites=attach_sites, **dict(attach_options or {}))
-        attached = {"method": attach, "sites": attach_sites, "options": dict(attach_options or {})}
-    kept = dict(options) if placement == "all" else {**options, "placement": placement}
-    model.excite_card = ModelCard(name, num_classes, in_channels, kept, attached)  # type: ignore[assignment]
-    return model
-
-
-def _check_attach(attach: str | None, sites: Any, options: Mapping[str, Any] | None) -> None:
-    """Raise UsageError where sites or options go to no attached method, before anything is built."""
-    if attach is None and (sites is not None or options):
-        raise UsageError("attach_sites and attach_options say where and how to attach; name the method with attach")
-    taken = {"model", "method", "sites"} & set(options or {})
-    if taken:
-        raise UsageError(f"attach_options cannot hold {min(taken)!r}: there are attach and attach_sites for that")
+    attached = dict(attach_options or {})
+    return NetworkSpec(name, num_classes, in_channels, options, placement, attach, attach_sites, attached).build()
 
 
 def _split_options(name: str, build: Callable[..., Any], method: str, options: Mapping[str, Any]) -> tuple[dict, dict]:

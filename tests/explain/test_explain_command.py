@@ -9,7 +9,7 @@ from PIL import Image
 
 from excite.checkpoints.bundle import save_bundle
 from excite.cli.main import main
-from excite.models import create_model
+from excite.models import create_model, describe
 
 PREPROCESS = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
 NAMES = [f"digit {i}" for i in range(10)]
@@ -18,7 +18,7 @@ NAMES = [f"digit {i}" for i in range(10)]
 def bundle(folder: Path, name: str, **options: object) -> str:
     torch.manual_seed(0)
     model = create_model(name, num_classes=10, **options)
-    model.excite_card.preprocess, model.excite_card.class_names = PREPROCESS, NAMES
+    describe(model, preprocess=PREPROCESS, class_names=NAMES)
     path = folder / f"{name.replace('/', '-')}.safetensors"
     save_bundle(path, model)
     return str(path)
@@ -146,7 +146,7 @@ def test_bad_input(case: str, tmp_path: Path, picture: str, capsys: pytest.Captu
 def test_an_attention_that_died_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = create_model("eca_resnet20", num_classes=10)
-    model.excite_card.preprocess = PREPROCESS
+    describe(model, preprocess=PREPROCESS)
     with torch.no_grad():
         model.layer2[1].attention.gate.conv.weight.zero_()
     path = tmp_path / "dead.safetensors"

@@ -11,14 +11,15 @@ import excite
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.export import export_model, open_engine, open_exported
+from excite.models import describe
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = excite.create_model("se_resnet20", num_classes=4, width=4).eval()
-    model.excite_card.class_names = ["a", "b", "c", "d"]
-    model.excite_card.preprocess = {"size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    how = {"size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    describe(model, class_names=["a", "b", "c", "d"], preprocess=how)
     return model
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 import excite
 from excite.backbones.mobilenetv2 import InvertedResidual
-from excite.card import ModelCard
 from excite.export import FORMATS, export_model
 from excite.export.graph import capture, rewrite
+from excite.models import NetworkSpec
 
 
 def live(name: str, **options: object) -> nn.Module:
@@ -104,7 +104,7 @@ def test_squeezes_move_for_openvino_unless_said_otherwise(format: str, moved: in
             return super().forward(self.stem(x)).mean((2, 3))
 
     torch.manual_seed(0)
-    model, card = Network(), ModelCard(name="tiny", num_classes=32)
+    model, card = Network(), NetworkSpec(name="tiny", num_classes=32)
     for given, expected in ((None, moved), (not moved, int(not moved))):
         path = tmp_path / f"{given}{FORMATS[format]}"
         done = export_model(model, card, path, format=format, input_size=8, move_squeezes=given)

@@ -11,7 +11,7 @@ from PIL import Image
 from excite.checkpoints.bundle import save_bundle
 from excite.cli.main import main
 from excite.data.bundle import chosen
-from excite.models import create_model
+from excite.models import create_model, describe
 from excite.robustness.published import open_published
 
 QUICK = ["--limit", "12", "--severities", "1", "5", "--corruptions", "fog", "gaussian_noise"]
@@ -20,7 +20,7 @@ QUICK = ["--limit", "12", "--severities", "1", "5", "--corruptions", "fog", "gau
 def bundle(folder: Path, name: str, classes: int = 10, size: int = 32) -> str:
     torch.manual_seed(0)
     model = create_model(name, num_classes=classes)
-    model.excite_card.preprocess = {"size": size, "resize": size, "mean": [0.5] * 3, "std": [0.25] * 3}
+    describe(model, preprocess={"size": size, "resize": size, "mean": [0.5] * 3, "std": [0.25] * 3})
     path = folder / f"{name}-{classes}-{size}.safetensors"
     save_bundle(path, model)
     return str(path)

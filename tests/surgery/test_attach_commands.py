@@ -58,14 +58,14 @@ def test_attached_by_hand_saved_and_loaded(host: str, tmp_path: Path) -> None:
     model = excite.create_model(host).eval()
     excite.attach(model, "se", sites=["1.norm"], input_size=(3, 16, 16), reduction=2)
     save_bundle(tmp_path / "a.safetensors", model)
-    back, card = load_bundle(tmp_path / "a.safetensors")
+    back, card = load_bundle(tmp_path / "a.safetensors", host)
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(back(x), model(x))
-    assert card.attach is not None
-    assert card.attach["options"] == {"reduction": 2, "input_size": [3, 16, 16]}
+    assert card.attach == "se"
+    assert card.attach_options == {"reduction": 2, "input_size": [3, 16, 16]}
     excite.detach(model)
     save_bundle(tmp_path / "b.safetensors", model)
-    assert torch.equal(load_bundle(tmp_path / "b.safetensors")[0](x), model(x))
+    assert torch.equal(load_bundle(tmp_path / "b.safetensors", host)[0](x), model(x))
 
 
 def test_train_prints_the_report_and_its_checkpoint_has_the_attention(
@@ -79,8 +79,8 @@ def test_train_prints_the_report_and_its_checkpoint_has_the_attention(
     assert "se reduction=2 attached at 1 sites" in out
     assert "3.norm" in out
     assert "parameters  +64" in out
-    model, card = load_bundle(run)
-    assert card.attach == {"method": "se", "sites": "3.norm", "options": {"reduction": 2}}
+    model, card = load_bundle(run, host)
+    assert (card.attach, card.attach_sites, card.attach_options) == ("se", "3.norm", {"reduction": 2})
     assert model.get_submodule("3.norm.attention")(torch.ones(1, 8, 2, 2)).shape == (1, 8, 2, 2)
     assert main([*args, "--overwrite", "--quiet"]) == 0
     assert "attached" not in capsys.readouterr().out

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from excite import create_model
 from excite.checkpoints.bundle import load_bundle, save_bundle
 from excite.errors import ExciteError, UsageError
+from excite.models import create_model, describe
 
 
 def test_round_trip(tmp_path):
     model = create_model("eca_resnet20", num_classes=3, kernel_size=5).eval()
-    model.excite_card.class_names = ["a", "b", "c"]
+    describe(model, class_names=["a", "b", "c"])
     save_bundle(tmp_path / "m.safetensors", model)
     loaded, card = load_bundle(tmp_path / "m.safetensors")
     x = torch.randn(2, 3, 16, 16)

@@ -271,7 +271,7 @@ def test_foreign_networks_and_attached_attention(tmp_path):
         " nn.Linear(8, num_classes))\n"
     )
     result = fit(tiny(tmp_path / "a", model=f"{file}:small", epochs=1))
-    assert load_bundle(result.run)[1].name.endswith("own.py:small")
+    assert load_bundle(result.run, f"{file}:small")[1].name.endswith("own.py:small")
     fit(tiny(tmp_path / "b", model="torchvision/shufflenet_v2_x0_5", epochs=1, size=32))
 
 

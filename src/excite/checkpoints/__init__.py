@@ -1,13 +1,13 @@
 """Checkpoints: ours, the papers' published layouts, timm's and torchvision's.
 
-Names are imported when they are first used: the card is needed everywhere, the rest is not.
+Names are imported when they are first used: a command line that only prints its help needs none.
 """
 
 import importlib
 from typing import Any
 
 _PUBLIC = {
-    "ModelCard": "excite.card",
+    "NetworkSpec": "excite.models",
     "TransferReport": "excite.checkpoints.report",
     "import_checkpoint": "excite.checkpoints.importing",
     "load_bundle": "excite.checkpoints.bundle",

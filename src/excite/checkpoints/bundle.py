@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError
+from excite.models import NetworkSpec, spec_of
 
 
-def save_bundle(path: str | Path, model: nn.Module, card: ModelCard | None = None) -> None:
+def save_bundle(path: str | Path, model: nn.Module, card: NetworkSpec | None = None) -> None:
     """Write `model` and its card (by default the one it carries) as a .safetensors file, atomically.
 
     Raises UsageError if there is no card.
     """
     from safetensors.torch import save_file
 
-    card = card or getattr(model, "excite_card", None)
-    if not isinstance(card, ModelCard):
-        raise UsageError(f"{path}: the network carries no card; build it with create_model or give one")
+    card = card or spec_of(model)
     # Tied weights share memory, which the format does not hold: they are written twice.
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     target = Path(path)
@@ -31,32 +29,20 @@ def save_bundle(path: str | Path, model: nn.Module, card: ModelCard | None = Non
     os.replace(temporary, target)
 
 
-def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, ModelCard]:
+def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, NetworkSpec]:
     """Return (network in eval mode, card) of a .safetensors bundle, a run's checkpoint or a run directory.
 
     Of a run directory the best checkpoint is taken, else the last.
     model: build this network instead of the one that the card names.
     Raises UsageError for a missing file, ExciteError for one that is not ours or does not fit the network.
     """
-    from excite.models import create_model
-
     file = locate(path)
     state, values, _ = read(file)
-    card = ModelCard.from_dict(values)
+    card = NetworkSpec.from_dict(values, str(file))
     if model is not None:
-        card.name, card.options, card.attach = model, {}, None
-    attach = card.attach or {}
-    network = create_model(
-        card.name,
-        num_classes=card.num_classes,
-        in_channels=card.in_channels,
-        attach=attach.get("method"),
-        attach_sites=attach.get("sites"),
-        attach_options=attach.get("options"),
-        **card.options,
-    )
+        card = card.renamed(model)
+    network = card.build()
     load_exactly(network, state, str(file))
-    network.excite_card = card  # type: ignore[assignment]
     return network.eval(), card
 
 

@@ -16,6 +16,7 @@ from excite.checkpoints.reading import Weights, read_weights
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
 from excite.errors import ExciteError, UsageError
+from excite.models import NetworkSpec, describe
 
 IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CIFAR = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
@@ -31,8 +32,6 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     Raises UsageError for a missing file; ExciteError for a file that is damaged, needs code to be run, is of no known
     family, or does not fill its network.
     """
-    from excite.models import create_model
-
     weights = read_weights(source)
     if weights.card and not isinstance(source, Mapping):
         return _ours(source)
@@ -43,7 +42,9 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     renamed = {ours: weights.state[theirs] for ours, theirs in kept.items()}
     try:
         name, backbone, options = _network(layout, renamed, weights.state)
-        model = create_model(name, num_classes=backbone.num_classes, in_channels=backbone.in_channels, **options)
+        built = {k: v for k, v in options.items() if k != "placement"}
+        placement = options.get("placement", "all")
+        model = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
     except UsageError as error:
         raise ExciteError(f"{weights.source}, recognised as {layout.name}: {error}") from error
     except ExciteError as error:
@@ -56,10 +57,9 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     report.ignored.update(ignored)
     report.notes = [*weights.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
     _check(report, weights.source)
-    card = model.excite_card
-    card.preprocess = _preprocess(backbone)  # type: ignore[union-attr]
-    if card.preprocess:  # type: ignore[union-attr]
-        report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")  # type: ignore[union-attr]
+    card = describe(model, preprocess=_preprocess(backbone))
+    if card.preprocess:
+        report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")
     return model.eval(), report
 
 
@@ -69,7 +69,7 @@ def _ours(path: str | Path) -> tuple[nn.Module, TransferReport]:
 
     model, card = load_bundle(path)
     state = model.state_dict()
-    report = TransferReport("excite, with its card", card.name, card.options, {k: k for k in state})
+    report = TransferReport("excite, with its card", card.name, dict(card.options), {k: k for k in state})
     report.elements = sum(v.numel() for v in state.values())
     return model, report
 

@@ -9,7 +9,7 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from excite.card import ModelCard
+    from excite.models import NetworkSpec
 
 
 def export(
@@ -90,7 +90,7 @@ def export(
     print(json_.dumps(report, indent=2) if json else describe(report))
 
 
-def find_network(model: str, num_classes: int) -> "tuple[nn.Module, ModelCard]":
+def find_network(model: str, num_classes: int) -> "tuple[nn.Module, NetworkSpec]":
     """Return (network in eval mode, card) of a checkpoint, a run directory, or a network's name."""
     if Path(model).exists():
         from excite.checkpoints.bundle import load_bundle
@@ -98,10 +98,10 @@ def find_network(model: str, num_classes: int) -> "tuple[nn.Module, ModelCard]":
         return load_bundle(model)
     if Path(model).suffix in (".ckpt", ".safetensors"):
         raise UsageError(f"no checkpoint {model!r}")
-    from excite.models import create_model
+    from excite.models import NetworkSpec
 
-    network = create_model(model, num_classes=num_classes)
-    return network.eval(), network.excite_card  # type: ignore[return-value]
+    spec = NetworkSpec(model, num_classes)
+    return spec.build().eval(), spec
 
 
 def describe(report: dict) -> str:

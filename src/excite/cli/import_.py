@@ -28,12 +28,12 @@ def import_(
         json: print JSON.
     """
     from excite.checkpoints import import_checkpoint, save_bundle
+    from excite.models import describe, spec_of
 
     _check_output(output, overwrite)
     model, report = import_checkpoint(file)
-    card = model.excite_card
     if class_names is not None:
-        card.class_names = _read_names(class_names, card.num_classes)
+        describe(model, class_names=_read_names(class_names, spec_of(model).num_classes))
     if output is not None:
         save_bundle(output, model.float())
     if json:

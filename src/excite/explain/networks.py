@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from excite.card import ModelCard
 from excite.errors import UsageError
+from excite.models import NetworkSpec
 
 IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -20,7 +20,7 @@ class Network:
     label: str
     source: str
     model: nn.Module
-    card: ModelCard
+    card: NetworkSpec
 
     @property
     def preprocess(self) -> dict[str, object]:
@@ -39,13 +39,10 @@ def open_network(source: str) -> Network:
     Raises UsageError where there is no such file or name, ExciteError where the file is not a checkpoint.
     """
     if source.startswith("random:"):
-        from excite.models import create_model
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = create_model(source[7:])
-        card: object = model.excite_card
-        assert isinstance(card, ModelCard)
+            card = NetworkSpec(source[7:])
+            model = card.build()
         return Network(f"{card.name} (random)", source, model.eval(), card)
     if not Path(source).exists():
         raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from excite.card import ModelCard
 from excite.errors import UsageError
+from excite.models import NetworkSpec
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
 
 
-def evaluation_transform(card: ModelCard, input_size: int) -> Callable[[Any], torch.Tensor]:
+def evaluation_transform(card: NetworkSpec, input_size: int) -> Callable[[Any], torch.Tensor]:
     """Return image -> `[c size size]` float32: the card's resize, centre crop and statistics, for another size too."""
     known = card.preprocess or {"size": input_size, "resize": input_size, "mean": [0.5] * 3, "std": [0.5] * 3}
     resize = round(known["resize"] * input_size / known["size"])
@@ -29,7 +29,7 @@ def spread(total: int, wanted: int) -> Sequence[int]:
     return range(total) if wanted >= total else [int(i) for i in np.linspace(0, total - 1, wanted)]
 
 
-def labelled_batches(images: Any, card: ModelCard, input_size: int, limit: int, size: int = 32) -> Iterator[Labelled]:
+def labelled_batches(images: Any, card: NetworkSpec, input_size: int, limit: int, size: int = 32) -> Iterator[Labelled]:
     """Yield (images `[n c h w]`, labels `[n]`) of at most `limit` images of a data set."""
     transform = evaluation_transform(card, input_size)
     indices = spread(len(images), limit)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError
 from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program, require
+from excite.models import NetworkSpec
 
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 
@@ -22,7 +22,7 @@ class ExportedModel:
     """
 
     engine: Engine
-    card: ModelCard
+    card: NetworkSpec
     format: str
     precision: str
     input_size: int
@@ -40,7 +40,7 @@ class ExportedModel:
         return torch.cat(parts)
 
 
-def describe(card: ModelCard, precision: str, input_size: int, batch: int | None) -> str:
+def describe(card: NetworkSpec, precision: str, input_size: int, batch: int | None) -> str:
     """Return what travels inside an exported file, as JSON."""
     return json.dumps({"card": card.to_dict(), "precision": precision, "input_size": input_size, "batch": batch})
 
@@ -64,7 +64,7 @@ def open_exported(path: str | Path) -> ExportedModel:
     if not text:
         raise ExciteError(f"{path}: carries no card of excite (class names, preprocessing); export it again")
     info: dict[str, Any] = json.loads(text)
-    card = ModelCard.from_dict(info["card"])
+    card = NetworkSpec.from_dict(info["card"], str(path))
     return ExportedModel(engine, card, SUFFIXES[path.suffix], info["precision"], info["input_size"], info["batch"])
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from excite.card import ModelCard
 from excite.errors import ExciteError, UsageError, unknown
 from excite.export.engines import require
 from excite.export.graph import Rewrites, capture, rewrite
 from excite.export.runtime import describe, open_exported
+from excite.models import NetworkSpec
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 PRECISIONS = {
@@ -107,7 +107,7 @@ def _openvino(program: Any, dynamic: bool) -> Any:
 
 def export_model(
     model: nn.Module,
-    card: ModelCard,
+    card: NetworkSpec,
     path: str | Path,
     *,
     format: str = "onnx",

@@ -1,5 +1,6 @@
 """attach and detach."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,8 @@ def attach(
         detach(model)
         raise
     report = report_of(graph, method, options, chosen, before, after.macs)
-    _note(model, report, {"method": method, "sites": sites, "options": _settings(replace, input_size, options)})
+    settings = _settings(replace, input_size, options)
+    _note(model, report, {"attach": method, "attach_sites": sites, "attach_options": settings})
     return report
 
 
@@ -82,7 +84,8 @@ def _note(model: nn.Module, report: AttachReport | None, asked: dict[str, Any] |
         model.__dict__["excite_attach_report"] = report
     card: Any = getattr(model, "excite_card", None)
     if card is not None:
-        card.attach = asked
+        nothing = {"attach": None, "attach_sites": None, "attach_options": {}}
+        model.excite_card = dataclasses.replace(card, **(asked or nothing))
 
 
 def detach(model: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from excite.engine.history import History
 from excite.engine.progress import ConsoleCallback
 from excite.engine.run import check_free, last_checkpoint, prepare, write_config
 from excite.errors import UsageError
+from excite.models import spec_of
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 from excite.train.module import Classifier
@@ -62,7 +63,7 @@ def fit(config: TrainConfig, init_state: dict[str, torch.Tensor] | None = None) 
         save_samples(data, run / "samples")
         history = History(run)
         trainer = _trainer(config, run, history)
-        module = Classifier(model, config, model.excite_card)  # type: ignore[arg-type]
+        module = Classifier(model, config, spec_of(model))
         if config.channels_last:
             module.to(memory_format=torch.channels_last)
         if config.compile:

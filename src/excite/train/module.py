@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from excite.card import ModelCard
 from excite.engine.optim import lr_factor, make_optimizer
 from excite.engine.seeds import derive
 from excite.errors import ExciteError
+from excite.models import NetworkSpec
 from excite.train.augment import mixer
 from excite.train.config import TrainConfig
 
@@ -37,7 +37,7 @@ class Classifier(L.LightningModule):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, config: TrainConfig, card: ModelCard) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, card: NetworkSpec) -> None:
         super().__init__()
         self.model, self.config, self.card = model, config, card
         how = card.preprocess or {}

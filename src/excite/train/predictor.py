@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from excite.card import ModelCard
 from excite.checkpoints.bundle import load_bundle, locate, read
 from excite.errors import ExciteError
 from excite.export.runtime import SUFFIXES, open_exported
+from excite.models import NetworkSpec
 
 
 class Predictor(Protocol):
     """A classifier ready for use. `card` holds its class names and preprocessing."""
 
-    card: ModelCard
+    card: NetworkSpec
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return logits [n classes] of normalised images [n c h w] (float32)."""
@@ -24,7 +24,7 @@ class Predictor(Protocol):
 class NetworkPredictor:
     """A network in eval mode, without gradients."""
 
-    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+    def __init__(self, network: nn.Module, card: NetworkSpec) -> None:
         self.network, self.card = network.eval(), card
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _prepared(predictor: Predictor) -> Predictor:
     return predictor
 
 
-def normalise(images: Tensor, card: ModelCard) -> Tensor:
+def normalise(images: Tensor, card: NetworkSpec) -> Tensor:
     """Return uint8 images [n 3 h w] as the network wants them: float32, mean and deviation of the card."""
     how = card.preprocess or {}
     scaled = images.float() / 255

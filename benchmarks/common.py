@@ -3,18 +3,20 @@
 import argparse
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from excite.common.files import write_text
+from excite.common.options import options_of, to_pairs
 from excite.common.tables import make_console
 from excite.measure.bench import plots
 from excite.measure.bench.report import describe, tables
 from excite.measure.bench.run import Report, bench
 from excite.measure.bench.variants import variants
-from excite.measure.names import builder, options_of
+from excite.measure.names import builder
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,15 +39,15 @@ def measure(
     tasks: Sequence[str] = ("latency",),
     batch_sizes: Sequence[int] = (),
     side: int = 224,
-    options: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Report, dict[str, str]]:
     """Bench `models` in turn and print the tables; returns the report and each model's options."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    per_model = {name: options_of(name, models, options) for name in models}
+    per_model = {name: options_of(name, models, options or {}) for name in models}
     report = bench(
         variants(models, ["eager"], [args.precision], ["torch"]),
-        {name: builder(name, pairs, 1000, 3) for name, pairs in per_model.items()},
+        {name: builder(name, own, 1000, 3) for name, own in per_model.items()},
         input_shape=(3, side, side),
         tasks=tasks,
         batch_sizes=batch_sizes,
@@ -57,7 +59,7 @@ def measure(
     for table in tables(report):
         console.print(table)
     print(describe(report))
-    return report, {name: " ".join(pairs) for name, pairs in per_model.items()}
+    return report, {name: " ".join(to_pairs(own)) for name, own in per_model.items()}
 
 
 def save(

@@ -16,13 +16,16 @@ def main() -> None:
     for depth in args.depths:
         models = [f"{method}_resnet{depth}".lstrip("_") for method in args.methods]
         models += MORE_ON_50 if depth == 50 else ()
-        pairs = [f"eca_resnet{depth}.kernel_size={KERNELS[depth]}"] if f"eca_resnet{depth}" in models else []
-        pairs += [f"{m}.where=branch" for m in models if m.startswith("emca_") and not m.startswith("emca_eca")]
-        pairs += [
-            f"{m}.{o}" for m in models if m.startswith("emca_eca") for o in ("form=released", "stages=all", "blocks=1")
-        ]
+        own: dict[str, dict] = {}
+        for model in models:
+            if model == f"eca_resnet{depth}":
+                own[model] = {"kernel_size": KERNELS[depth]}
+            elif model.startswith("emca_eca"):
+                own[model] = {"form": "released", "stages": "all", "blocks": 1}
+            elif model.startswith("emca_"):
+                own[model] = {"where": "branch"}
         report, given = measure(
-            args, models, tasks=("latency", "throughput"), batch_sizes=(args.large_batch,), options=pairs
+            args, models, tasks=("latency", "throughput"), batch_sizes=(args.large_batch,), options=own
         )
         save(args, report, given, f"methods-resnet{depth}", records=True)
 

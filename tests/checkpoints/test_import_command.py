@@ -58,7 +58,7 @@ def test_class_names(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["FILE", "-o", "out.pth"], 2, "must end in .safetensors"),
         (["FILE", "-o", "no/such/folder/out.safetensors"], 2, "no folder"),
         (["FILE", "-o", "TAKEN"], 2, "exists"),
-        (["FILE", "--ouput", "x"], 2, "--output"),
+        (["FILE", "--output", "x"], 2, "--out"),
         (["BROKEN"], 1, "broken.pth"),
     ],
 )

@@ -1,6 +1,6 @@
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -8,7 +8,8 @@ import pytest
 
 from excite.cli import COMMANDS, HELP
 from excite.cli import main as cli_main
-from excite.cli.parsing import argument_help, parse
+from excite.cli.parsing import parse
+from excite.cli.signature import argument_help
 from excite.errors import ExciteError, UsageError
 
 SEEN: dict[str, Any] = {}
@@ -48,7 +49,7 @@ def fit(config: Settings, *, images: list[str] | None = None) -> int:
     return 0
 
 
-def fit_defaults(argv: list[str]) -> dict[str, Any]:
+def fit_defaults(given: dict[str, Any]) -> dict[str, Any]:
     return {"lr": 0.5}
 
 
@@ -130,7 +131,7 @@ def test_config_file_and_print_config(tmp_path, capsys):
         (["--jsn"], ["--jsn", "--help"]),
         (["work", "3", "--jsn"], ["--jsn", "--json"]),
         (["work", "3", "--limit-train", "many"], ["limit-train", "many"]),
-        (["work"], ["count"]),
+        (["work"], ["COUNT"]),
         (["work", "3", "c"], ["'a', 'b'"]),
         (["fit", "--lr", "fast"], ["lr", "fast"]),
         (["fit", "--rl", "1"], ["--rl", "--lr"]),
@@ -170,7 +171,7 @@ def test_help_and_version(capsys):
     assert run("work", "--help") == 0
     out = capsys.readouterr().out
     assert "at most 100% of these" in out
-    assert "how often, in full." in out
+    assert "how often, in full" in out
     assert "--limit-train" in out
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("excite ")
@@ -203,13 +204,15 @@ def test_light_commands_do_not_import_torch(argv):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list"]])
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["help", "detect", "train"], ["list"]])
 def test_help_and_list_are_fast(argv):
+    """In processor time: a busy machine makes any clock on the wall late."""
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "excite", *argv], capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) <= 0.5
 
 

@@ -1,6 +1,6 @@
 """The first commands a newcomer types have no arguments at all."""
 
-from excite.cli.parsing import parse, peek
+from excite.cli.parsing import parse
 from excite.cli.train import train
 
 
@@ -20,7 +20,3 @@ def test_detect_train_without_arguments_draws_shapes() -> None:
     call = parse(load(detect["train"]), "excite detect train", [])
     assert call is not None
     assert call["config"].data == "shapes"
-
-
-def test_nothing_is_found_in_nothing() -> None:
-    assert peek(train, [], ("model", "data")) == {}

@@ -17,11 +17,11 @@ from excite.cli.main import main
 from excite.compare import Plan, collect, compare
 from excite.compare.execute import execute, shared_weights
 from excite.compare.experiment import report
-from excite.compare.plan import load, parse_settings, save
+from excite.compare.plan import load, save
 from excite.errors import ExciteError, UsageError
 
 SMALL = {"epochs": 2, "limit_train": 96, "limit_val": 60}
-ARGUMENTS = ["--set", "epochs=2", "limit_train=96", "limit_val=60"]
+ARGUMENTS = ["--train.epochs", "2", "--train.limit-train", "96", "--train.limit_val", "60"]
 
 
 def small(methods: str = "none,eca", seeds: int = 2, **kwargs: object) -> Plan:
@@ -152,11 +152,11 @@ def test_one_seed_says_why_there_is_no_interval(tmp_path: Path, capsys: pytest.C
         (["--backbone", "resnet2O"], "resnet20"),
         (["--methods", "none,psa", "--backbone", "mobilenet_v2"], "3x3"),
         (["--seeds", "0"], "at least one"),
-        (["--set", "epochs"], "NAME=VALUE"),
-        (["--set", "epohcs=1"], "epochs"),
-        (["--set", "seed=1"], "decides that itself"),
-        (["--option", "reduction=8"], "METHOD.OPTION"),
-        (["--option", "se.reductoin=8"], "reduction"),
+        (["--set", "epochs=1"], "--train.NAME VALUE"),
+        (["--train.epohcs", "1"], "epochs"),
+        (["--train.seed", "1"], "decides that itself"),
+        (["--options.reduction", "8"], "--options.METHOD.NAME VALUE"),
+        (["--options.se.reductoin", "8"], "reduction"),
         (["--jobs", "0"], "jobs"),
         (["--report", "nowhere"], "no comparison"),
         (["--data", "digitz"], "digits"),
@@ -181,10 +181,6 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) 
     with pytest.raises(ExciteError, match="broken on purpose"):
         compare(small(seeds=1), tmp_path / "c", tell=silent)
     assert collect(tmp_path / "c").finished == 1
-
-
-def test_settings() -> None:
-    assert parse_settings(["limit-train=5", "lr=0.1", "flip=true"]) == {"limit_train": 5, "lr": 0.1, "flip": True}
 
 
 @pytest.mark.slow

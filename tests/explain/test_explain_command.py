@@ -41,7 +41,7 @@ def opened(path: Path) -> tuple[int, int]:
 def test_everything_for_two_networks(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = bundle(tmp_path, "eca_resnet20"), bundle(tmp_path, "emca_eca_resnet20")
     out = tmp_path / "out"
-    arguments = [first, picture, "--compare", second, "--data", "digits", "--limit", "20", "--output", str(out)]
+    arguments = [first, picture, "--compare", second, "--data", "digits", "--limit", "20", "--out", str(out)]
     assert main(["explain", *arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [n["model"] for n in result["networks"]] == ["eca_resnet20", "emca_eca_resnet20"]
@@ -63,13 +63,13 @@ def test_plain_network_says_there_is_nothing_else(
     tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["explain", bundle(tmp_path, "resnet20"), picture, "--output", str(out)]) == 0
+    assert main(["explain", bundle(tmp_path, "resnet20"), picture, "--out", str(out)]) == 0
     assert "no channel attention: Grad-CAM is all there is" in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == ["explain.json", "gradcam.png"]
 
 
 def test_named_classes(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [picture, "--classes", "digit 7", "2", "--output", str(tmp_path / "o"), "--json"]
+    arguments = [picture, "--classes", "digit 7", "2", "--out", str(tmp_path / "o"), "--json"]
     assert main(["explain", bundle(tmp_path, "se_resnet20"), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)["networks"][0]["grad_cam"][0]["classes"]
     assert [c["index"] for c in found] == [7, 2]
@@ -77,12 +77,12 @@ def test_named_classes(tmp_path: Path, picture: str, capsys: pytest.CaptureFixtu
 
 def test_attached_timm_network(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = bundle(tmp_path, "timm/resnet10t", attach="eca")
-    assert main(["explain", path, picture, "--output", str(tmp_path / "o"), "--json"]) == 0
+    assert main(["explain", path, picture, "--out", str(tmp_path / "o"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["networks"][0]["scales"]) == 4
 
 
 def test_random_network_says_so(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "random:eca_resnet20", picture, "--output", str(tmp_path / "o")]) == 0
+    assert main(["explain", "random:eca_resnet20", picture, "--out", str(tmp_path / "o")]) == 0
     assert "weights are random" in capsys.readouterr().out
 
 
@@ -138,7 +138,7 @@ def bad(folder: Path, picture: str) -> dict[str, tuple[list[str], int, str]]:
 def test_bad_input(case: str, tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, code, culprit = bad(tmp_path, picture)[case]
     out = tmp_path / "out"
-    assert main(["explain", *arguments, "--output", str(out)]) == code
+    assert main(["explain", *arguments, "--out", str(out)]) == code
     assert culprit in capsys.readouterr().err
     assert not out.exists()
 
@@ -151,7 +151,7 @@ def test_an_attention_that_died_is_named(tmp_path: Path, capsys: pytest.CaptureF
         model.layer2[1].attention.gate.conv.weight.zero_()
     path = tmp_path / "dead.safetensors"
     save_bundle(path, model)
-    given = ["--data", "digits", "--limit", "8", "--output", str(tmp_path / "o"), "--json"]
+    given = ["--data", "digits", "--limit", "8", "--out", str(tmp_path / "o"), "--json"]
     assert main(["explain", str(path), *given]) == 0
     (note,) = json.loads(capsys.readouterr().out)["networks"][0]["notes"]
     assert note.startswith("layer2.1.attention multiplies by the same numbers")

@@ -131,7 +131,7 @@ def test_command(tmp_path: Path, capsys, monkeypatch) -> None:
                 "eca_resnet20",
                 "--num-classes",
                 "10",
-                "--input-size",
+                "--size",
                 "16",
                 "--format",
                 "torch-export",

@@ -294,8 +294,8 @@ def test_environment_says_where() -> None:
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file, picture = tmp_path / "b.json", tmp_path / "b.png"
     command = ["bench", "resnet20", "eca_resnet20", "--input-size", "16", "--rounds", "3", "--min-time", "0"]
-    command += ["--task", "latency", "--output", str(file), "--plot", str(picture)]
-    assert main([*command, "--option", "eca_resnet20.kernel_size=5"]) == 0
+    command += ["--task", "latency", "--out", str(file), "--plot", str(picture)]
+    assert main([*command, "--options.eca_resnet20.kernel_size", "5"]) == 0
     text = capsys.readouterr().out
     assert "time / resnet20" in text
     assert "90 % of rounds" in text

@@ -12,15 +12,14 @@ from torch import nn
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.measure import profile_model
-from excite.measure.names import builder, options_of, parse_options, parse_size
+from excite.measure.names import builder, parse_size
 from excite.measure.profile import input_shape, profile_named
 from excite.measure.report import select_rows, to_csv, to_json
 from excite.models import create_model
 
 
 def meta_profile(name: str, *conventions: str, side: int = 64, **options: object):
-    pairs = [f"{k}={v}" for k, v in options.items()]
-    return profile_named(name, builder(name, pairs, 1000, 3), (1, 3, side, side), conventions or ("macs",))
+    return profile_named(name, builder(name, options, 1000, 3), (1, 3, side, side), conventions or ("macs",))
 
 
 def test_parameters_and_attention_share() -> None:
@@ -149,19 +148,6 @@ def test_sizes() -> None:
         input_shape(8, 0)
 
 
-def test_options() -> None:
-    assert parse_options(["a=3,5,5,7", "b=2", "c=0.5", "d=true", "e=none"]) == {
-        "a": "3,5,5,7", "b": 2, "c": 0.5, "d": True, "e": None,
-    }  # fmt: skip
-    with pytest.raises(UsageError, match="KEY=VALUE"):
-        parse_options(["kernel"])
-    models = ["resnet50", "eca_resnet50"]
-    assert options_of("resnet50", models, ["eca_resnet50.kernel_size=3", "stem=cifar"]) == ["stem=cifar"]
-    assert options_of("eca_resnet50", models, ["eca_resnet50.kernel_size=3"]) == ["kernel_size=3"]
-    with pytest.raises(UsageError, match="none of the models"):
-        options_of("resnet50", models, ["ecanet.kernel_size=3"])
-
-
 def test_json_and_csv_agree() -> None:
     profile = meta_profile("eca_resnet18", "macs", "thop")
     model = json.loads(to_json([profile], 1))["models"][0]
@@ -174,7 +160,7 @@ def test_json_and_csv_agree() -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    command = ["profile", "eca_resnet50", "--option", "kernel_size=3,5,5,7", "--convention", "thop-1907"]
+    command = ["profile", "eca_resnet50", "--options.kernel_size", "3,5,5,7", "--convention", "thop-1907"]
     assert main([*command, "--csv", str(table)]) == 0
     text = capsys.readouterr().out
     assert "24.373" in text
@@ -202,7 +188,7 @@ def test_command_takes_a_factory(capsys: pytest.CaptureFixture[str], tmp_path: P
         (["resnet18", "--input-size", "0"], 2, "at least 1 pixel"),
         (["resnet1b"], 2, "unknown model 'resnet1b'"),
         (["torchvision/alexnet", "--input-size", "20"], 1, "forward failed in layer 'features.5' (MaxPool2d)"),
-        (["resnet18", "--option", "nonsense=1"], 2, "no option 'nonsense'"),
+        (["resnet18", "--options.nonsense", "1"], 2, "no option 'nonsense'"),
         (["resnet18", "--csv", "/proc/nowhere/x.csv"], 1, "cannot write"),
     ],
 )

@@ -216,7 +216,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(r["row"], r["column"]) for r in rows] == [("ECA module of ECA-Net50", "GFLOPs")]
     file = tmp_path / "t.md"
-    assert main(["tables", "senet", "--format", "markdown", "--output", str(file)]) == 0
+    assert main(["tables", "senet", "--format", "markdown", "--out", str(file)]) == 0
     assert "SE-ResNet20" in file.read_text()
     assert main(["tables", "senet"]) == 0
     assert "77.06%" in capsys.readouterr().out

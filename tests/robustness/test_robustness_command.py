@@ -29,7 +29,7 @@ def bundle(folder: Path, name: str, classes: int = 10, size: int = 32) -> str:
 def test_two_networks_of_different_size_with_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = bundle(tmp_path, "eca_resnet20"), bundle(tmp_path, "se_resnet20", size=24)
     out = tmp_path / "out"
-    extra = ["--probes", "occlusion", "--baseline", first, "--output", str(out)]
+    extra = ["--probes", "occlusion", "--baseline", first, "--out", str(out)]
     assert main(["robustness", first, second, *QUICK, *extra, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     one, two = result["networks"]
@@ -49,13 +49,13 @@ def test_same_numbers_whatever_the_batch_and_company(tmp_path: Path, capsys: pyt
     first, second = bundle(tmp_path, "eca_resnet20"), bundle(tmp_path, "resnet20")
     found = []
     for arguments in ([first, "--batch-size", "5"], [second, first]):
-        assert main(["robustness", *arguments, *QUICK, "--output", str(tmp_path / "o"), "--json"]) == 0
+        assert main(["robustness", *arguments, *QUICK, "--out", str(tmp_path / "o"), "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out)["networks"][-1]["corruptions"]["errors"])
     assert found[0] == found[1]
 
 
 def test_table_names_the_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["robustness", bundle(tmp_path, "resnet20"), *QUICK, "--output", str(tmp_path / "o")]) == 0
+    assert main(["robustness", bundle(tmp_path, "resnet20"), *QUICK, "--out", str(tmp_path / "o")]) == 0
     text = capsys.readouterr().out
     assert "normalisation: un-normalised, 2 of 15 families" in text
     assert "gaussian_noise" in text
@@ -68,7 +68,7 @@ def test_published_arrays_are_read(tmp_path: Path, capsys: pytest.CaptureFixture
     generator = np.random.default_rng(0)
     np.save(stored / "fog.npy", generator.integers(0, 255, (50, 32, 32, 3), dtype=np.uint8))
     np.save(stored / "labels.npy", np.tile(np.arange(10), 5).astype(np.uint8))
-    arguments = ["--corrupted", str(stored), "--limit", "10", "--output", str(tmp_path / "o"), "--json"]
+    arguments = ["--corrupted", str(stored), "--limit", "10", "--out", str(tmp_path / "o"), "--json"]
     assert main(["robustness", bundle(tmp_path, "resnet20"), *arguments]) == 0
     network = json.loads(capsys.readouterr().out)["networks"][0]
     # An untrained network gives one class to all noise, and each severity has every class once.
@@ -95,7 +95,7 @@ def test_an_image_that_is_none_is_named_without_an_option_that_is_not_there(
             Image.new("RGB", (32, 32)).save(folder / "a.png")
     (tmp_path / "images" / "val" / "3" / "b.png").write_text("no image")
     given = [bundle(tmp_path, "resnet20"), "--data", f"imagefolder:{tmp_path / 'images'}"]
-    assert main(["robustness", *given, "--output", str(tmp_path / "o")]) == 1
+    assert main(["robustness", *given, "--out", str(tmp_path / "o")]) == 1
     text = capsys.readouterr().err
     assert "3/b.png" in text
     assert "repair or remove it" in text
@@ -148,6 +148,6 @@ CASES = [
 def test_bad_input(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, code, culprit = cases(tmp_path)[case]
     out = tmp_path / "out"
-    assert main(["robustness", *arguments, "--output", str(out)]) == code
+    assert main(["robustness", *arguments, "--out", str(out)]) == code
     assert culprit in capsys.readouterr().err
     assert not out.exists()

@@ -88,22 +88,25 @@ def test_train_prints_the_report_and_its_checkpoint_has_the_attention(
 
 def test_profile_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     base = ["profile", host, "--input-size", "32", "--convention", "macs", "--depth", "0", "--attach", "se"]
-    for options in (["reduction=2"], ['{"reduction": 2, "input_size": [3, 32, 32]}']):
-        assert main([*base, "--attach-sites", "1.norm", "--attach-options", *options]) == 0
+    for options in (
+        ["--attach-options.reduction", "2"],
+        ["--attach-options", '{"reduction": 2, "input_size": [3, 32, 32]}'],
+    ):
+        assert main([*base, "--attach-sites", "1.norm", *options]) == 0
         out = capsys.readouterr().out
         assert "attached at 1 sites" in out
         assert "1.norm" in out
-    assert main([*base, "--attach-options", "reduction=4", "input_size=3,32,32", "--json"]) == 0
+    assert main([*base, "--attach-options.reduction", "4", "--attach-options.input-size", "3,32,32", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert (values if isinstance(values, list) else values["models"])[0]["attention_params"] == 2 * 2 * 8 * 2
 
 
 def test_bench_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["bench", host, "--attach", "eca", "--attach-sites", "stage-ends", "--attach-options", "kernel_size=5"]
+    args = ["bench", host, "--attach", "eca", "--attach-sites", "stage-ends", "--attach-options.kernel_size", "5"]
     quick = ["--input-size", "16", "--rounds", "3", "--warmup", "1", "--min-time", "0.001", "--no-memory", "--json"]
     assert main([*args, *quick, "--task", "latency"]) == 0
     assert "small" in capsys.readouterr().out
-    assert main(["bench", host, "--attach", "eca", "--attach-options", "kernel_sizes=5", *quick]) == 2
+    assert main(["bench", host, "--attach", "eca", "--attach-options.kernel_sizes", "5", *quick]) == 2
     assert "kernel_size" in capsys.readouterr().err
 
 
@@ -111,9 +114,9 @@ def test_bench_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[
     ("more", "message"),
     [
         (["--attach-sites", "stage-ends"], "name the method with attach"),
-        (["--attach", "se", "--attach-options", "reduction"], "not KEY=VALUE"),
-        (["--attach", "se", "--attach-options", "{reduction: 2"], "no JSON object"),
-        (["--attach", "se", "--attach-options", "input_size=224"], "is not .channels, height, width."),
+        (["--attach", "se", "--attach-options", "reduction=2"], "--attach-options.reduction 2"),
+        (["--attach", "se", "--attach-options", "{reduction: 2"], "--attach-options.NAME VALUE"),
+        (["--attach", "se", "--attach-options.input_size", "224"], "is not .channels, height, width."),
         (["--attach", "se", "--attach-sites", "layer9.*"], "matches no module"),
         (["--attach", "sse"], "did you mean"),
     ],

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def bench(
@@ -13,7 +13,7 @@ def bench(
     mode: list[str] | None = None,
     precision: list[str] | None = None,
     engine: list[str] | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     input_size: str = "224",
     rounds: int = 15,
     warmup: int = 3,
@@ -25,12 +25,12 @@ def bench(
     placement: str = "all",
     attach: str | None = None,
     attach_sites: str | None = None,
-    attach_options: list[str] | None = None,
-    option: list[str] | None = None,
+    attach_options: dict[str, Any] = {},  # noqa: B006  (read, never written)
+    options: dict[str, Any] = {},  # noqa: B006
     plot: Path | None = None,
     accuracy_plot: Path | None = None,
     accuracy: list[str] | None = None,
-    output: Path | None = None,
+    out: Path | None = None,
     json: bool = False,
 ) -> None:
     """Measure latency, throughput, training steps and peak memory of networks.
@@ -46,31 +46,37 @@ def bench(
         mode: eager, compiled, channels-last, compiled-channels-last.
         precision: fp32, bf16, fp16 (training: by autocast).
         engine: torch, onnxruntime, openvino.
-        device: cpu, cuda or auto.
+        device: where to run; auto takes a GPU if there is one.
         input_size: side of the input in pixels, or HEIGHTxWIDTH.
         rounds: how often each network is timed.
         warmup: calls of each network before anything is timed.
         min_time: seconds that one sample lasts at least.
         threads: threads of torch on the CPU.
-        memory: measure peak memory too.
+        memory: measure peak memory.
         num_classes: outputs of the classifier.
         in_channels: channels of the input.
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
-        attach_options: options of the attached method, as reduction=8 replace=true, or one JSON object.
-        option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
+        attach_options: options of the attached method, as --attach-options.reduction 8.
+        options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as
+            --options.eca_resnet50.kernel_size 3,5,5,7.
         plot: write a bar chart to this PNG file.
         accuracy_plot: write accuracy over latency to this PNG file.
         accuracy: accuracies for that plot, as eca_resnet50=77.42; the published ones unless given.
-        output: write everything, with all samples and the environment, to this JSON file.
+        out: the JSON file to write: everything, with all samples and the environment.
         json: print JSON.
+
+    Examples:
+        excite bench resnet50 eca_resnet50 timm/ecaresnet50d --task latency throughput training
+        excite bench resnet18 se_resnet18 --engine torch onnxruntime --rounds 9 --plot speed.png
     """
     import torch
 
+    from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
-    from excite.measure.names import accuracies, attach_settings, builder, options_of, parse_size
+    from excite.measure.names import accuracies, builder, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:
@@ -80,9 +86,21 @@ def bench(
     shape = input_shape(parse_size(input_size), in_channels)[1:]
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
-    settings = {"placement": placement, **attach_settings(attach, attach_sites, attach_options)}
+    settings: dict[str, Any] = {
+        "placement": placement,
+        "attach": attach,
+        "attach_sites": attach_sites,
+        "attach_options": attach_options,
+    }
     builders = {
-        name: builder(name, options_of(name, models, option), num_classes, in_channels, **settings) for name in models
+        name: builder(
+            name,
+            options_of(name, models, options),
+            num_classes,
+            in_channels,
+            **settings,
+        )
+        for name in models
     }
     report = run(
         chosen,
@@ -97,8 +115,8 @@ def bench(
         memory=memory,
         progress=_progress,
     )
-    values = report.to_dict({name: " ".join(options_of(name, models, option)) for name in models})
-    _write(report, values, plot, accuracy_plot, known, label, output, json)
+    values = report.to_dict({name: " ".join(to_pairs(options_of(name, models, options))) for name in models})
+    _write(report, values, plot, accuracy_plot, known, label, out, json)
 
 
 def _set_threads(threads: int) -> None:
@@ -124,7 +142,7 @@ def _write(
     accuracy_plot: Path | None,
     known: dict[str, float],
     label: str,
-    output: Path | None,
+    out: Path | None,
     json: bool,
 ) -> None:
     """Print the tables or the JSON and write the files asked for."""
@@ -145,8 +163,8 @@ def _write(
             console.print(table)
         print(describe(report))
     written = []
-    if output is not None:
-        written.append(write_text(output, json_.dumps(values, indent=1) + "\n"))
+    if out is not None:
+        written.append(write_text(out, json_.dumps(values, indent=1) + "\n"))
     if plot is not None:
         written.append(plots.bars(report, plot))
     if accuracy_plot is not None:

@@ -3,8 +3,9 @@
 import json as json_
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from excite.common.options import options_of
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def compare(
     recipe: str = "auto",
     seeds: int = 3,
     epochs: int | None = None,
-    set: list[str] | None = None,
-    option: list[str] | None = None,
+    train: dict[str, Any] = {},  # noqa: B006  (read, never written)
+    options: dict[str, Any] = {},  # noqa: B006
     out: Path | None = None,
     jobs: int = 1,
     ray: str | None = None,
@@ -41,44 +42,43 @@ def compare(
         recipe: a training recipe, as for excite train.
         seeds: runs per method.
         epochs: epochs of every run, instead of the recipe's (digits, which are for trying things out, take 10).
-        set: other options of every run, as lr=0.05 limit_train=10000.
-        option: options of one method, as eca.kernel_size=3 se.reduction=8.
-        out: folder of the comparison; by default compare/BACKBONE-DATA.
+        train: other options of every run, as --train.lr 0.05 --train.limit_train 10000.
+        options: options of one method, as --options.eca.kernel_size 3 --options.se.reduction 8.
+        out: the folder to write to; by default compare/BACKBONE-DATA.
         jobs: runs at a time, each in a process of its own.
         ray: address of a Ray cluster that trains the runs (auto, HOST:PORT, or local).
         report: only write the reports of the comparison in this folder, finished or not.
-        json: print the results as JSON.
+        json: print JSON.
+
+    Examples:
+        excite compare --methods none,se,eca,srm --backbone resnet50_cifar --data cifar10 --seeds 5
+        excite compare --backbone timm/resnet18 --methods none,eca --data imagefolder:PATH --train.lr 0.05
     """
     from excite.compare import Plan
     from excite.compare import compare as run
     from excite.compare.experiment import report as write_report
-    from excite.compare.plan import parse_settings
 
     if report is not None:
         _show(write_report(report), report, json)
         return
-    changes = parse_settings(set or [])
+    changes = dict(train)
     if epochs is not None:
         changes["epochs"] = epochs
     elif (data, recipe) == ("digits", "auto"):
         changes.setdefault("epochs", DIGITS_EPOCHS)
     names = tuple(m.strip() for m in methods.split(",") if m.strip())
-    plan = Plan(names, backbone, data, recipe, seeds, changes, _method_options(option or []))
+    plan = Plan(names, backbone, data, recipe, seeds, changes, _method_options(names, options))
     folder = out or Path("compare") / _folder_name(plan)
     results = run(plan, folder, jobs=jobs, ray=ray, tell=(lambda line: None) if json else print)
     _show(results, folder, json)
 
 
-def _method_options(settings: list[str]) -> dict[str, dict]:
-    from excite.compare.plan import parse_settings
-
-    found: dict[str, dict] = {}
-    for name, value in parse_settings(settings).items():
-        method, dot, option = name.partition(".")
-        if not dot:
-            raise UsageError(f"--option {name}: expected METHOD.OPTION=VALUE, as eca.kernel_size=3")
-        found.setdefault(method, {})[option] = value
-    return found
+def _method_options(methods: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict]:
+    for name, value in options.items():
+        if not isinstance(value, dict):
+            raise UsageError(f"--options.{name} {value}: expected --options.METHOD.NAME VALUE, as eca.kernel_size 3")
+    own = {method: options_of(method, methods, options) for method in methods}
+    return {method: values for method, values in own.items() if values}
 
 
 def _folder_name(plan: "Plan") -> str:

@@ -21,8 +21,12 @@ def predict(
         checkpoint: a run directory or a .ckpt file of `excite detect train`.
         images: files, folders (searched through) and quoted globs.
         threshold: lowest score that counts.
-        out: folder for the pictures and predictions.json.
-        json: print the detections as JSON.
+        out: the folder to write to: pictures and predictions.json.
+        json: print JSON: the detections.
+
+    Examples:
+        excite detect predict runs/faster_rcnn-eca_resnet20-shapes street.jpg
+        excite detect predict runs/masks --threshold 0.7 'photos/*.jpg' --out drawn
     """
     from excite.cli.predict import find_images
     from excite.detect.checkpoint import load_detector

@@ -33,8 +33,12 @@ def check(
         pictures: how many images to draw the detections on.
         threshold: lowest score that is drawn.
         workers: processes that read images.
-        out: folder for results, metrics, curves and pictures; by default the run's (else the file's).
+        out: the folder to write to: results, metrics, curves and pictures; by default the run's (else the file's).
         json: print JSON.
+
+    Examples:
+        excite detect test runs/faster_rcnn-eca_resnet20-shapes
+        excite detect test --results found.json --data coco:PATH --masks
     """
     if (checkpoint is None) == (results is None):
         raise UsageError("give a checkpoint to test, or --results FILE.json, and not both")

@@ -13,7 +13,11 @@ def train(config: DetectConfig, *, json: bool = False) -> None:
     The recipe gives the defaults, --config FILE and options override them. --resume DIR goes on with a run.
 
     Args:
-        json: print the summary as JSON instead of progress.
+        json: print JSON: the summary, instead of progress.
+
+    Examples:
+        excite detect train --kind mask_rcnn --out runs/masks
+        excite detect train eca_resnet50 --data coco:PATH --recipe ecanet-coco-1x --checkpoint eca_resnet50.pth
     """
     from excite.detect.evaluate import show
     from excite.detect.fit import fit
@@ -29,12 +33,10 @@ def train(config: DetectConfig, *, json: bool = False) -> None:
         print(f"next   excite detect test {result.run}\n       excite detect predict {result.run} IMAGE")
 
 
-def train_defaults(argv: list[str]) -> dict[str, Any]:
-    """Return the defaults for these arguments: the run's that is resumed, else the recipe's."""
-    from excite.cli.parsing import peek
+def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults where so much was given: the run's that is resumed, else the recipe's."""
     from excite.recipes import detection as recipes
 
-    given = peek(train, argv, ("resume", "recipe", "data"))
     if given.get("resume"):
         return {**read_run(DetectConfig, given["resume"]), "resume": given["resume"]}
     name = resolve_recipe(given.get("recipe", "auto"), given.get("data", "shapes"))

@@ -3,7 +3,7 @@
 import json as json_
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from excite.errors import UsageError
 
@@ -21,8 +21,8 @@ def explain(
     top: int = 3,
     classes: list[str] = [],  # noqa: B006
     layer: str | None = None,
-    output: str = "explained",
-    device: str = "cpu",
+    out: str = "explained",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Show what a network looks at: Grad-CAM overlays, channel scales, weights, learned kernels.
@@ -34,14 +34,18 @@ def explain(
         checkpoint: a checkpoint, a run directory, or random:NAME for an untrained network.
         images: image files for Grad-CAM.
         compare: more checkpoints, drawn into the same figures.
-        data: a data spec for channel scales and per-class scales, as 'digits' or 'parquet:PATH'.
+        data: data spec for channel scales and per-class scales, as digits or parquet:PATH.
         limit: how many validation images of --data to use.
         top: how many classes to show per image.
         classes: show these classes instead (names or numbers).
         layer: the layer Grad-CAM looks at (default: the last one whose output has positions).
-        output: folder for the pictures and explain.json.
-        device: where to run, as 'cpu' or 'cuda'.
-        json: print the numbers as JSON.
+        out: the folder to write to: pictures and explain.json.
+        device: where to run; auto takes a GPU if there is one.
+        json: print JSON.
+
+    Examples:
+        excite explain runs/eca_resnet20-digits --data digits
+        excite explain random:eca_resnet50 --top 2 dog.jpg cat.jpg --compare random:se_resnet50
     """
     if not images and data is None:
         raise UsageError("nothing to explain: give image files, or --data SPEC for channel scales, or both")
@@ -51,7 +55,7 @@ def explain(
     from excite.explain.report import Request, run
 
     networks = open_networks([checkpoint, *compare])
-    request = Request(images, data, limit, top, classes, layer, Path(output), device)
+    request = Request(images, data, limit, top, classes, layer, Path(out), device)
     result = run(networks, request)
     if json:
         print(json_.dumps(result, indent=2))

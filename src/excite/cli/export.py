@@ -16,10 +16,10 @@ def export(
     model: str,
     *,
     format: Literal["onnx", "openvino", "torch-export"] = "onnx",
-    output: Path | None = None,
+    out: Path | None = None,
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
     dynamic: bool = False,
-    input_size: int | None = None,
+    size: int | None = None,
     num_classes: int = 1000,
     move_squeezes: bool | None = None,
     data: str | None = None,
@@ -36,10 +36,10 @@ def export(
     Args:
         model: a checkpoint, a run directory, or the name of a network.
         format: the kind of file; .onnx, .xml (with its .bin) or .pt2.
-        output: the file to write; by default the model's name with the format's ending, here.
+        out: the file to write; by default the model's name with the format's ending, here.
         precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised and needs --data.
         dynamic: accept any batch size instead of one image at a time.
-        input_size: side of the images in pixels; by default what the network was trained on, else 224.
+        size: image size in pixels; by default what the network was trained on, else 224.
         num_classes: classes of a network given by name.
         move_squeezes: move squeezes before the last convolution and keep gates as convolutions; by default for
             openvino, which gains by it, and not for the others.
@@ -47,6 +47,10 @@ def export(
         limit: most images of it that are used, for either.
         overwrite: replace an existing file.
         json: print JSON.
+
+    Examples:
+        excite export runs/eca_resnet20-digits --format onnx --dynamic --data digits -o eca_digits.onnx
+        excite export se_resnet50 --format openvino
     """
     import torch
 
@@ -56,9 +60,9 @@ def export(
     if limit < 1:
         raise UsageError(f"--limit {limit}: at least one image is needed")
     network, card = find_network(model, num_classes)
-    size = input_size or (card.preprocess or {}).get("size") or 224
+    side = size or (card.preprocess or {}).get("size") or 224
     name = Path(model.rstrip("/")).stem if Path(model).exists() else model.replace("/", "_").replace(":", "_")
-    path = output or Path(name + FORMATS[format])
+    path = out or Path(name + FORMATS[format])
     calibration, held_out = [], []
     if data is not None:
         from excite.data import open_data
@@ -67,21 +71,21 @@ def export(
         if bundle.num_classes != card.num_classes:
             raise UsageError(f"{data} has {bundle.num_classes} classes, the network {card.num_classes}")
         if precision == "int8":
-            calibration = [x for x, _ in labelled_batches(bundle.train, card, size, limit)]
-        held_out = list(labelled_batches(bundle.val, card, size, limit))
+            calibration = [x for x, _ in labelled_batches(bundle.train, card, side, limit)]
+        held_out = list(labelled_batches(bundle.val, card, side, limit))
     result = export_model(
         network,
         card,
         path,
         format=format,
         precision=precision,
-        input_size=size,
+        input_size=side,
         dynamic=dynamic,
         move_squeezes=move_squeezes,
         calibration=calibration,
         overwrite=overwrite,
     )
-    report = result.to_dict() | {"input_size": size, "batch": None if dynamic else 1}
+    report = result.to_dict() | {"input_size": side, "batch": None if dynamic else 1}
     if held_out:
         with torch.inference_mode():
             before = top1(network, held_out)

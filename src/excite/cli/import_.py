@@ -9,7 +9,7 @@ from excite.errors import UsageError
 def import_(
     file: Path,
     *,
-    output: Path | None = None,
+    out: Path | None = None,
     class_names: Path | None = None,
     overwrite: bool = False,
     json: bool = False,
@@ -17,33 +17,37 @@ def import_(
     """Recognise a checkpoint by its keys and shapes, build its network, load every tensor, and save both.
 
     Known: ECA-Net, EMCA, EMANet's repository, EPSANet, SA-Net, FcaNet, SRM, senet.pytorch, CBAM and BAM, timm,
-    torchvision, ours. Only tensors are read, never code. Without an output nothing is written.
-    The result is a .safetensors file for excite test, predict, explain, bench and export.
+    torchvision, ours. Only tensors are read, never code. The result is a .safetensors file
+    for excite test, predict, explain, bench and export.
 
     Args:
         file: the checkpoint: .pth, .pth.tar, .pt, .ckpt or .safetensors.
-        output: the file to write (.safetensors); -o for short.
+        out: the file to write (.safetensors); without it nothing is written.
         class_names: a text file with one class name per line, in the order of the classifier's outputs.
         overwrite: replace an output that exists.
         json: print JSON.
+
+    Examples:
+        excite import seresnet50.pth.tar
+        excite import seresnet50.pth.tar -o se50.safetensors --class-names imagenet.txt
     """
     from excite.checkpoints import import_checkpoint, save_bundle
     from excite.models import describe, spec_of
 
-    _check_output(output, overwrite)
+    _check_output(out, overwrite)
     model, report = import_checkpoint(file)
     if class_names is not None:
         describe(model, class_names=_read_names(class_names, spec_of(model).num_classes))
-    if output is not None:
-        save_bundle(output, model.float())
+    if out is not None:
+        save_bundle(out, model.float())
     if json:
-        print(json_.dumps({**report.to_dict(), "output": str(output) if output else None}, indent=2))
+        print(json_.dumps({**report.to_dict(), "output": str(out) if out else None}, indent=2))
         return
     print(report)
-    if output is None:
-        print("nothing written; give an output to keep it: -o NAME.safetensors")
+    if out is None:
+        print("nothing written; give a file to keep it: --out NAME.safetensors")
     else:
-        print(f"saved        {output}\nnext         excite predict {output} IMAGE...")
+        print(f"saved        {out}\nnext         excite predict {out} IMAGE...")
 
 
 def _check_output(output: Path | None, overwrite: bool) -> None:

@@ -14,6 +14,10 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
         what: methods, models, recipes, all (a summary of everything), or a pattern to look for everywhere.
         pattern: a shell pattern that names must match, as 'eca_*'.
         json: print JSON.
+
+    Examples:
+        excite list
+        excite list models 'eca_*' --json
     """
     import fnmatch
 

@@ -45,6 +45,8 @@ def _dispatch(args: list[str]) -> int:
     """Walk down the table along `args`, then run what is found there."""
     table: Any = COMMANDS
     path: list[str] = []
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
     while isinstance(table, dict):
         if not args or args[0] in ("-h", "--help"):
             print(overview(table, path))

@@ -29,6 +29,10 @@ def predict(
         batch_size: images at a time.
         skip_unreadable: go on without images that cannot be read, and count them.
         json: print JSON.
+
+    Examples:
+        excite predict runs/eca_resnet20-digits --top 3 photo.png scans/
+        excite predict eca_digits.onnx 'scans/*.png' --json
     """
     from excite.train.predictor import open_predictor
 

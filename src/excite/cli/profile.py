@@ -1,6 +1,7 @@
 """`excite profile`: what a network costs on paper."""
 
 from pathlib import Path
+from typing import Any
 
 
 def profile(
@@ -15,8 +16,8 @@ def profile(
     placement: str = "all",
     attach: str | None = None,
     attach_sites: str | None = None,
-    attach_options: list[str] | None = None,
-    option: list[str] | None = None,
+    attach_options: dict[str, Any] = {},  # noqa: B006  (read, never written)
+    options: dict[str, Any] = {},  # noqa: B006
     csv: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -36,23 +37,41 @@ def profile(
         placement: blocks with attention in each stage; all, first or last.
         attach: a method to attach to each network after building it.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
-        attach_options: options of the attached method, as reduction=8 replace=true, or one JSON object.
-        option: options of all networks, as kernel_size=3,5,5,7, or of one, as eca_resnet50.kernel_size=3,5,5,7.
+        attach_options: options of the attached method, as --attach-options.reduction 8.
+        options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as
+            --options.eca_resnet50.kernel_size 3,5,5,7.
         csv: write the breakdown to this file.
         json: print JSON.
+
+    Examples:
+        excite profile resnet50 eca_resnet50 timm/seresnet50 --depth 0
+        excite profile eca_resnet50 --options.kernel_size 3,5,5,7 --convention macs fvcore
     """
     from excite.common.files import write_text
+    from excite.common.options import options_of
     from excite.measure.conventions import CONVENTIONS, check
-    from excite.measure.names import attach_settings, builder, options_of, parse_size
+    from excite.measure.names import builder, parse_size
     from excite.measure.profile import input_shape, profile_named
     from excite.measure.report import show, to_csv, to_json
 
     conventions = check(convention or list(CONVENTIONS))
     shape = input_shape(parse_size(input_size), in_channels, batch_size)
-    settings = {"placement": placement, **attach_settings(attach, attach_sites, attach_options)}
+    settings: dict[str, Any] = {
+        "placement": placement,
+        "attach": attach,
+        "attach_sites": attach_sites,
+        "attach_options": attach_options,
+    }
     reports: dict[str, object] = {}
     built = {
-        name: builder(name, options_of(name, models, option), num_classes, in_channels, reports, **settings)
+        name: builder(
+            name,
+            options_of(name, models, options),
+            num_classes,
+            in_channels,
+            reports,
+            **settings,
+        )
         for name in models
     }
     profiles = [profile_named(name, build, shape, conventions) for name, build in built.items()]

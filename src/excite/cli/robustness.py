@@ -3,7 +3,7 @@
 import json as json_
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from excite.errors import UsageError
 
@@ -20,8 +20,8 @@ def robustness(
     limit: int = 1000,
     batch_size: int = 128,
     seed: int = 0,
-    output: str = "robustness",
-    device: str = "cpu",
+    out: str = "robustness",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Measure accuracy under the 15 corruptions of ImageNet-C, and what hiding or shuffling parts does.
@@ -39,10 +39,14 @@ def robustness(
             mean corruption error is not normalised.
         limit: how many images to use.
         batch_size: images at a time.
-        seed: of all that is random in the corruptions.
-        output: folder for the pictures and robustness.json.
-        device: where to run, as 'cpu' or 'cuda'.
-        json: print the numbers as JSON.
+        seed: seed of all that is random in the corruptions.
+        out: the folder to write to: pictures and robustness.json.
+        device: where to run; auto takes a GPU if there is one.
+        json: print JSON.
+
+    Examples:
+        excite robustness runs/eca_resnet20-digits runs/resnet20-digits --probes all
+        excite robustness runs/eca_resnet20-digits --corruptions gaussian_noise --severities 1 3 5
     """
     for name, value in (("limit", limit), ("batch-size", batch_size)):
         if value < 1:
@@ -63,7 +67,7 @@ def robustness(
         limit,
         batch_size,
         seed,
-        Path(output),
+        Path(out),
         device,
     )
     result = run(networks, request, lambda text: print(f"measuring: {text}", file=sys.stderr))

@@ -33,6 +33,10 @@ def show(
         channels: channels of the map that the cost is given for.
         size: side of that map.
         json: print JSON.
+
+    Examples:
+        excite show eca
+        excite show emca_eca --channels 512 --size 28
     """
     from excite.cli.method_cards import card, cards
 

@@ -10,7 +10,7 @@ def tables(
     *,
     format: Literal["text", "markdown", "csv"] = "text",
     only: Literal["all", "computed", "reproduced", "off", "not reproducible"] = "all",
-    output: Path | None = None,
+    out: Path | None = None,
     results: Path = Path("benchmarks/results"),
     json: bool = False,
 ) -> None:
@@ -24,9 +24,13 @@ def tables(
         name: one table, or all.
         format: text, markdown or csv.
         only: show only what is computed, or one verdict.
-        output: write to this file instead of the terminal.
+        out: the file to write, instead of the terminal.
         results: folder of recorded runs (JSON files with a list of records).
         json: print JSON.
+
+    Examples:
+        excite tables emca
+        excite tables --only off --format markdown -o off.md
     """
     from excite.common.files import write_text
     from excite.measure.published import select
@@ -42,11 +46,11 @@ def tables(
     if only not in ("all", "computed"):
         verdicts = [v for v in verdicts if v.state == only]
     text = _render(verdicts, "json" if json else format)
-    if output is not None:
+    if out is not None:
         from excite.measure.tables_report import summary
 
-        write_text(output, text if text.endswith("\n") else text + "\n")
-        print(f"wrote {output}: {summary(verdicts)}")
+        write_text(out, text if text.endswith("\n") else text + "\n")
+        print(f"wrote {out}: {summary(verdicts)}")
         return
     print(text)
 

@@ -32,9 +32,13 @@ def check(
         model: build this network for the weights instead of the one that the checkpoint names.
         batch_size: images at a time.
         limit: use that many images only.
-        out: directory for confusion.png; by default the run's, else the checkpoint's folder.
+        out: the folder to write to: confusion.png; by default the run's, else the checkpoint's folder.
         skip_unreadable: go on without images that cannot be read, and count them.
         json: print JSON.
+
+    Examples:
+        excite test runs/eca_resnet20-digits
+        excite test eca50.safetensors --data imagefolder:PATH --limit 1000 --json
     """
     from excite.data import open_data
     from excite.train.evaluate import draw_confusion, evaluate

@@ -13,7 +13,11 @@ def train(config: TrainConfig, *, json: bool = False) -> None:
     The recipe gives the defaults, --config FILE and options override them. --resume DIR goes on with a run.
 
     Args:
-        json: print the summary as JSON instead of progress.
+        json: print JSON: the summary, instead of progress.
+
+    Examples:
+        excite train eca_resnet50_cifar --data cifar10 --recipe emanet-cifar10 --out runs/eca50
+        excite train timm/regnety_016 --attach eca --data imagefolder:PATH --options.drop_path_rate 0.1
     """
     from excite.train.fit import fit
 
@@ -23,12 +27,10 @@ def train(config: TrainConfig, *, json: bool = False) -> None:
         print(json_.dumps(result.summary, indent=2))
 
 
-def train_defaults(argv: list[str]) -> dict[str, Any]:
-    """Return the defaults for these arguments: the run's that is resumed, else the recipe's."""
+def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults where so much was given: the run's that is resumed, else the recipe's."""
     from excite import recipes
-    from excite.cli.parsing import peek
 
-    given = peek(train, argv, ("model", "resume", "recipe", "data"))
     if given.get("resume"):
         return {**read_run(TrainConfig, given["resume"]), "resume": given["resume"]}
     base = TrainConfig()

@@ -1,7 +1,6 @@
 """What a comparison consists of: methods x seeds, everything else equal; written down so that it can go on."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class Plan:
                 raise unknown("method", method, METHODS)
         for name in self.changes:
             if name in RESERVED:
-                raise UsageError(f"--set {name}: a comparison decides that itself")
+                raise UsageError(f"--train.{name}: a comparison decides that itself")
         self.config(self.methods[0], 0, Path("unused")).check()
 
     def config(self, method: str, seed: int, folder: Path) -> TrainConfig:
@@ -104,22 +103,6 @@ class Plan:
             "changes": self.changes,
             "options": self.options,
         }
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Read `["epochs=3", "lr=0.05"]`, values as YAML. Raises UsageError for anything else."""
-    import yaml
-
-    found: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set {setting!r}: expected NAME=VALUE, as epochs=3")
-        try:
-            found[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {setting!r}: {error}") from None
-    return found
 
 
 def save(plan: Plan, folder: Path) -> None:

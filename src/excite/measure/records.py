@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from excite.common.options import parse_pairs
 from excite.errors import ExciteError
-from excite.measure.names import parse_options
 
 DEFAULT = Path("benchmarks/results")
 
@@ -60,7 +60,7 @@ def load_records(folder: Path) -> list[Record]:
 def network_key(model: str, options: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """Return what identifies a network: its name and those options that change it."""
     skipped = ("input", "pooling", "against", "rois", "mask_rois", "num_classes", "frozen_stages")
-    given = parse_options(options.split())
+    given = parse_pairs(options.split())
     return model, frozenset((k, str(v)) for k, v in given.items() if k not in skipped)
 
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from excite.common.options import parse_pairs
 from excite.errors import ExciteError
 from excite.inspect.attention import attention_parameters, attention_paths
 from excite.inspect.trace import Trace
 from excite.measure.conventions import CONVENTIONS, Skip, count, pooling_of_attention, seen_parameters
 from excite.measure.detection import Detector, trace_detector
-from excite.measure.names import parse_options, parse_size
+from excite.measure.names import parse_size
 from excite.measure.profile import build_on_meta, input_shape, trace_model
 from excite.measure.published import UNITS, Cell
 from excite.measure.records import Record, find_record
@@ -59,7 +60,7 @@ class Calculator:
 
     def network(self, model: str, options: str) -> Network:
         """Return the network of a cell, built on the meta device and traced."""
-        given = parse_options(options.split())
+        given = parse_pairs(options.split())
         own = {k: v for k, v in given.items() if k not in ("pooling", "against")}
         key = (model, repr(sorted(own.items(), key=lambda kv: kv[0])))
         if key not in self.built:
@@ -82,7 +83,7 @@ class Calculator:
 
     def value(self, cell: Cell) -> float:
         """Return the computed number, not yet divided by the unit."""
-        given = parse_options(cell.options.split())
+        given = parse_pairs(cell.options.split())
         network = self.network(cell.model, cell.options)
         skip: Skip = pooling_of_attention(network.model) if given.get("pooling") == "functional" else ()
         if cell.convention.startswith(REDUCTION):

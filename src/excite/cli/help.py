@@ -1,0 +1,92 @@
+"""The help of a command: its options in groups, and examples."""
+
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from excite.cli.signature import REQUIRED, Option, examples, section
+from excite.cli.words import metavar
+
+GROUPS: dict[str, str] = {
+    "model": "model options placement attach attach_sites attach_options init num_classes in_channels kind neck "
+    "neck_attention neck_attention_options frozen_stages frozen_norms freeze_backbone_epochs checkpoint methods "
+    "backbone layer compare baseline class_names channels move_squeezes",
+    "data": "data split train_split val_split limit limit_train limit_val limit_batches size input_size resize "
+    "min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions severities "
+    "corrupted probes results masks skip_unreadable classes",
+    "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
+    "step_epochs milestones gamma warmup_epochs warmup_steps label_smoothing ema accumulate clip val_every seed seeds "
+    "train",
+    "hardware": "device devices workers precision channels_last compile deterministic threads jobs ray engine mode "
+    "memory task rounds warmup min_time dynamic",
+    "output": "out overwrite resume quiet json format top pictures threshold report plot accuracy_plot accuracy csv "
+    "depth convention only table document",
+}
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
+COLUMN = 30
+
+
+def help_text(function: Callable[..., Any], prog: str, options: Sequence[Option]) -> str:
+    """Return what `--help` prints."""
+    alone = [o for o in options if o.positional]
+    lines = [" ".join(["usage:", prog, *map(_usage, alone), "[options]"]), ""]
+    lines += _paragraphs(section(function.__doc__ or "", ""))
+    if alone:
+        lines += [line for o in alone for line in _entry(metavar(o) + ("..." if o.element else ""), o)]
+    for group in GROUPS:
+        members = [o for o in options if not o.positional and GROUP_OF.get(o.name, "output") == group]
+        if members:
+            lines += ["", f"{group}:", *(line for o in members for line in _entry(_spelling(o), o))]
+    lines += ["", "always:"]
+    lines += _row("--config FILE.yaml", "options from a file; those on the command line win")
+    lines += _row("--print_config", "print the options as such a file and stop")
+    lines += _row("-h, --help", "print this and stop")
+    commands = examples(function)
+    if commands:
+        lines += ["", "examples:", *(f"  {command}" for command in commands)]
+    return "\n".join(lines)
+
+
+def _usage(option: Option) -> str:
+    text = metavar(option) + ("..." if option.element else "")
+    return text if option.default is REQUIRED else f"[{text}]"
+
+
+def _spelling(option: Option) -> str:
+    if option.kind is bool:
+        return f"--no-{option.flag[2:]}" if option.default is True else option.flag
+    if option.is_mapping:
+        return f"{option.flag}.NAME VALUE"
+    dots = "..." if option.element else ""
+    short = "-o, " if option.name == "out" else ""
+    return f"{short}{option.flag} {metavar(option)}{dots}"
+
+
+def _entry(left: str, option: Option) -> list[str]:
+    text = option.help.removesuffix(".")
+    default = option.default
+    if option.kind is bool and default is True:
+        text = f"do not {text}"
+    elif default is not REQUIRED and default:
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        text += f" (default: {shown})"
+    return _row(left, text)
+
+
+def _row(left: str, text: str) -> list[str]:
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    indent = " " * COLUMN
+    lines = textwrap.wrap(text, max(width, 60), initial_indent=indent, subsequent_indent=indent) or [indent]
+    if len(left) + 4 > COLUMN:
+        return [f"  {left}", *lines]
+    return [f"  {left:<{COLUMN - 2}}{lines[0][COLUMN:]}".rstrip(), *lines[1:]]
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    text = "\n".join(lines).strip()
+    wrapped: list[str] = []
+    for paragraph in text.split("\n\n"):
+        wrapped += [*textwrap.wrap(" ".join(paragraph.split()), max(width, 60)), ""]
+    return wrapped

@@ -1,0 +1,107 @@
+"""One spelling per idea: every command, every option."""
+
+import shlex
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from excite.cli import COMMANDS
+from excite.cli.help import GROUP_OF, help_text
+from excite.cli.main import load
+from excite.cli.parsing import parse
+from excite.cli.signature import Option, examples, read_options
+
+# An idea, and how its help begins in every command.
+SHARED = {
+    "out": ("text", ("run directory", "the folder to write to", "the file to write", "the JSON file to write")),
+    "json": ("flag", ("print JSON",)),
+    "device": ("text", ("where to run; auto takes a GPU if there is one",)),
+    "data": ("text", ("data", "a data set", "digits", "shapes", "the data")),
+    "split": ("text", ("which split",)),
+    "seed": ("number", ("seed of",)),
+    "batch_size": ("number", ("images", "batch sizes")),
+    "options": ("mapping", ("options of", "further options of")),
+    "attach": ("text", ("attach", "a method to attach")),
+    "attach_sites": ("text", ("where to attach it",)),
+    "attach_options": ("mapping", ("options of the attached method",)),
+    "overwrite": ("flag", ("replace", "empty the run directory")),
+    "limit": ("number", ("use that many images only", "how many", "most images")),
+    "skip_unreadable": ("flag", ("go on without images that cannot be read",)),
+    "num_classes": ("number", ("outputs of the classifier", "classes of a network")),
+    "precision": ("text", ("",)),
+    "workers": ("number", ("processes that",)),
+    "top": ("number", ("how many classes to show",)),
+    "threshold": ("number", ("lowest score",)),
+}
+# Words that must not come back for these ideas.
+FOREIGN = {"output", "output_dir", "out_dir", "accelerator", "option", "gpu", "dataset", "random_seed", "bs", "as_json"}
+
+
+def commands() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name, target in COMMANDS.items():
+        if isinstance(target, dict):
+            for sub, inner in target.items():
+                yield f"{name} {sub}", load(inner)
+        else:
+            yield name, load(target)
+
+
+TABLE = [(name, option) for name, function in commands() for option in read_options(function)]
+
+
+def family(option: Option) -> str:
+    if option.is_mapping:
+        return "mapping"
+    kind = option.element or option.kind
+    if kind is bool:
+        return "flag"
+    return "number" if kind in (int, float) else "text"
+
+
+@pytest.mark.parametrize(("command", "option"), TABLE, ids=lambda v: v if isinstance(v, str) else v.name)
+def test_every_option_is_explained_and_grouped(command: str, option: Option) -> None:
+    assert option.help, f"{command} {option.flag} has no help"
+    assert option.positional or option.name in GROUP_OF, f"{option.flag} of {command} has no group in cli/help.py"
+    assert option.name not in FOREIGN
+    if option.name in SHARED and not option.positional:
+        kind, starts = SHARED[option.name]
+        assert family(option) == kind
+        assert option.help.startswith(starts), f"{command} {option.flag}: {option.help}"
+
+
+def test_one_name_has_one_kind_of_value() -> None:
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for command, option in TABLE:
+        kinds.setdefault(option.name, {}).setdefault(family(option), []).append(command)
+    # A detector flips with a probability, a classifier does or does not.
+    mixed = {name: rows for name, rows in kinds.items() if len(rows) > 1 and name != "flip"}
+    assert not mixed
+
+
+def test_devices_are_the_same_three_everywhere() -> None:
+    found = {command: typing.get_args(option.kind) for command, option in TABLE if option.name == "device"}
+    assert len(found) >= 3
+    assert set(found.values()) == {("auto", "cpu", "cuda")}
+
+
+@pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")
+def test_help_has_groups_metavars_and_two_examples(name: str, function: Callable[..., Any]) -> None:
+    text = help_text(function, f"excite {name}", read_options(function))
+    for word in ("typing", "Literal", "<class", "None", "| str", "dict["):
+        assert word not in text
+    assert "  --json" in text
+    assert max(map(len, text.splitlines())) <= 120
+    lines = examples(function)
+    assert len(lines) >= 2
+    for line in lines:
+        assert line.startswith(f"excite {name} ") or line == f"excite {name}"
+        assert line in text
+
+
+@pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")
+def test_examples_parse(name: str, function: Callable[..., Any]) -> None:
+    for line in examples(function):
+        argv = shlex.split(line)[1 + len(name.split()) :]
+        assert parse(function, f"excite {name}", argv) is not None

@@ -19,9 +19,9 @@ from excite import ops  # noqa: E402
 from excite.measure.bench import environment  # noqa: E402
 from excite.measure.bench.environment import place  # noqa: E402
 from excite.models import create_model  # noqa: E402
-from excite.ops import fused  # noqa: E402
-from excite.ops.autograd import AffineTail, Standardise  # noqa: E402
-from excite.ops.select import native  # noqa: E402
+from excite.ops.tail import api  # noqa: E402
+from excite.ops.tail.autograd import AffineTail, Standardise  # noqa: E402
+from excite.ops.tail.plan import native  # noqa: E402
 
 
 class Stopwatch:
@@ -58,8 +58,8 @@ def main() -> None:
     clock = Stopwatch()
     for key, call in kernels.calls.items():
         kernels.calls[key] = clock.watch("in C", call)
-    plain_tail = fused.fused_tail
-    fused.fused_tail = clock.watch("tails, forward", plain_tail)
+    plain_tail = api.fused_tail
+    api.fused_tail = clock.watch("tails, forward", plain_tail)
     for kind in (Standardise, AffineTail):
         kind.backward = staticmethod(clock.watch("tails, backward", kind.backward))  # type: ignore[method-assign]
 

@@ -22,15 +22,15 @@ from excite import ops  # noqa: E402
 from excite.common.files import write_text  # noqa: E402
 from excite.measure.bench import environment, interleave, ratio  # noqa: E402
 from excite.measure.bench.environment import place  # noqa: E402
-from excite.ops import kernels_torch  # noqa: E402
-from excite.ops.fused import fused_tail  # noqa: E402
-from excite.ops.kernels import Kernels  # noqa: E402
-from excite.ops.select import native  # noqa: E402
+from excite.ops.tail import torch as plain  # noqa: E402
+from excite.ops.tail.api import fused_tail  # noqa: E402
+from excite.ops.tail.kernels import Kernels  # noqa: E402
+from excite.ops.tail.plan import native  # noqa: E402
 from excite.registry import create_attention  # noqa: E402
 
 SHAPES = [(4, 1024, 7, 7), (16, 24, 28, 28), (16, 2048, 4, 4), (4, 256, 28, 28), (16, 512, 14, 14), (16, 256, 28, 28)]
 LAYOUTS = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
-FORMS: dict[str, Any] = {"modules": None, "PyTorch": Kernels(kernels_torch), "C": native()}
+FORMS: dict[str, Any] = {"modules": None, "PyTorch": Kernels(plain), "C": native()}
 
 
 def step(form: str, module: Any, attention: Any, maps: list[torch.Tensor], shortcut: bool) -> Callable[[], None]:

@@ -7,9 +7,10 @@ import torch
 from tails import difference, example
 from torch import nn
 
-from excite.ops import kernels_torch, kernels_triton
-from excite.ops.fused import fused_tail
-from excite.ops.kernels import Kernels
+from excite.ops.tail import torch as plain
+from excite.ops.tail import triton
+from excite.ops.tail.api import fused_tail
+from excite.ops.tail.kernels import Kernels
 
 LIMITS = {torch.float32: 5e-6, torch.float64: 1e-13, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -23,9 +24,9 @@ def pieces(dtype: torch.dtype, last: bool, shape: tuple[int, ...]) -> float:
     a, b, q, p, d = (torch.randn(shape[:2]).to(wide) for _ in range(5))
     mu = torch.randn(shape[1]).double()
     found = []
-    for kernels in (kernels_torch, kernels_triton):
+    for kernels in (plain, triton):
         mean, variance, projection = kernels.moments(z, True, True, basis)
-        out = kernels_torch.affine(z, a, b, r, True)
+        out = plain.affine(z, a, b, r, True)
         found.append([
             mean, variance, projection, kernels.moments(z, False, False)[0],
             kernels.affine(z, a, b, r, True), kernels.affine(z, a, b, None, False),
@@ -39,7 +40,7 @@ def pieces(dtype: torch.dtype, last: bool, shape: tuple[int, ...]) -> float:
 def whole(method: str, last: bool) -> float:
     """Return the largest difference of a tail's output and gradients."""
     found = []
-    for kernels in map(Kernels, (kernels_torch, kernels_triton)):
+    for kernels in map(Kernels, (plain, triton)):
         module, z, r = example(method, torch.float64, (3, 16, 5, 3), last)
         leaf, short = z.clone().requires_grad_(), r.clone().requires_grad_()
         out, _ = fused_tail(leaf, module[0], module[1].squeeze, module[1].gate, short, nn.ReLU(), kernels)

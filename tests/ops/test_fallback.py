@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from excite import ops
 from excite.attention import ChannelAttention
 from excite.errors import UsageError
-from excite.ops import kernels_torch, select
-from excite.ops.kernels import Kernels
+from excite.ops.tail import plan
+from excite.ops.tail import torch as plain
+from excite.ops.tail.kernels import Kernels
 from excite.squeezes import Mean
 
 
@@ -227,22 +228,23 @@ LAST = torch.channels_last
 @pytest.fixture(params=["native", "torch"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Select as with a compiler, and as without."""
-    made = Kernels(kernels_torch) if request.param == "native" else None
-    monkeypatch.setattr(select, "native", lambda: made)
+    made = Kernels(plain) if request.param == "native" else None
+    monkeypatch.setattr(plan, "native", lambda: made)
     return str(request.param)
 
 
 def test_auto_takes_the_fused_form_where_it_was_measured_to_pay(kind: str) -> None:
-    from excite.ops.select import ATTENTION, PLAIN, kernels_for
+    def fused(z: torch.Tensor, part: plan.Part) -> bool:
+        return plan.plan(plan.Request(part, z, nn.BatchNorm2d(z.shape[1]))).kernels is not None
 
     small, large = torch.empty(2, 8, 16, 16), torch.empty(16, 256, 28, 28)
-    assert kernels_for(small, ATTENTION) is None
-    assert kernels_for(large, ATTENTION) is not None
-    assert kernels_for(large, PLAIN) is not None
+    assert not fused(small, plan.ATTENTION)
+    assert fused(large, plan.ATTENTION)
+    assert fused(large, plan.PLAIN)
     # Without C a plain tail saves nothing in NHWC, and inference only on larger maps.
-    assert (kernels_for(large.contiguous(memory_format=LAST), PLAIN) is None) == (kind == "torch")
+    assert fused(large.contiguous(memory_format=LAST), plan.PLAIN) == (kind == "native")
     with ops.use("fused"):
-        assert kernels_for(small, ATTENTION) is not None
+        assert fused(small, plan.ATTENTION)
     with torch.no_grad():
-        assert kernels_for(large[:4], ATTENTION) is None
-        assert (kernels_for(large[:8], ATTENTION) is None) == (kind == "torch")
+        assert not fused(large[:4], plan.ATTENTION)
+        assert fused(large[:8], plan.ATTENTION) == (kind == "native")

@@ -15,14 +15,14 @@ from tails import difference, example, run
 from torch import nn
 
 from excite import ops
-from excite.ops import kernels_torch
-from excite.ops.fused import fused_tail
-from excite.ops.kernels import Affine, Kernels
-from excite.ops.native import build
-from excite.ops.select import INSIDE, kernels_for, native
-from excite.ops.standardise import Job
+from excite.ops.tail import torch as plain
+from excite.ops.tail.api import fused_tail
+from excite.ops.tail.kernels import Affine, Carried, Kernels
+from excite.ops.tail.moments import NormalisedGrads, Saved, Settings
+from excite.ops.tail.native import build
+from excite.ops.tail.plan import INSIDE, Request, native, plan
 
-PLAIN = Kernels(kernels_torch)
+PLAIN = Kernels(plain)
 LIMITS = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3}
 
 
@@ -57,28 +57,26 @@ def passes(kernels: Kernels, z: torch.Tensor, r: torch.Tensor, grad: torch.Tenso
     basis = torch.randn(1, *z.shape[1:], dtype=wide).contiguous(memory_format=layout)[0] if project else None
     gamma, beta, mean, var = (torch.rand(c).to(wide) for _ in range(4))
     w, one, two, a = (torch.randn(n, c).to(wide) for _ in range(4))
-    job = Job(1e-3, True, (mean.clone(), var.clone()), 0.3, True, not project, z[0, 0].numel())
-    moments, made = kernels.standardise(z, basis, gamma, beta, job)
-    eval_job = job._replace(batch=False)
-    frozen = kernels.standardise(z, basis, gamma, beta, eval_job)[1]
-    by, bare = Affine(*made[:3], w), Affine(*made[:3], None)
+    settings = Settings(1e-3, True, (mean.clone(), var.clone()), 0.3, True, not project, z[0, 0].numel())
+    moments, inverse, y = kernels.standardise(z, basis, gamma, beta, settings)
+    eval_settings = settings._replace(batch=False)
+    frozen = kernels.standardise(z, basis, gamma, beta, eval_settings)
+    by, bare = Affine(y.scale, y.bias, y.mu, w), Affine(y.scale, y.bias, y.mu, None)
     out = PLAIN.scaled(z, by, r, math.inf)
     numbers = [torch.randn(c).double() for _ in range(3)]
-    given: list[Any] = [*numbers, None, None, one] if project else [*numbers, one, two, None]
-    mean_only: list[Any] = [None, None, None, None if project else one, None, one if project else None]
+    grads = NormalisedGrads(*numbers, *((None, None, one) if project else (one, two, None)))
+    mean_only = NormalisedGrads(projection=one) if project else NormalisedGrads(mean=one)
+    saved = Saved(z, basis, gamma, None, *moments, y.scale, y.mu, inverse)
     g, scale, shares = kernels.grad_scaled(grad, out, z, by, math.inf)
     plain_g, _, no_weights = kernels.grad_scaled(grad, None, z, bare, None)
-    ends = [((grad, a), job), ((grad, a), eval_job), ((None, None), job)]
-    backward = [*kernels.grad_standardise((grad, a), z, basis, (None, None), moments, made, mean_only, eval_job)]
-    backward += [
-        x
-        for end, task in ends
-        for x in kernels.grad_standardise(end, z, basis, (gamma, None), moments, made, given, task)
-    ]
+    carried = Carried(grad, a)
+    cases = [(carried, settings), (carried, eval_settings), (None, settings)]
+    backward = [*kernels.grad_standardise(saved._replace(gamma=None), carried, mean_only, eval_settings)]
+    backward += [x for part, how in cases for x in kernels.grad_standardise(saved, part, grads, how)]
     # A single position has no variance, sums of squares in PyTorch leave a rounding of one.
     moments = moments._replace(variance=moments.variance.clamp_min(1e-6))
     return [
-        *moments, *made, *frozen, *(job.running or ()),
+        *moments, inverse, *y, frozen.inverse, *frozen.normalised, *(settings.running or ()),
         kernels.scaled(z, by, r, math.inf), kernels.scaled(z, bare, None, None),
         g, scale, *shares, plain_g, *no_weights, *backward,
     ]  # fmt: skip
@@ -150,14 +148,14 @@ def test_another_default_device(kernels: Kernels) -> None:
 
 def test_parameters_with_gaps(kernels: Kernels) -> None:
     z, _, _ = maps((2, 6, 4, 4), torch.float32, False)
-    job = Job(1e-5, True, (torch.zeros(12)[::2], torch.ones(1).repeat(12)[::2]), 0.5, False, False, 16)
+    settings = Settings(1e-5, True, (torch.zeros(12)[::2], torch.ones(1).repeat(12)[::2]), 0.5, False, False, 16)
     gamma = torch.tensor(2.0).expand(6)
-    dense = job._replace(running=tuple(x.contiguous() for x in job.running or ()))
-    one = kernels.standardise(z, None, gamma, None, job)[1]
-    two = kernels.standardise(z, None, gamma.contiguous(), None, dense)[1]
-    assert difference(list(one[:4]), list(two[:4])) <= 1e-12
-    assert difference(list(job.running or ()), list(dense.running or ())) <= 1e-6
-    assert float(job.running[0].abs().min()) > 0  # type: ignore[index]
+    dense = settings._replace(running=tuple(x.contiguous() for x in settings.running or ()))
+    one = kernels.standardise(z, None, gamma, None, settings)
+    two = kernels.standardise(z, None, gamma.contiguous(), None, dense)
+    assert difference([one.inverse, *one.normalised], [two.inverse, *two.normalised]) <= 1e-12
+    assert difference(list(settings.running or ()), list(dense.running or ())) <= 1e-6
+    assert float(settings.running[0].abs().min()) > 0  # type: ignore[index]
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -168,12 +166,12 @@ def test_nan_stays(kernels: Kernels, last: bool) -> None:
     by = Affine(ones, ones, ones, None)
     out = kernels.scaled(z, by, r, math.inf)
     assert out.isnan().nonzero().tolist() == [[1, 2, 1, 1]]
-    g, _, shares = kernels.grad_scaled(grad.fill_(torch.nan), None, z, by, None)
+    g, _, numbers = kernels.grad_scaled(grad.fill_(torch.nan), None, z, by, None)
     assert g.isnan().all()
-    assert shares[0].isnan().all()
-    job = Job(1e-5, False, (ones, ones), 0.0, True, True, 9)
-    moments, made = kernels.standardise(r, None, None, None, job)
-    for x in (*moments[:2], *made[4:6]):
+    assert numbers.scale.isnan().all()
+    settings = Settings(1e-5, False, (ones, ones), 0.0, True, True, 9)
+    moments, _, y = kernels.standardise(r, None, None, None, settings)
+    for x in (moments.mean, moments.variance, y.mean, y.variance):
         assert x.isnan().nonzero().tolist() == [[1, 2]]
 
 
@@ -202,17 +200,21 @@ def test_norm_and_rectifier_inside_a_block(kernels: Kernels, training: bool, las
     assert difference(*found) <= 1e-10
 
 
+def inside(z: torch.Tensor) -> Kernels | None:
+    return plan(Request(INSIDE, z, nn.BatchNorm2d(64))).kernels
+
+
 def test_norms_inside_a_block_are_fused_where_it_pays(kernels: Kernels) -> None:
     first, last = torch.empty(4, 64, 56, 56), torch.empty(4, 64, 56, 56).to(memory_format=torch.channels_last)
-    assert kernels_for(first, INSIDE) is kernels
-    assert kernels_for(last, INSIDE) is None
-    assert kernels_for(first[:1], INSIDE) is None
-    assert kernels_for(first.half(), INSIDE) is None
+    assert inside(first) is kernels
+    assert inside(last) is None
+    assert inside(first[:1]) is None
+    assert inside(first.half()) is None
     with torch.no_grad():
-        assert kernels_for(last, INSIDE) is None
-        assert kernels_for(torch.cat([last] * 6), INSIDE) is kernels
+        assert inside(last) is None
+        assert inside(torch.cat([last] * 6)) is kernels
     with ops.use("fused"):
-        assert kernels_for(last, INSIDE) is kernels
+        assert inside(last) is kernels
 
 
 def test_a_hook_on_the_rectifier_inside_a_block_is_called(kernels: Kernels) -> None:
@@ -229,9 +231,9 @@ def test_variance_of_a_far_off_channel(kernels: Kernels) -> None:
     for last in (False, True):
         z = maps((2, 8, 30, 30), torch.float32, last)[0] + 5000
         exact = z.double().var((2, 3), unbiased=False)
-        job = Job(1e-5, True, None, 0.0, True, True, 900)
+        settings = Settings(1e-5, True, None, 0.0, True, True, 900)
         torch.testing.assert_close(
-            kernels.standardise(z, None, None, None, job)[0].variance.double(), exact, rtol=1e-3, atol=0
+            kernels.standardise(z, None, None, None, settings).moments.variance.double(), exact, rtol=1e-3, atol=0
         )
 
 

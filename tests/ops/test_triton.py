@@ -30,7 +30,7 @@ def test_kernels_compile_for_a_gpu_with_wide_loads(kind: str, last: bool) -> Non
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from excite.ops import triton_source as source
+    from excite.ops.tail import triton as source
 
     wide = "fp64" if kind == "fp64" else "fp32"
     common = {"WIDE": tl.float64 if kind == "fp64" else tl.float32}

@@ -1,10 +1,9 @@
 """Operations on feature maps; whatever may become a fused kernel hides here."""
 
-from excite.ops.eligible import factored, why_not
 from excite.ops.mode import use
 from excite.ops.recalibrate import recalibrate
-from excite.ops.select import kernels_on
-from excite.ops.tail import attend, described_tail, norm_act, residual_tail
+from excite.ops.tail.api import attend, described_tail, norm_act, residual_tail
+from excite.ops.tail.plan import factored, kernels_on, why_not
 
 __all__ = [
     "attend",

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from excite.ops.eligible import is_hooked, is_transformed
-from excite.ops.select import native
+from excite.ops.tail.plan import is_hooked, is_transformed, native
 
 
 def correlate(s: torch.Tensor, conv: nn.Module) -> torch.Tensor:

@@ -1,5 +1,5 @@
-// The fused residual tail on a CPU, in C: what kernels_torch.py does, without the calls between the loops.
-// Built on first use by build.py; called through ctypes by kernels_native.py.
+// The fused residual tail on a CPU, in C: what ../torch.py does, without the calls between the loops.
+// Built on first use by build.py; called through ctypes by launch.py.
 
 #include <math.h>
 #include <stdint.h>

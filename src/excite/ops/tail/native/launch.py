@@ -1,4 +1,4 @@
-"""The passes of the fused tail, and the numbers between them, in C (`native/`): one call each."""
+"""The passes of the fused tail, and the numbers between them, in C (`passes.h`, `numbers.h`): one call each."""
 
 import ctypes
 import math
@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from excite.ops import kernels_torch
-from excite.ops.kernels import Affine, Kernels, Numbers
 from excite.ops.precision import wide_type
-from excite.ops.standardise import Job, Moments, Standard
+from excite.ops.tail import torch as plain
+from excite.ops.tail.kernels import Affine, AffineGrads, Carried, Kernels, NormGrads, ScaledGrads
+from excite.ops.tail.moments import Moments, Normalised, NormalisedGrads, Numbers, Saved, Settings, Statistics
 from excite.types import FeatureMap
 
 CPU = torch.device("cpu")  # said everywhere: the default device may be another
@@ -22,7 +22,7 @@ class NativeKernels(Kernels):
     ceilings = (math.inf, 6.0)
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        super().__init__(kernels_torch)
+        super().__init__(plain)
         pointer, long, integer, double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
         sizes = [long] * 3
         passes: dict[str, list[Any]] = {
@@ -58,27 +58,26 @@ class NativeKernels(Kernels):
             raise MemoryError(f"no memory for the sums of a map of shape {tuple(z.shape)}")
 
     def standardise(
-        self, z: FeatureMap, basis: Numbers, gamma: Numbers, beta: Numbers, job: Job
-    ) -> tuple[Moments, Standard]:
+        self, z: FeatureMap, basis: Numbers, gamma: Numbers, beta: Numbers, settings: Settings
+    ) -> Statistics:
         """Return the moments of z, and the description of the normalised map that follows, in one call."""
         shape, wide = z.shape[:2], wide_type(z)
 
         def room(wanted: bool) -> Numbers:
             return torch.empty(shape, dtype=wide, device=CPU) if wanted else None
 
-        projects = basis is not None
-        moments = Moments(room(job.batch or job.first), room(job.batch or job.second), room(projects))
-        described = room(job.first and not projects), room(job.second and not projects), room(projects)
+        batch, first, second, projects = settings.batch, settings.first, settings.second, basis is not None
+        moments = Moments(room(batch or first), room(batch or second), room(projects))
+        described = room(first and not projects), room(second and not projects), room(projects)
         mu, inverse, scale, bias = (torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(4))
-        given = gamma, beta, *(job.running or (None, None))
-        doubles, parameters = alike_parameters(given)
-        norm = *parameters, doubles, job.momentum, job.eps, job.batch
+        doubles, parameters = alike_parameters((gamma, beta, *(settings.running or (None, None))))
+        norm = *parameters, doubles, settings.momentum, settings.eps, batch
         self._pass("normalise", z, z, basis, totals(basis), *norm, *moments, mu, inverse, scale, bias, *described)
-        if job.batch and job.momentum and job.running is not None:
-            for own, moved in zip(job.running, parameters[2:], strict=True):
+        if batch and settings.momentum and settings.running is not None:
+            for own, moved in zip(settings.running, parameters[2:], strict=True):
                 if moved is not own and moved is not None:
                     own.copy_(moved)
-        return moments, Standard(scale, bias, mu, inverse, *described)
+        return Statistics(moments, inverse, Normalised(scale, bias, mu, *described))
 
     def scaled(self, z: FeatureMap, by: Affine, shortcut: FeatureMap | None, ceiling: float | None) -> FeatureMap:
         """Return `by(z) + shortcut`, rectified up to `ceiling`, in one call."""
@@ -89,49 +88,45 @@ class NativeKernels(Kernels):
 
     def grad_scaled(
         self, grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, by: Affine, ceiling: float | None
-    ) -> tuple[FeatureMap, torch.Tensor, list[Numbers]]:
-        """Return g, a and the gradients of scale, bias, mu and w, in one call."""
+    ) -> ScaledGrads:
+        """Return the gradients of `scaled` in one call; out: its output, or None where there was no rectifier."""
         shape, wide, w = z.shape[:2], wide_type(z), by.weights
         grad = alike(grad, z)
         g = None if out is None else torch.empty_like(z)
         sums, a = torch.empty((2, *shape), dtype=wide, device=CPU), torch.empty(shape, dtype=wide, device=CPU)
-        for_w = None if w is None else torch.empty(shape, dtype=wide, device=CPU)
-        for_numbers = [torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(3)]
-        given = grad, out, z, *dense_numbers(by, z), bound(ceiling)
-        self._pass("affine_backward", z, *given, g, sums, a, *for_numbers, for_w)
-        made = None if for_w is None or w is None else dense(for_w, w.dtype)
-        return grad if g is None else g, a, [*for_numbers, made]
+        weights = None if w is None else torch.empty(shape, dtype=wide, device=CPU)
+        scale, bias, mu = (torch.empty(shape[1], dtype=torch.float64, device=CPU) for _ in range(3))
+        inputs = grad, out, z, *dense_numbers(by, z), bound(ceiling)
+        self._pass("affine_backward", z, *inputs, g, sums, a, scale, bias, mu, weights)
+        if weights is not None and w is not None:
+            weights = dense(weights, w.dtype)
+        return ScaledGrads(grad if g is None else g, a, AffineGrads(scale, bias, mu, weights))
 
     def grad_standardise(
-        self,
-        ends: tuple[FeatureMap | None, torch.Tensor | None],
-        z: FeatureMap,
-        basis: Numbers,
-        parameters: tuple[Numbers, Numbers],
-        moments: Moments,
-        made: Standard,
-        grads: list[Numbers],
-        job: Job,
-    ) -> tuple[FeatureMap | None, Numbers, Numbers]:
-        """Return the gradients of z, gamma and beta, in one call."""
-        g, a = ends
+        self, saved: Saved, carried: Carried | None, grads: NormalisedGrads, settings: Settings
+    ) -> NormGrads:
+        """Return the gradients of z, gamma and beta in one call; carried: a part of z's that is known already."""
+        z, gamma, beta = saved.z, saved.gamma, saved.beta
         shape, wide = z.shape[:2], wide_type(z)
-        if g is None or a is None:
-            g, a = z, torch.zeros(shape, dtype=wide, device=CPU)
-        by = [None if x is None else dense(x, torch.float64) for x in grads[:3]]
-        by += [None if x is None else dense(x, wide) for x in grads[3:]]
-        doubles = not all(x is None or x.dtype == torch.float32 for x in parameters)
+        g, a = carried or (z, torch.zeros(shape, dtype=wide, device=CPU))
+        per_channel = [None if x is None else dense(x, torch.float64) for x in grads[:3]]
+        per_sample = [None if x is None else dense(x, wide) for x in grads[3:]]
+        doubles = not all(x is None or x.dtype == torch.float32 for x in (gamma, beta))
         kind = torch.float64 if doubles else torch.float32
-        of = [torch.empty(shape[1], dtype=kind, device=CPU) for _ in parameters]
-        projection = basis if by[5] is not None else None
-        room = torch.empty((2 if projection is None else 3, *shape), dtype=wide, device=CPU)
+        for_gamma, for_beta = (torch.empty(shape[1], dtype=kind, device=CPU) for _ in range(2))
+        basis = saved.basis if grads.projection is not None else None
+        room = torch.empty((2 if basis is None else 3, *shape), dtype=wide, device=CPU)
         dz = torch.empty_like(z)
+        moments, norm = (saved.mean, saved.variance, saved.projection), (saved.scale, saved.mu, saved.inverse)
         self._pass(
-            *("normalise_backward", z, alike(g, z), z, dense(a, wide), projection, totals(projection), *moments),
-            *(made.scale, made.mu, made.inverse, *by, job.batch, doubles, *of, room, dz),
+            *("normalise_backward", z, alike(g, z), z, dense(a, wide), basis, totals(basis), *moments, *norm),
+            *(*per_channel, *per_sample, settings.batch, doubles, for_gamma, for_beta, room, dz),
         )
-        for_gamma, for_beta = (None if x is None else dense(y, x.dtype) for x, y in zip(parameters, of, strict=True))
-        return dz, for_gamma, for_beta
+        return NormGrads(
+            dz,
+            None if gamma is None else dense(for_gamma, gamma.dtype),
+            None if beta is None else dense(for_beta, beta.dtype),
+        )
 
     def correlate(self, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation of every row of `s` `[n c]` with a kernel `[k]`, zeros beyond the ends."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 
 from excite.ops.precision import widen
+from excite.ops.tail.kernels import GradSums
+from excite.ops.tail.moments import Moments
 from excite.types import FeatureMap
 
 aten = torch.ops.aten
@@ -50,9 +52,7 @@ def is_channels_last(z: FeatureMap) -> bool:
     return z.dim() > 2 and z.stride(1) == 1 and not z.is_contiguous()
 
 
-def moments(
-    z: FeatureMap, second: bool, per_sample: bool, basis: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+def moments(z: FeatureMap, second: bool, per_sample: bool, basis: torch.Tensor | None = None) -> Moments:
     """Return mean, biased variance and projection over space, `[n c]` each (float32, or as wide as z), in one pass.
 
     second: whether the variance is wanted; per_sample: whether it must be exact for every sample, not for the batch
@@ -62,9 +62,9 @@ def moments(
         sample = z[:1].numel() * z.element_size()
         if sample >= (EXACT_BYTES if per_sample else MOMENTS_BYTES):
             pairs = [_statistics(z[i : i + 1]) for i in range(z.shape[0])]
-            return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), None
+            return Moments(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), None)
         if not per_sample:
-            return *_shared_variance(z), None
+            return Moments(*_shared_variance(z), None)
     count, space, wide = z[0, 0].numel(), _space(z), widen(z[:1]).dtype
     sums, squares, projections = [], [], []
     for s in slices(z):
@@ -78,14 +78,14 @@ def moments(
     mean = torch.cat(sums).double() / count
     projection = torch.cat(projections) if basis is not None else None
     if not second:
-        return mean.to(wide), None, projection
+        return Moments(mean.to(wide), None, projection)
     variance = torch.cat(squares).double() / count
     if not per_sample:
         variance = (variance - mean.square()).clamp_(min=0)
         total = variance.mean(0) + mean.var(0, unbiased=False)
         if bool((mean.square().mean(0) > CANCELLATION * total).any()):
             variance = _centred(z, mean)
-    return mean.to(wide), variance.to(wide), projection
+    return Moments(mean.to(wide), variance.to(wide), projection)
 
 
 def _statistics(z: FeatureMap) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,13 +133,8 @@ def _add_relu(x: torch.Tensor, b: torch.Tensor) -> None:
         x.add_(b).relu_()
 
 
-def grad_sums(
-    grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mu: torch.Tensor
-) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
-    """Return g, the gradient behind the rectifier (`grad` where `out` is None), sum(g), sum(g*(z-mu)) `[n c]`.
-
-    mu: `[c]`.
-    """
+def grad_sums(grad: FeatureMap, out: FeatureMap | None, z: FeatureMap, mu: torch.Tensor) -> GradSums:
+    """Return the gradient g behind the rectifier (`grad` where `out` is None) and its sums; mu: `[c]`."""
     g = grad if out is None else torch.empty_like(z)
     mu = mu.to(widen(z[:0]).dtype)
     ones, products = [], []
@@ -149,7 +144,7 @@ def grad_sums(
         one, product = _both_sums(widen(g[s]), widen(z[s]), mu)
         ones.append(one)
         products.append(product)
-    return g, torch.cat(ones), torch.cat(products)
+    return GradSums(g, torch.cat(ones), torch.cat(products))
 
 
 def _both_sums(g: FeatureMap, z: FeatureMap, mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

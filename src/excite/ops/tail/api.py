@@ -1,0 +1,154 @@
+"""What blocks call: the end of a block as one operation where that is exact and pays, else its modules in turn."""
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from excite.errors import UsageError
+from excite.ops.recalibrate import recalibrate
+from excite.ops.tail.autograd import AffineTail, Link, Standardise, Standardised
+from excite.ops.tail.kernels import Affine, Kernels
+from excite.ops.tail.moments import Moments, describe, normalise, projection_basis, settings_of
+from excite.ops.tail.plan import ALONE, ATTENTION, INSIDE, PLAIN, Request, ceiling_of, plan
+from excite.types import Descriptor, FeatureMap, Weights
+
+Act = Callable[[FeatureMap], FeatureMap] | None
+Weigh = Callable[[Descriptor], Weights] | None
+
+
+def residual_tail(
+    z: FeatureMap, norm: nn.Module, attention: nn.Module | None, shortcut: FeatureMap | None, act: Act
+) -> FeatureMap:
+    """Return `act(attention(norm(z)) + shortcut)`, `[n c h w]`; each of `attention`, `shortcut`, `act` may be None.
+
+    z: output of the block's last convolution. `norm` updates its running statistics in train mode as always. Where it
+    is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
+    """
+    kernels = plan(Request(PLAIN if attention is None else ATTENTION, z, norm, attention, None, shortcut)).kernels
+    if kernels is not None:
+        if attention is None or isinstance(attention, nn.Identity):
+            return fused_tail(z, norm, None, None, shortcut, act, kernels)[0]
+        parts: Any = attention  # a squeeze and gate, says the plan
+        parts.check(z)
+        return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels)[0]
+    y = norm(z)
+    return _finish(y if attention is None else attention(y), shortcut, act)
+
+
+def attend(x: FeatureMap, attention: Any) -> FeatureMap:
+    """Return `recalibrate(x, attention.weights(x))` of a squeeze and gate that stands alone, fused where that pays.
+
+    Two passes forward and two back, as in the tail, and only `x` is kept.
+    """
+    kernels = plan(Request(ALONE, x, None, attention)).kernels
+    if kernels is not None:
+        norm = unit_norm(x.shape[1], x.device)
+        return fused_tail(x, norm, attention.squeeze, attention.weights_of, None, None, kernels)[0]
+    return recalibrate(x, attention.weights(x))
+
+
+def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
+    """Return `act(norm(z))`, `[n c h w]`, of the layers inside a block, fused where that was measured to pay."""
+    kernels = plan(Request(INSIDE, z, norm)).kernels
+    if kernels is not None:
+        return fused_tail(z, norm, None, None, None, act, kernels)[0]
+    return _finish(norm(z), None, act)
+
+
+def described_tail(
+    z: FeatureMap, norm: nn.Module, squeeze: nn.Module, weigh: Weigh, shortcut: FeatureMap | None, act: Act
+) -> tuple[FeatureMap, Descriptor]:
+    """Return `act(y * weigh(s) + shortcut)` and the descriptor `s = squeeze(y)` `[n c k]`, where `y = norm(z)`.
+
+    For attention that looks beyond its own block: `weigh` maps the descriptor to weights `[n c]` (None: 1) and may use
+    whatever else it knows. Otherwise as `residual_tail`.
+    """
+    kernels = plan(Request(ATTENTION, z, norm, None, squeeze, shortcut)).kernels
+    if kernels is not None:
+        out, fused_descriptor = fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels)
+        assert fused_descriptor is not None
+        return out, fused_descriptor
+    y = norm(z)
+    descriptor: Descriptor = squeeze(y)
+    return _finish(y if weigh is None else recalibrate(y, weigh(descriptor)), shortcut, act), descriptor
+
+
+def _finish(y: FeatureMap, shortcut: FeatureMap | None, act: Act) -> FeatureMap:
+    if shortcut is not None:
+        y = y + shortcut
+    return y if act is None else act(y)
+
+
+def fused_tail(
+    z: FeatureMap, norm: Any, squeeze: Any, weigh: Weigh, shortcut: FeatureMap | None, act: Act, kernels: Kernels
+) -> tuple[FeatureMap, Descriptor | None]:
+    """Return the output and the descriptor of the normalised map (None without a squeeze).
+
+    norm: a batch norm; squeeze: has `from_statistics` or `from_projection`, or is None; weigh: the gate, or None for no
+    scaling; act: anything, though only plain rectifiers are part of the second pass; kernels: what runs the passes.
+    """
+    learning = torch.is_grad_enabled()
+    with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
+        settings = settings_of(norm, squeeze, z)
+        given = z, projection_basis(squeeze, z), norm.weight, norm.bias, settings
+        link, carrier, descriptor = None, None, None
+        if not learning:
+            y = kernels.standardise(*given).normalised
+        elif settings.batch or settings.first:
+            link = Link()
+            ends = Standardised(*Standardise.apply(*given, link, kernels))
+            z, carrier, y = ends.z, ends.carrier, ends.normalised
+        else:
+            # The running statistics normalise and nobody squeezes: no moment of z is needed.
+            y = normalise(Moments(None, None, None), norm.weight, norm.bias, None, settings).normalised
+        if squeeze is not None:
+            descriptor = describe(squeeze, y, settings.positions, z)
+    weights = None
+    if weigh is not None and descriptor is not None:
+        weights = fitting(weigh(descriptor), z)
+    ceiling = ceiling_of(act)
+    ceiling = ceiling if ceiling in kernels.ceilings else None
+    if learning:
+        out = AffineTail.apply(z, carrier, y.scale, y.bias, y.mu, weights, shortcut, ceiling, link, kernels)
+    else:
+        out = kernels.scaled(z, Affine(y.scale, y.bias, y.mu, weights), shortcut, ceiling)
+    return (out if ceiling is not None or act is None else act(out)), descriptor
+
+
+def fitting(weights: Weights, z: FeatureMap) -> Weights:
+    """Return weights `[n c]`, broadcast where the gate gave fewer (`[1 c]`, say): kernels read them by address.
+
+    Raises UsageError for other shapes and for another device than that of `z`.
+    """
+    shape = z.shape[:2]
+    if weights.device == z.device:
+        if weights.shape == shape:
+            return weights
+        if weights.dim() <= 2:
+            with suppress(RuntimeError):
+                return weights.expand(shape)
+    raise UsageError(
+        f"the gate gave weights of shape {tuple(weights.shape)} on {weights.device} for a map of shape "
+        f"{tuple(z.shape)} on {z.device}; expected {tuple(shape)}"
+    )
+
+
+class Unit:
+    """A batch norm that changes nothing: mean 0 and variance 1, no eps, no parameters."""
+
+    weight = bias = momentum = num_batches_tracked = None
+    training, eps = False, 0.0
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.running_mean = torch.zeros(channels, device=device)
+        self.running_var = torch.ones(channels, device=device)
+
+
+@lru_cache(maxsize=64)
+def unit_norm(channels: int, device: torch.device) -> Unit:
+    """Return the norm that changes nothing, for attention without one."""
+    return Unit(channels, device)

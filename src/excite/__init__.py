@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_FUNCTIONS = {
     "ExciteError": "excite.errors",
     "UsageError": "excite.errors",
     "attach": "excite.surgery",
@@ -24,35 +24,28 @@ _PUBLIC = {
 }
 _MODULES = ("gates", "ops", "squeezes")
 
-__all__ = [
-    "ExciteError",
-    "UsageError",
+__all__ = [  # noqa: PLE0604  (the names above, in one place)
     "__version__",
-    "attach",
-    "create_attention",
-    "create_detector",
-    "create_model",
-    "detach",
-    "gates",
-    "import_checkpoint",
-    "list_methods",
-    "list_models",
-    "load_checkpoint",
-    "sites",
-    "squeezes",
+    *_FUNCTIONS,
+    *_MODULES,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a subpackage, on first use."""
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return importlib.import_module(f"excite.{name}")
-    raise AttributeError(f"module 'excite' has no attribute {name!r}")
+    """Import a public name on first use. Raises MissingLibraryError where it needs an extra that is not installed."""
+    if name not in _FUNCTIONS and name not in _MODULES:
+        raise AttributeError(f"module 'excite' has no attribute {name!r}")
+    try:
+        if name in _MODULES:
+            return importlib.import_module(f"excite.{name}")
+        value = getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    except ModuleNotFoundError as error:
+        from excite.common.extras import explain
+
+        raise explain(error) or error from error
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC, *_MODULES])
+    return sorted({*globals(), *__all__})

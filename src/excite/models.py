@@ -13,6 +13,7 @@ from torch import nn
 from excite.backbones.names import BACKBONES, split_name
 from excite.backbones.placement import PLACEMENTS, AttentionSpec
 from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields
+from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, near, unknown
 from excite.registry import get_method, method_options
 
@@ -227,6 +228,7 @@ def _ours(name: str, num_classes: int, in_channels: int, placement: str, options
 
 
 def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    require("timm")
     import timm
 
     if not timm.is_model(name):

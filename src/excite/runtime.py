@@ -3,7 +3,7 @@
 A feature map of some megabytes is by default mapped afresh from the kernel for every operation and given back after
 it; each first touch of a page is a fault, and together they cost more than the arithmetic between them. Told to keep
 freed memory, glibc hands the same pages out again. The price: the process keeps its peak memory until it ends.
-No torch is imported here; call `tune` before it is, so that the thread count is taken up.
+No torch is imported at the start; call `tune` before it is, so that the thread count is taken up.
 """
 
 import ctypes
@@ -11,6 +11,8 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from excite.errors import UsageError
 
 # mallopt's parameters (glibc, malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
@@ -65,6 +67,17 @@ def match_threads() -> int | None:
     threads = max(1, int(quota))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     return threads
+
+
+def pick_device(device: str) -> str:
+    """Return the device that `auto` means here, and others as they are. Raises UsageError for cuda without a GPU."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no GPU here")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def cache_folder() -> Path:

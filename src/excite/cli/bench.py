@@ -71,18 +71,15 @@ def bench(
         excite bench resnet50 eca_resnet50 timm/ecaresnet50d --task latency throughput training
         excite bench resnet18 se_resnet18 --engine torch onnxruntime --rounds 9 --plot speed.png
     """
-    import torch
-
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
     from excite.measure.names import accuracies, builder, parse_size
     from excite.measure.profile import input_shape
+    from excite.runtime import pick_device
 
     if threads is not None:
         _set_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = input_shape(parse_size(input_size), in_channels)[1:]
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
@@ -108,7 +105,7 @@ def bench(
         input_shape=shape,
         tasks=task or ["latency", "throughput"],
         batch_sizes=batch_size or [8],
-        device=device,
+        device=pick_device(device),
         rounds=rounds,
         warmup=warmup,
         min_time=min_time,

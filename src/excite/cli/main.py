@@ -27,6 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExciteError as error:
         _complain(str(error))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        from excite.common.extras import explain
+
+        absent = explain(error)
+        if absent is None:
+            raise
+        _complain(str(absent))
+        return absent.exit_code
     except KeyboardInterrupt as stop:
         _complain(f"interrupted; {stop}" if str(stop) else "interrupted")
         return INTERRUPTED

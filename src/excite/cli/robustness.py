@@ -54,6 +54,7 @@ def robustness(
     from excite.explain.networks import open_networks
     from excite.robustness.probes import PROBES
     from excite.robustness.report import Request, choose, run
+    from excite.runtime import pick_device
 
     chosen = choose("probe", probes, list(PROBES))
     networks = open_networks(checkpoints)
@@ -68,7 +69,7 @@ def robustness(
         batch_size,
         seed,
         Path(out),
-        device,
+        pick_device(device),
     )
     result = run(networks, request, lambda text: print(f"measuring: {text}", file=sys.stderr))
     print(json_.dumps(result, indent=2)) if json else _show(result)

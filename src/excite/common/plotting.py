@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from excite.common.extras import require
+
 COLUMN, PAGE = 3.4, 7.0
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart; the same network keeps its colour in all figures.
@@ -40,6 +42,7 @@ SETTINGS: dict[str, Any] = {
 @contextmanager
 def drawing() -> Iterator[Any]:
     """Yield `matplotlib.pyplot`, drawing to files only, with our settings; figures made inside are closed."""
+    require("matplotlib")
     import matplotlib as mpl
 
     mpl.use("Agg", force=True)

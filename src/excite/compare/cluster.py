@@ -1,12 +1,12 @@
 """Runs over a Ray cluster: one task per run, on a folder that all nodes share; a killed worker's run is tried again."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from excite.common.extras import require
 from excite.compare.execute import execute
 from excite.compare.plan import Plan, Run
-from excite.errors import ExciteError, UsageError
+from excite.errors import ExciteError
 
 if TYPE_CHECKING:
     from excite.compare.experiment import Tell
@@ -21,8 +21,7 @@ def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, tel
     worker that dies loses nothing but the epoch it was in: the run is retried from its last checkpoint.
     Raises UsageError where Ray is not installed, ExciteError where the cluster cannot be reached.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("--ray needs the extra: pip install 'excite[ray]'")
+    require("ray")
     import ray
 
     started = not ray.is_initialized()

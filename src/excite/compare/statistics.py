@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from excite.common.extras import require
+
 NOISE, BETTER, WORSE = "within noise", "better", "worse"
 
 
@@ -45,6 +47,7 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     n = len(differences)
     if n < 2:
         return Gain(mean, None, None, n, "one seed: no interval")
+    require("scipy")
     from scipy.stats import t
 
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)

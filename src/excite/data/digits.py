@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from excite.common.extras import require
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import DataBundle, chosen
 
@@ -14,6 +15,7 @@ def open_digits(spec: str, limit_train: int | None = None, limit_val: int | None
 
     The 8x8 greys in 0-16 become 3-channel images of 16x16 pixels (bilinear) in 0-255.
     """
+    require("sklearn")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

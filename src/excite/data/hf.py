@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image
 
+from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen, preprocess
 from excite.data.decode import read_rgb
 from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
@@ -38,10 +39,9 @@ def open_hf(spec: str, limit_train: int | None = None, limit_val: int | None = N
 
     Raises ExciteError where `datasets` is missing or cannot load it, UsageError where columns or splits are missing.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ExciteError(f"{spec} needs the datasets library; install it with `pip install 'excite[hf]'`") from error
+    require("datasets")
+    import datasets
+
     name, _, config = spec.partition(":")[2].partition(":")
     if not name:
         raise UsageError(f"{spec}: expected hfds:NAME")

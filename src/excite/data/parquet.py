@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen, preprocess
 from excite.data.decode import read_rgb
 from excite.errors import ExciteError, UsageError
@@ -61,6 +62,7 @@ def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | Non
 
 
 def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str] | None]:
+    require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

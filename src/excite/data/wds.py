@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen, preprocess
 from excite.data.decode import read_rgb
 from excite.errors import ExciteError, UsageError
@@ -56,10 +57,9 @@ def open_wds(spec: str, limit_train: int | None = None, limit_val: int | None = 
     from a file classes.txt beside the shards, one per line, else they are the numbers.
     Raises UsageError for missing shards, ExciteError for samples without image or label.
     """
-    try:
-        from webdataset.shardlists import expand_urls
-    except ImportError as error:
-        raise ExciteError(f"{spec} needs webdataset; install it with `pip install 'excite[wds]'`") from error
+    require("webdataset")
+    from webdataset.shardlists import expand_urls
+
     pattern = spec.partition(":")[2]
     shards = [Path(url).expanduser() for url in expand_urls(pattern)]
     shards = [p for s in shards for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]

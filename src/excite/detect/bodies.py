@@ -9,6 +9,7 @@ from torch import nn
 
 from excite.backbones.mobilenetv2 import MobileNetV2
 from excite.backbones.resnet import ResNet
+from excite.common.extras import require
 from excite.errors import UsageError
 from excite.models import create_model
 from excite.types import FeatureMap
@@ -193,6 +194,7 @@ def _out_channels(stage: nn.Module) -> int:
 def _timm(
     name: str, in_channels: int, checkpoint: str | Path | None, extra: dict[str, Any], options: dict[str, Any]
 ) -> Body:
+    require("timm")
     import timm
 
     full = create_model(f"timm/{name}", in_channels=in_channels, **options)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, unknown
 
 
@@ -92,6 +93,7 @@ def grad_cam(
     is scaled to its own maximum; it is zero where no position speaks for the class. The model is left as it was found.
     Raises UsageError for unknown layers, classes, and layers whose output is not a map.
     """
+    require("captum")
     from captum.attr import LayerGradCam
 
     x = image[None].detach().clone().requires_grad_(True)

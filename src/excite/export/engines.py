@@ -1,6 +1,5 @@
 """Engines: one callable `images [n c h w] -> logits [n classes]`, whatever runs behind it."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.common.extras import require
 from excite.errors import UsageError, unknown
 
 ENGINES = ("torch", "onnxruntime", "openvino")
 Engine = Callable[[torch.Tensor], torch.Tensor]
-
-
-def require(package: str) -> None:
-    """Raise UsageError, naming the extra to install, unless `package` can be imported."""
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(f"{package} is not installed; install the extra: pip install 'excite[export]'")
 
 
 def open_onnx(source: str | bytes) -> tuple[Engine, dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from excite.export.engines import require
+from excite.common.extras import require
 
 
 def quantise(model: Any, calibration: Sequence[torch.Tensor], *, fixed_batch: bool, input_name: str = "") -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from excite.common.extras import require
 from excite.errors import ExciteError, UsageError
-from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program, require
+from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program
 from excite.models import NetworkSpec
 
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}

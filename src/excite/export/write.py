@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, unknown
-from excite.export.engines import require
 from excite.export.graph import Rewrites, capture, rewrite
 from excite.export.runtime import describe, open_exported
 from excite.models import NetworkSpec

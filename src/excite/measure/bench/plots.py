@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from excite.common.extras import require
 from excite.common.files import write_bytes
 from excite.errors import UsageError
 from excite.measure.bench.report import groups
@@ -12,6 +13,7 @@ from excite.measure.bench.run import Report
 
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
+    require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

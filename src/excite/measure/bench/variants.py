@@ -125,12 +125,8 @@ def inference(variant: Variant, network: nn.Module, shape: tuple[int, ...], devi
 
 
 def _engine(variant: Variant, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Any]:
-    try:
-        from excite.export import open_engine
-    except ImportError as error:
-        raise ExciteError(
-            f"engine {variant.engine!r} needs the export extra: pip install 'excite[export]' ({error})"
-        ) from error
+    from excite.export import open_engine
+
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     run = open_engine(network, variant.engine, x, variant.precision)
     return lambda: run(x)

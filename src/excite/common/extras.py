@@ -1,0 +1,41 @@
+"""This needs an extra: which library comes with which, and what to say where it is missing."""
+
+from importlib.util import find_spec
+
+from excite.errors import UsageError
+
+# Everything that is not in the core, by the extras of pyproject.toml; the first that has a library is the one to name.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": ("lightning", "torchmetrics", "tensorboard", "sklearn", "scipy", "matplotlib", "pyarrow"),
+    "detect": ("faster_coco_eval", "pycocotools"),
+    "timm": ("timm",),
+    "explain": ("captum",),
+    "robustness": ("kornia",),
+    "export": ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),
+    "hf": ("datasets",),
+    "wds": ("webdataset",),
+    "ray": ("ray",),
+}
+EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
+
+
+class MissingLibraryError(UsageError):
+    """A library of an extra is not installed; the message says how to install it."""
+
+
+def require(*modules: str) -> None:
+    """Raise MissingLibraryError for the first of these libraries that is not installed. Imports nothing."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise missing(module)
+
+
+def missing(module: str) -> MissingLibraryError:
+    """Return the error for a library of an extra that is not there."""
+    return MissingLibraryError(f"this needs {module}: pip install 'excite[{EXTRA_OF[module]}]'")
+
+
+def explain(error: ModuleNotFoundError) -> MissingLibraryError | None:
+    """Return the error to show where an import failed for want of an extra, else None."""
+    module = (error.name or "").partition(".")[0]
+    return missing(module) if module in EXTRA_OF else None

@@ -20,7 +20,7 @@ OPTIONS = {
 def test_two_processes_train_one_run(tmp_path, held):
     out = tmp_path / "run"
     call = ["--data", "shapes:size=64,train=8,val=5", "--options", json.dumps(OPTIONS), "--min-size", "64"]
-    call += ["--max-size", "64", "--epochs", "2", "--batch-size", "2", "--workers", "0", "--accelerator", "cpu"]
+    call += ["--max-size", "64", "--epochs", "2", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
     call += ["--devices", "2", "--freeze-backbone-epochs", str(held), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "excite", "detect", "train", *call]

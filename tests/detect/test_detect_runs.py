@@ -13,8 +13,7 @@ from excite.cli.main import main
 from excite.detect.checkpoint import load_detector
 from excite.detect.config import DetectConfig
 from excite.detect.fit import fit
-from excite.detect.history import History
-from excite.detect.optim import lr_factor
+from excite.engine.history import History
 from excite.errors import ExciteError, UsageError
 
 TINY = {
@@ -28,7 +27,7 @@ def config(out, **changes):
     values = {
         "kind": "mask_rcnn", "data": "shapes:size=64,train=8,val=4", "options": TINY, "min_size": [64], "max_size": 64,
         "epochs": 2, "batch_size": 4, "lr": 0.002, "optimizer": "adamw", "schedule": "cosine", "warmup_steps": 0,
-        "workers": 0, "accelerator": "cpu", "quiet": True, "pictures": 1, "out": str(out), **changes,
+        "workers": 0, "device": "cpu", "quiet": True, "pictures": 1, "out": str(out), **changes,
     }  # fmt: skip
     return DetectConfig(**values)
 
@@ -149,16 +148,6 @@ def test_ema_multi_scale_and_init(run, tmp_path):
     torch.testing.assert_close(start[key], end[key], atol=1e-5, rtol=0)
 
 
-def test_the_learning_rate():
-    step = DetectConfig(epochs=12, milestones=[8, 11], warmup_steps=10)
-    assert lr_factor(step, 0, 100) == pytest.approx(0.001)
-    assert lr_factor(step, 10, 100) == lr_factor(step, 799, 100) == 1
-    assert lr_factor(step, 800, 100) == pytest.approx(0.1)
-    assert lr_factor(step, 1100, 100) == pytest.approx(0.01)
-    cosine = DetectConfig(epochs=10, schedule="cosine", warmup_steps=0)
-    assert [round(lr_factor(cosine, s, 10), 6) for s in (0, 50, 100)] == [1, 0.5, 0]
-
-
 def test_recipes_read_and_say_their_command():
     from excite.recipes import detection as recipes
 
@@ -195,7 +184,7 @@ def test_recipes_build_their_detector(name):
         (["--recipe", "shape"], "did you mean 'shapes'"),
         (["--kind", "yolo"], "yolo"),
         (["--data", "coco:/nowhere"], "no folder"),
-        (["--precision", "16", "--accelerator", "cpu"], "needs a GPU"),
+        (["--precision", "16", "--device", "cpu"], "needs a GPU"),
         (["--resume", "/nowhere"], "not a run directory"),
         (["--init", "/nowhere/x.ckpt"], "no checkpoint"),
         (["--kind", "mask_rcnn", "--neck", "c4"], "needs neck='fpn'"),
@@ -301,3 +290,53 @@ def test_the_configuration_of_a_run_repeats_it(run):
     values = yaml.safe_load((run.run / "config.yaml").read_text())
     assert "out" not in values
     assert DetectConfig(**values).options == TINY
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 2},
+        {"limit_batches": 1},
+        {"nesterov": True, "optimizer": "sgd"},
+        {"schedule": "exponential", "step_epochs": 0.5, "gamma": 0.5},
+        {"warmup_epochs": 1.0},
+        {"channels_last": True},
+        {"deterministic": True},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_switches_change_the_run(tmp_path, changes):
+    """What classification runs can be told, detection runs can be told too."""
+    common = {"kind": "faster_rcnn", "val_split": "none", "epochs": 1, "seed": 3}
+    if "nesterov" in changes:
+        common["optimizer"] = "sgd"
+    base, changed = (fit(config(tmp_path / n, **common, **c)).rows[-1] for n, c in (("a", {}), ("b", changes)))
+    if next(iter(changes)) in ("channels_last", "deterministic"):
+        assert changed["loss"] == pytest.approx(base["loss"], rel=1e-3)
+    else:
+        assert changed["loss"] != base["loss"] or changed["lr"] != base["lr"]
+        key = "detector.backbone.fpn.inner_blocks.0.0.weight"
+        assert not torch.equal(*(weights(tmp_path / n / "checkpoints/last.ckpt")[key] for n in ("a", "b")))
+
+
+def test_compile_keeps_the_names_of_weights(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *a, **k: called.append(type(self).__name__))
+    result = fit(config(tmp_path / "a", kind="faster_rcnn", val_split="none", epochs=1, compile=True))
+    assert len(called) == 1
+    load_detector(result.run)
+
+
+def test_unreadable_images_are_named_or_left_out(tmp_path):
+    spec = voc_folder(tmp_path / "data", ["cat"])
+    root = tmp_path / "data"
+    (root / "Annotations" / "two.xml").write_text((root / "Annotations" / "one.xml").read_text())
+    (root / "JPEGImages" / "two.jpg").write_bytes(b"broken")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("one\ntwo\n")
+    values = {"kind": "faster_rcnn", "data": spec, "epochs": 1, "batch_size": 1, "val_split": "none"}
+    for workers in (0, 1):
+        with pytest.raises(ExciteError, match=r"^image .*two\.jpg cannot be read.*--skip-unreadable$"):
+            fit(config(tmp_path / f"a{workers}", **values | {"workers": workers}))
+    result = fit(config(tmp_path / "b", **values, skip_unreadable=True))
+    assert (result.summary["train_images"], result.summary["skipped"]) == (1, 1)
+    assert "two.jpg" in (tmp_path / "b" / "skipped.txt").read_text()

@@ -22,7 +22,7 @@ TIMING = {"seconds", "images_per_s", "waiting"}
 def fast_drawing(request, monkeypatch):
     """Pictures take most of a tiny run's time; one test draws them."""
     if request.function is not test_run_directory_holds_everything:
-        monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, path: path.write_bytes(b""))
+        monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
 
 
 def tiny(out: Path, **changes) -> TrainConfig:
@@ -202,7 +202,7 @@ def test_default_directory_is_numbered(tmp_path, monkeypatch):
         ({"options": {"kernal_size": 3}}, "no option 'kernal_size'; did you mean 'kernel_size'"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"label_smoothing": 1.0}, r"--label-smoothing must be in \[0, 1\)"),
-        ({"accelerator": "gpu"}, "finds no GPU"),
+        ({"device": "cuda"}, "finds no GPU"),
         ({"precision": "16"}, "--precision 16 needs a GPU"),
         ({"randaugment": 31}, "--randaugment goes to 30"),
         ({"limit_val": 0}, "--limit-val must be at least 1"),
@@ -212,7 +212,7 @@ def test_default_directory_is_numbered(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_values(tmp_path, changes, message):
-    if torch.cuda.is_available() and ("accelerator" in changes or "precision" in changes):
+    if torch.cuda.is_available() and ("device" in changes or "precision" in changes):
         pytest.skip("valid with a GPU")
     with pytest.raises(UsageError, match=message):
         fit(tiny(tmp_path / "run", **changes))
@@ -286,7 +286,7 @@ def test_compile_keeps_the_names_of_weights(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_share_one_run_directory(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "excite", "train", "--devices", "2", "--accelerator", "cpu", "--epochs", "1"]
+    command = [sys.executable, "-m", "excite", "train", "--devices", "2", "--device", "cpu", "--epochs", "1"]
     subprocess.run([*command, "--limit-train", "130", "--limit-val", "40", "--out", str(run)], check=True, timeout=300)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["epochs"] == 1

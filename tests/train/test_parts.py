@@ -5,9 +5,10 @@ from torch import nn
 from excite import create_model, recipes
 from excite.data import open_data
 from excite.data.arrays import ArrayImages
-from excite.engine.averaging import averaging
+from excite.detect.config import DetectConfig
+from excite.engine.callbacks import averaging
 from excite.engine.optim import lr_factor, make_optimizer, split_parameters
-from excite.engine.seeds import derive, epoch_order, generator
+from excite.engine.seeds import INDEXED, WORDS, derive, epoch_order, generator
 from excite.errors import UsageError
 from excite.train import TrainConfig
 from excite.train.augment import crop_and_flip, eval_transform, mixer, train_transform
@@ -17,9 +18,16 @@ from imagesets import image_folder
 
 
 def test_seeds_differ_and_repeat():
-    assert derive(1, 2) == derive(1, 2)
-    assert len({derive(a, b) for a in range(20) for b in range(20)}) == 400
-    assert derive(0, 1) != derive(1, 0)
+    assert derive("order", 1, 2) == derive("order", 1, 2)
+    assert len({derive("order", a, b) for a in range(20) for b in range(20)}) == 400
+    assert derive("order", 0, 1) != derive("order", 1, 0)
+
+
+def test_no_two_streams_share_numbers():
+    """Zeros count too: the first epoch, process, batch and image are zeros."""
+    places = [(s, e, r, i) for s in (0, 1) for e in range(4) for r in range(3) for i in range(4)]
+    seeds = [derive(stream, *place) for stream in WORDS for place in places if stream in INDEXED or place[3] == 0]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_order_is_a_permutation_shared_out_evenly():
@@ -33,7 +41,7 @@ def test_order_is_a_permutation_shared_out_evenly():
 
 def test_crop_and_flip_is_a_window_of_the_padded_image():
     images = torch.randint(1, 255, (64, 3, 8, 8), dtype=torch.uint8)
-    out = crop_and_flip(images, 2, True, generator(0))
+    out = crop_and_flip(images, 2, True, generator("augmentation", 0, 0))
     assert out.shape == images.shape
     assert out.dtype == torch.uint8
     padded = nn.functional.pad(images, (2, 2, 2, 2))
@@ -44,17 +52,34 @@ def test_crop_and_flip_is_a_window_of_the_padded_image():
         assert straight or any(torch.equal(w.flip(-1), after) for w in windows)
         flips += not straight
     assert 15 < flips < 50
-    assert torch.equal(crop_and_flip(images, 0, False, generator(0)), images)
+    assert torch.equal(crop_and_flip(images, 0, False, generator("augmentation", 0, 0)), images)
 
 
-def test_learning_rate_schedules():
-    step = TrainConfig(schedule="step", step_epochs=30, gamma=0.1, epochs=100)
-    assert [lr_factor(step, e) for e in (0, 29.9, 30, 60, 99)] == pytest.approx([1, 1, 0.1, 0.01, 0.001])
-    exponential = TrainConfig(schedule="exponential", step_epochs=1, gamma=0.98, epochs=400)
-    assert lr_factor(exponential, 10.5) == pytest.approx(0.98**10)
-    cosine = TrainConfig(schedule="cosine", epochs=10, warmup_epochs=2)
-    assert [lr_factor(cosine, e) for e in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-9)
-    assert lr_factor(TrainConfig(schedule="constant"), 7) == 1
+STEPS = 10  # per epoch
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, DetectConfig])
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        ({"schedule": "step", "step_epochs": 30, "epochs": 100}, {0: 1, 29.9: 1, 30: 0.1, 60: 0.01, 99: 0.001}),
+        ({"schedule": "step", "milestones": [8, 11], "epochs": 12}, {0: 1, 7.9: 1, 8: 0.1, 10.9: 0.1, 11: 0.01}),
+        ({"schedule": "exponential", "step_epochs": 1, "gamma": 0.98, "epochs": 400}, {10.5: 0.98**10}),
+        ({"schedule": "exponential", "step_epochs": 1, "gamma": 0.5, "milestones": [8]}, {2: 0.25, 8: 0.5**8}),
+        ({"schedule": "cosine", "epochs": 10}, {0: 1, 5: 0.5, 10: 0}),
+        ({"schedule": "cosine", "epochs": 10, "warmup_epochs": 2}, {0: 0, 1: 0.5, 2: 1, 6: 0.5, 10: 0}),
+        ({"schedule": "cosine", "epochs": 10, "warmup_steps": 20}, {0: 0.001, 1: 0.5005, 2: 1, 6: 0.5, 10: 0}),
+        ({"schedule": "cosine", "epochs": 10, "warmup_steps": 0, "warmup_epochs": 2}, {0: 0, 1: 0.5, 2: 1, 6: 0.5}),
+        ({"schedule": "constant", "epochs": 3, "warmup_steps": 500}, {0: 0.001, 0.5: 0.5005, 1: 1, 3: 1}),
+        ({"schedule": "constant", "warmup_epochs": 0.5}, {0: 0, 0.25: 0.5, 0.5: 1, 7: 1}),
+    ],
+)
+def test_learning_rate_schedules(kind, options, factors):
+    """Both kinds of run have all schedules, and either warm-up."""
+    config = kind(**{"milestones": [], "warmup_steps": None, **options})
+    config.check()
+    for epoch, factor in factors.items():
+        assert lr_factor(config, epoch * STEPS, STEPS) == pytest.approx(factor, abs=1e-9), epoch
 
 
 def test_no_decay_spares_norms_biases_and_attention():

@@ -14,7 +14,7 @@ def check(
     data: str | None = None,
     split: str | None = None,
     masks: bool = False,
-    limit: int = 0,
+    limit: int | None = None,
     pictures: int = 12,
     threshold: float = 0.5,
     workers: int = 0,
@@ -29,7 +29,7 @@ def check(
         data: data spec; by default the one that the run was trained on.
         split: which split; by default the run's validation split (val with --results).
         masks: with --results, evaluate its masks too.
-        limit: use that many images only; 0 is all.
+        limit: use that many images only.
         pictures: how many images to draw the detections on.
         threshold: lowest score that is drawn.
         workers: processes that read images.
@@ -60,7 +60,7 @@ def check(
 
 
 def _results(
-    file: Path, data: str | None, split: str, masks: bool, limit: int, out: str | None, drawing: dict[str, Any]
+    file: Path, data: str | None, split: str, masks: bool, limit: int | None, out: str | None, drawing: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     from excite.detect.data import open_split
     from excite.detect.report import write_figures
@@ -77,7 +77,7 @@ def _results(
 
 
 def _checkpoint(
-    checkpoint: str, data: str | None, split: str | None, limit: int, out: str | None, drawing: dict[str, Any]
+    checkpoint: str, data: str | None, split: str | None, limit: int | None, out: str | None, drawing: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     from excite.checkpoints.bundle import locate
     from excite.detect.checkpoint import check_classes, load_detector

@@ -248,8 +248,3 @@ def _is_stem(name: str, position: int) -> bool:
 def count_trainable(model: nn.Module) -> int:
     """Return the number of parameters that a training step may change."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model's first parameter."""
-    return next(model.parameters()).device

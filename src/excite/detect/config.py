@@ -1,16 +1,16 @@
 """Everything a detection run can be told: one flat dataclass, also the shape of a recipe and of a run's config.yaml."""
 
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from excite.engine.config import at_least, below_one, check_keys, flag
+from excite.engine.config import RunConfig, at_least, check_keys, flag
 from excite.errors import UsageError
 from excite.recipes import detection as recipes
 
 
 @dataclass
-class DetectConfig:
+class DetectConfig(RunConfig):
     """A detection run.
 
     Args:
@@ -19,8 +19,6 @@ class DetectConfig:
         data: shapes, shapes:size=128,most=4, coco:PATH or voc:PATH.
         recipe: a recipe's name or YAML file; auto takes shapes for shapes and small for other data.
         out: run directory; by default runs/KIND-BACKBONE-DATA, numbered where that exists.
-        overwrite: empty the run directory first if it exists.
-        resume: go on with the run in this directory, exactly where its last checkpoint stands.
         train_split: images to train on.
         val_split: images to evaluate on after epochs; none evaluates nothing and keeps the last epoch.
         neck: fpn (a feature pyramid) or c4 (stage 4 runs on regions; faster_rcnn only).
@@ -37,39 +35,17 @@ class DetectConfig:
         flip: probability of a horizontal flip.
         vertical_flip: probability of a vertical flip.
         colour: strength of colour jitter.
-        epochs: passes over the training images.
-        batch_size: images per step and device.
-        optimizer: the optimizer.
-        lr: peak learning rate.
-        momentum: momentum of SGD (first beta of Adam).
-        weight_decay: weight decay.
-        no_decay: parameters without weight decay, any of norm, bias, attention.
-        schedule: learning rate over the epochs; step multiplies it by gamma after each of milestones.
-        milestones: epochs after which the step schedule drops.
-        gamma: factor of a drop.
-        warmup_steps: steps in which the learning rate rises linearly to lr.
-        clip: largest gradient norm; 0 is off.
-        ema: decay of the exponential moving average of the weights; 0 is off.
         val_every: epochs between two evaluations.
-        precision: 32, or mixed precision in bf16 or 16 bits.
-        accelerator: where to run; auto takes a GPU if there is one.
-        devices: how many devices.
-        workers: processes that read images; -1 takes one per processor, less one.
-        seed: seed of weights, order and augmentation.
-        limit_train: use that many training images only; 0 is all.
-        limit_val: use that many validation images only; 0 is all.
+        skip_unreadable: leave out images that cannot be read; all are read once before training.
         pictures: how many validation images to draw predictions on at the end.
-        quiet: print nothing.
     """
+
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (*RunConfig.FREE_ON_RESUME, "pictures")
 
     backbone: str = "eca_resnet20"
     _: KW_ONLY
     kind: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
     data: str = "shapes"
-    recipe: str = "auto"
-    out: str | None = None
-    overwrite: bool = False
-    resume: str | None = None
     train_split: str = "train"
     val_split: str = "val"
     neck: Literal["fpn", "c4"] = "fpn"
@@ -88,27 +64,12 @@ class DetectConfig:
     colour: float = 0.0
     epochs: int = 12
     batch_size: int = 8
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    no_decay: list[Literal["norm", "bias", "attention"]] = field(default_factory=list)
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["cosine", "step", "exponential", "constant"] = "step"
     milestones: list[int] = field(default_factory=lambda: [8, 11])
-    gamma: float = 0.1
-    warmup_steps: int = 500
-    clip: float = 0.0
-    ema: float = 0.0
+    warmup_steps: int | None = 500
     val_every: int = 1
-    precision: Literal["32", "bf16", "16"] = "32"
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    workers: int = -1
-    seed: int = 0
-    limit_train: int = 0
-    limit_val: int = 0
     pictures: int = 12
-    quiet: bool = False
 
     @classmethod
     def from_recipe(cls, recipe: str = "auto", **changes: Any) -> "DetectConfig":
@@ -116,10 +77,6 @@ class DetectConfig:
         chosen = resolve_recipe(recipe, changes.get("data", "shapes"))
         values = check_keys(cls, recipes.load(chosen), f"recipe {chosen}")
         return cls(**check_keys(cls, {**values, "recipe": chosen, **changes}, "configuration"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all values as plain containers."""
-        return asdict(self)
 
     @property
     def stem(self) -> str:
@@ -135,21 +92,18 @@ class DetectConfig:
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
-        at_least(self, 1, "epochs", "batch_size", "devices", "val_every", "max_size")
-        at_least(self, 0, "weight_decay", "warmup_steps", "clip", "limit_train", "limit_val", "pictures")
-        at_least(self, 0, "freeze_backbone_epochs")
+        super().check()
+        at_least(self, 1, "val_every", "max_size")
+        at_least(self, 0, "pictures", "freeze_backbone_epochs")
         if self.lr <= 0:
             raise UsageError(f"--lr must be more than 0, got {self.lr}")
         for name in ("flip", "vertical_flip", "colour"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
-        below_one(self, "ema", "momentum")
         if not self.min_size or min(self.min_size) < 1:
             raise UsageError(f"--min-size must be one or more sizes in pixels, got {self.min_size}")
         if max(self.min_size) > self.max_size:
             raise UsageError(f"--min-size {max(self.min_size)} is more than --max-size {self.max_size}")
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other")
         if self.init and self.checkpoint:
             raise UsageError("--init (a whole detector) and --checkpoint (a backbone) exclude each other")
 

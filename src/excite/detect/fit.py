@@ -1,32 +1,31 @@
 """fit: one detection run from a configuration, as a function."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from excite.checkpoints.bundle import load_exactly, locate
+from excite.checkpoints.bundle import load_exactly
 from excite.common.files import write_text
 from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector, read_checkpoint
 from excite.detect.config import DetectConfig
 from excite.detect.data import DetectionDataset, open_split
 from excite.detect.detector import create_detector
-from excite.detect.history import History
 from excite.detect.loading import eval_loader, train_loader
 from excite.detect.module import DetectionModule
-from excite.detect.quiet import quiet_libraries
 from excite.detect.report import write_report
-from excite.engine.averaging import averaging
-from excite.engine.run import last_checkpoint, prepare, write_config
+from excite.engine.history import History
+from excite.engine.module import Row
+from excite.engine.run import RunDirectory
+from excite.engine.trainer import make_trainer, seeded_run, train
 from excite.errors import UsageError
+
+COMMAND = "excite detect train"
 
 
 @dataclass
@@ -36,44 +35,64 @@ class DetectResult:
     run: Path
     best: Path
     metrics: dict[str, Any]
-    rows: list[dict[str, float]]
+    rows: list[Row]
     summary: dict[str, Any]
 
 
 def fit(config: DetectConfig) -> DetectResult:
     """Train a detector as `config` says, evaluate its best epoch, and return what came out.
 
-    Raises UsageError for values that cannot work, ExciteError for bad data or a loss that is not finite.
+    With `config.resume` the run goes on from its last checkpoint (from the start if it has none).
+    Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
+    checkpoint was kept).
     """
-    config.check()
-    _check_device(config)
-    train = open_split(config.data, config.train_split, masks=config.with_masks, limit=config.limit_train)
-    val = None
+    with seeded_run(config):
+        train_data, val_data = open_splits(config)
+        detector = build(config, train_data.class_names)
+        directory = RunDirectory(config)
+        directory.claim(COMMAND)
+        if directory.first:
+            _announce(config, directory.path, detector, train_data, val_data)
+        trainer, history = make_trainer(
+            config,
+            directory,
+            # While the backbone is held it gets no gradients.
+            unused_parameters=config.freeze_backbone_epochs > 0,
+            check_val_every_n_epoch=config.val_every,
+            limit_val_batches=None if val_data is not None else 0,
+        )
+        module = DetectionModule(detector, config, val_data)
+        if config.compile:
+            detector.backbone.compile()  # type: ignore[union-attr]  # a module; the detector itself is all branches
+        train(trainer, module, directory, COMMAND, **_loaders(config, trainer, directory, train_data, val_data))
+        summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer)
+        metrics: dict[str, Any] = {}
+        if trainer.is_global_zero:
+            if val_data is not None:
+                best_detector, _ = load_detector(directory.best)
+                device = trainer.strategy.root_device
+                metrics = write_report(
+                    best_detector, val_data, directory.path, pictures=config.pictures, device=device, name="val"
+                )
+                summary["metrics"] = metrics
+            write_text(directory.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return DetectResult(directory.path, directory.best, metrics, history.rows, summary)
+
+
+def open_splits(config: DetectConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """Open the training and (where there is one) the validation split.
+
+    Raises UsageError where there is nothing to learn, or the two have other categories.
+    """
+    train_data = open_split(config.data, config.train_split, masks=config.with_masks, limit=config.limit_train)
+    val_data = None
     if config.val_split != "none":
-        val = open_split(config.data, config.val_split, masks=config.with_masks, limit=config.limit_val)
-    _check_data(train, val, config)
-    L.seed_everything(config.seed, verbose=False)
-    detector = build(config, train.class_names)
-    run = prepare(config)
-    write_config(run, config, "excite detect train")
-    _announce(config, run, detector, train, val)
-    history = History(run, config.epochs, quiet=config.quiet)
-    with quiet_libraries():
-        trainer = _trainer(config, run, history, validate=val is not None)
-        module = DetectionModule(detector, config, val)
-        start = last_checkpoint(run) if config.resume else None
-        _train(trainer, module, config, (train, val), start)
-    best = locate(run)
-    summary = _summary(config, run, detector, (train, val), history, trainer)
-    metrics: dict[str, Any] = {}
-    if trainer.is_global_zero:
-        if val is not None:
-            best_detector, _ = load_detector(best)
-            device = trainer.strategy.root_device
-            metrics = write_report(best_detector, val, run, pictures=config.pictures, device=device, name="val")
-            summary["metrics"] = metrics
-        write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return DetectResult(run, best, metrics, history.rows, summary)
+        val_data = open_split(config.data, config.val_split, masks=config.with_masks, limit=config.limit_val)
+    for dataset in (train_data, val_data):
+        if dataset is not None and config.skip_unreadable:
+            dataset.drop_unreadable()
+    _check_data(train_data, val_data, config)
+    return train_data, val_data
 
 
 def build(config: DetectConfig, class_names: list[str]) -> nn.Module:
@@ -98,14 +117,6 @@ def build(config: DetectConfig, class_names: list[str]) -> nn.Module:
     return detector
 
 
-def _check_device(config: DetectConfig) -> None:
-    cuda = torch.cuda.is_available()
-    if config.accelerator == "gpu" and not cuda:
-        raise UsageError("--accelerator gpu: torch finds no GPU here")
-    if config.precision == "16" and (not cuda or config.accelerator == "cpu"):
-        raise UsageError("--precision 16 needs a GPU; on a CPU take --precision bf16 or 32")
-
-
 def _check_data(train: DetectionDataset, val: DetectionDataset | None, config: DetectConfig) -> None:
     if not any(not t.ignored for s in train.samples for t in s.things):
         raise UsageError(f"data {config.data!r}, split {config.train_split!r}: no object to learn on any image")
@@ -124,7 +135,7 @@ def _announce(
     report = detector.transfer_report
     if report is not None:
         write_text(run / "transfer.txt", f"{report}\n")
-    if config.quiet or os.environ.get("LOCAL_RANK", "0") != "0":
+    if config.quiet:
         return
     total = sum(p.numel() for p in detector.parameters())
     name = f"{config.kind} on {config.backbone} ({config.neck})"
@@ -138,61 +149,23 @@ def _announce(
     print(f"run {run}", flush=True)
 
 
-def _trainer(config: DetectConfig, run: Path, history: History, *, validate: bool) -> L.Trainer:
-    callbacks: list[Callback] = [history]
-    if config.ema:
-        callbacks.append(averaging(config.ema))
-    # Two callbacks: with save_last, one that watches a score writes the last epoch only when it writes a best one.
-    place: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
-    callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place))
-    if validate:
-        best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", save_on_train_epoch_end=False, **place)
-        callbacks.append(best)
-    # While the backbone is held it gets no gradients, which the default strategy takes for an error.
-    several = "ddp_find_unused_parameters_true" if config.freeze_backbone_epochs else "ddp"
-    return L.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        strategy=several if config.devices > 1 else "auto",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision],  # type: ignore[arg-type]
-        max_epochs=config.epochs,
-        gradient_clip_val=config.clip or None,
-        check_val_every_n_epoch=config.val_every,
-        limit_val_batches=None if validate else 0,
-        logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _train(
-    trainer: L.Trainer,
-    module: DetectionModule,
+def _loaders(
     config: DetectConfig,
-    data: tuple[DetectionDataset, DetectionDataset | None],
-    start: Path | None,
-) -> None:
+    trainer: L.Trainer,
+    directory: RunDirectory,
+    train_data: DetectionDataset,
+    val_data: DetectionDataset | None,
+) -> dict[str, Any]:
     rank, world = trainer.global_rank, trainer.world_size
-    loader = train_loader(data[0], config, rank, world)
-    val = data[1]
+    loader = train_loader(train_data, config, rank, world)
     val_loader = None
-    if val is not None:
-        val_loader = eval_loader(val, batch_size=config.batch_size, workers=config.workers, rank=rank, world=world)
-    if start is not None:
+    if val_data is not None:
+        val_loader = eval_loader(val_data, batch_size=config.batch_size, workers=config.workers, rank=rank, world=world)
+    if directory.start is not None:
         # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.
-        done = torch.load(start, map_location="cpu", weights_only=True)["epoch"]
-        loader.sampler.set_epoch(done + 1)  # type: ignore[attr-defined]
-    try:
-        trainer.fit(module, loader, val_loader, ckpt_path=start, weights_only=True)
-    except SystemExit:
-        # Lightning ends the process on Ctrl-C; callers and the command line want the interrupt itself.
-        if trainer.interrupted:
-            raise KeyboardInterrupt("go on with `excite detect train --resume RUN`") from None
-        raise
+        done = torch.load(directory.start, map_location="cpu", weights_only=True)["epoch"]
+        loader.sampler.set_epoch(done + 1)  # type: ignore[attr-defined]  # an EpochSampler
+    return {"train_dataloaders": loader, "val_dataloaders": val_loader}
 
 
 def _summary(

@@ -1,37 +1,16 @@
 """Batches for a detector, in an order and with an augmentation that depend on (seed, epoch, index) alone."""
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from excite.detect.config import DetectConfig
 from excite.detect.data.base import DetectionDataset, Item
 from excite.detect.data.transforms import Transform, collate, evaluation_transform, training_transform
-from excite.engine.seeds import derive, epoch_order
-
-Key = tuple[int, int]
-
-
-class EpochOrder(Sampler[Key]):
-    """Yields (epoch, index), so that workers which outlive an epoch still know which one it is."""
-
-    def __init__(self, count: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.count, self.seed, self.rank, self.world = count, seed, rank, world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that comes next (Lightning calls this)."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count // self.world
-
-    def __iter__(self) -> Iterator[Key]:
-        order = epoch_order(self.count, self.seed, self.epoch, self.rank, self.world)
-        return iter([(self.epoch, i) for i in order.tolist()])
+from excite.engine.sampling import EpochSampler, Key, worker_count
+from excite.engine.seeds import derive
+from excite.errors import ExciteError
 
 
 class Augmented(Dataset[Item]):
@@ -45,9 +24,12 @@ class Augmented(Dataset[Item]):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        image, target = self.dataset[index]
+        try:
+            image, target = self.dataset[index]
+        except ExciteError as error:
+            raise ExciteError(f"{error}; repair or remove it, or go on with --skip-unreadable") from None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, epoch, index))
+            torch.manual_seed(derive("augmentation", self.seed, epoch, index=index))
             return self.transform(image, target)
 
 
@@ -64,15 +46,10 @@ class Evaluated(Dataset[Item]):
         return self.transform(*self.dataset[index])
 
 
-def worker_count(workers: int) -> int:
-    """Return the number of reading processes: -1 is one per processor, less one, and at most eight."""
-    return workers if workers >= 0 else min(max((os.cpu_count() or 1) - 1, 0), 8)
-
-
 def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """Return the training batches of one process; an incomplete last batch is dropped unless it is the only one."""
     transform = training_transform(flip=config.flip, vertical_flip=config.vertical_flip, colour=config.colour)
-    order = EpochOrder(len(dataset), config.seed, rank, world)
+    order = EpochSampler(len(dataset), config.seed, rank, world)
     return DataLoader(
         Augmented(dataset, transform, config.seed),
         batch_size=config.batch_size,

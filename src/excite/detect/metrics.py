@@ -1,6 +1,5 @@
 """COCO's average precision of a list of results, by torchmetrics on faster-coco-eval."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.segments import decode
 from excite.detect.results import Result, by_image, stack
+from excite.engine.process import quiet_libraries
 
 SUMMARY = {
     "map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm", "map_large": "APl",
@@ -26,7 +26,6 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
     nothing to find), "per_class" rows and "curves" (101 recalls by category, precision at IoU 0.5).
     """
     kinds = ("bbox", "segm") if masks else ("bbox",)
-    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
     metric = MeanAveragePrecision(
         box_format="xywh",
         iou_type=kinds,  # type: ignore[arg-type]
@@ -44,7 +43,8 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
     for index, sample in enumerate(dataset.samples):
         found = groups.get(sample.image_id, [])
         metric.update([_predicted(found, sample, label_of, masks)], [_truth(dataset, index, masks)])
-    values = metric.compute()
+    with quiet_libraries():
+        values = metric.compute()
     return {KINDS[kind]: _report(values, f"{kind}_" if masks else "", dataset) for kind in kinds}
 
 

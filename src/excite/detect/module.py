@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -10,23 +9,24 @@ from excite.detect.bodies import Body
 from excite.detect.config import DetectConfig
 from excite.detect.data.base import DetectionDataset
 from excite.detect.metrics import coco_metrics
-from excite.detect.optim import lr_factor, make_optimizer
 from excite.detect.results import Result, to_results
+from excite.engine.module import Panel, Row, RunModule
 from excite.engine.seeds import derive
-from excite.errors import ExciteError
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 
 
-class DetectionModule(L.LightningModule):
+class DetectionModule(RunModule):
     """Trains a detector of `create_detector` and evaluates it on `val` as COCO does.
 
     After each epoch `losses` holds the means of the detector's losses, after each validation `metrics` its AP.
     """
 
+    config: DetectConfig
+
     def __init__(self, detector: nn.Module, config: DetectConfig, val: DetectionDataset | None = None) -> None:
-        super().__init__()
-        self.detector, self.config, self.val = detector, config, val
+        super().__init__(detector, config)
+        self.detector, self.val = detector, val
         self.results: list[Result] = []
         self.metrics: dict[str, Any] = {}
         self.sums: dict[str, Tensor] = {}
@@ -39,22 +39,17 @@ class DetectionModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed this epoch (the samplers of anchors and regions draw), and hold or release the backbone."""
-        torch.manual_seed(derive(self.config.seed, self.current_epoch, self.global_rank, 1))
+        torch.manual_seed(derive("regions", self.config.seed, self.current_epoch, self.global_rank))
         body = next(m for m in self.detector.modules() if isinstance(m, Body))
         body.pause(self.current_epoch < self.config.freeze_backbone_epochs)
-        self.sums, self.steps = {}, 0
+        self.sums, self.steps, self.metrics = {}, 0, {}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Return the sum of the detector's losses. Raises ExciteError when it is not finite."""
+        """Return the sum of the detector's losses. Raises NonFiniteLossError."""
         losses = self.detector(*batch)
         total = torch.stack([v.float() for v in losses.values()]).sum()
         parts = {k.removeprefix("loss_"): v.detach().float() for k, v in losses.items()}
-        if not torch.isfinite(total):
-            shown = ", ".join(f"{k} {float(v):.3g}" for k, v in parts.items())
-            raise ExciteError(
-                f"the loss is not finite at step {self.global_step} (epoch {self.current_epoch + 1}: {shown}). "
-                "Try a lower --lr, --clip 10, more --warmup-steps or --precision 32"
-            )
+        self.watch(total.detach(), index, parts)
         for name, value in {"loss": total.detach(), **parts}.items():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=total.device)) + value
         self.steps += 1
@@ -80,18 +75,38 @@ class DetectionModule(L.LightningModule):
                 self.log(f"val/{kind}_{name}", values[name])
         self.log("val/AP", self.metrics["mask" if self.val.with_masks else "box"]["AP"])
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and a schedule that moves every step."""
-        config = self.config
-        optimizer = make_optimizer(self.detector, config)
-        steps = max(float(self.trainer.estimated_stepping_batches) / config.epochs, 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def epoch_row(self) -> Row:
+        """Return the mean losses and, where the epoch was evaluated, the AP of boxes and masks."""
+        scores = {f"{kind}_{n}": v[n] for kind, v in self.metrics.items() for n in ("AP", "AP50", "AP75")}
+        return {**self.losses, **scores}
+
+    def describe(self, row: Row) -> str:
+        """Return the loss and the AP of boxes and masks in percent."""
+        scores = [f"{k.replace('_', ' ')} {100 * v:5.1f}" for k, v in row.items() if k.endswith(("AP", "AP50"))]
+        return "  ".join([f"loss {row['loss']:.3f}", *scores])
+
+    def score(self, row: Row) -> float | None:
+        """Return the AP of masks, of boxes where there are none."""
+        return row.get("mask_AP", row.get("box_AP"))
+
+    def panels(self, rows: list[Row]) -> list[Panel]:
+        """Return the losses, and AP where epochs were evaluated."""
+        scores = dict.fromkeys(k for row in rows for k in row if "AP" in k)
+        others = {"epoch", "lr", "seconds", "images_per_s", *scores}
+        losses = dict.fromkeys(k for row in rows for k in row if k not in others)
+        panels = [Panel("training losses", {k.replace("_", " "): k for k in losses})]
+        if scores:
+            panels.append(Panel("validation AP (%)", {k.replace("_", " "): k for k in scores}, 100))
+        return panels
+
+    def count(self, batch: Batch) -> int:
+        """Return the number of images in a batch."""
+        return len(batch[0])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the card and the configuration beside the weights: enough to build the detector again."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["excite_detector"] = self.detector.excite_card.to_dict()  # type: ignore[operator, union-attr]
-        checkpoint["excite_config"] = self.config.to_dict()
 
 
 def gather(results: list[Result]) -> list[Result]:

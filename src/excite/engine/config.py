@@ -1,10 +1,146 @@
 """What the configurations of runs share: they are dataclasses, filled from recipes, files and earlier runs."""
 
-from dataclasses import fields
+import inspect
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from excite.errors import UsageError, near
+
+Values = dict[str, Any]  # options by name, as YAML holds them
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """A training run of any kind.
+
+    Args:
+        recipe: a recipe's name or YAML file; auto takes one that fits the data (and network).
+        out: run directory; by default runs/ and a name made of network and data, numbered where that exists.
+        overwrite: empty the run directory first if it exists.
+        resume: go on with the run in this directory, exactly where its last checkpoint stands.
+        epochs: passes over the training images.
+        batch_size: images per step and device.
+        optimizer: the optimizer.
+        lr: peak learning rate.
+        momentum: momentum of SGD (first beta of Adam and AdamW).
+        nesterov: Nesterov momentum (SGD).
+        weight_decay: weight decay.
+        no_decay: parameters without weight decay, any of norm, bias, attention.
+        schedule: learning rate over the epochs; step and exponential multiply it by gamma, again and again.
+        step_epochs: epochs between two drops of the step and exponential schedules.
+        milestones: epochs after which the step schedule drops, instead of every step_epochs.
+        gamma: factor of a drop.
+        warmup_epochs: epochs in which the learning rate rises linearly from 0 to lr.
+        warmup_steps: steps in which it rises linearly from a thousandth of lr (at most a third of the run).
+        accumulate: batches per optimizer step.
+        clip: largest gradient norm; 0 is off.
+        ema: decay of the exponential moving average of the weights (0.9999); 0 is off.
+        precision: 32, or mixed precision in bf16 or 16 bits.
+        channels_last: keep maps in channels-last memory order.
+        compile: run the network through torch.compile (of a detector, its backbone).
+        device: where to run; auto takes a GPU if there is one.
+        devices: how many devices.
+        workers: processes that read images; -1 takes one per processor, less one.
+        seed: seed of weights, order and augmentation.
+        deterministic: only deterministic algorithms.
+        limit_train: use that many training images only.
+        limit_val: use that many validation images only.
+        limit_batches: end each epoch after that many training batches.
+        skip_unreadable: go on without images that cannot be read; the summary counts them.
+        quiet: print nothing.
+    """
+
+    # What may differ when a run goes on: how and where it is computed. What is learned may not.
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        "device", "workers", "precision", "compile", "channels_last", "deterministic", "skip_unreadable",
+    )  # fmt: skip
+    # Options about this very call, not about the run.
+    NOT_RECORDED: ClassVar[tuple[str, ...]] = ("out", "overwrite", "resume", "quiet")
+
+    recipe: str = "auto"
+    out: str | None = None
+    overwrite: bool = False
+    resume: str | None = None
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    no_decay: list[Literal["norm", "bias", "attention"]] = field(default_factory=list)
+    schedule: Literal["cosine", "step", "exponential", "constant"] = "cosine"
+    step_epochs: float = 30.0
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    warmup_steps: int | None = None
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    precision: Literal["32", "bf16", "16"] = "32"
+    channels_last: bool = False
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    workers: int = -1
+    seed: int = 0
+    deterministic: bool = False
+    limit_train: int | None = None
+    limit_val: int | None = None
+    limit_batches: int | None = None
+    skip_unreadable: bool = False
+    quiet: bool = False
+
+    def __init_subclass__(cls) -> None:
+        """Give a configuration's docstring the lines of the options that it inherits: --help is made from it."""
+        own = inspect.cleandoc(cls.__doc__ or "")
+        _, _, shared = inspect.cleandoc(RunConfig.__doc__ or "").partition("\nArgs:\n")
+        known = {line.strip().partition(":")[0] for line in own.splitlines()}
+        lines = [line for line in shared.splitlines() if line.strip().partition(":")[0] not in known]
+        cls.__doc__ = "\n".join([own, *lines])
+
+    @classmethod
+    def from_run(cls, run: str | Path, **changes: Any) -> Self:
+        """Return the configuration of an earlier run, set to resume it. Raises UsageError where there is none."""
+        return cls(**{**read_run(cls, run), "resume": str(run), **changes})
+
+    @property
+    def stem(self) -> str:
+        """The name of a run that was given none."""
+        raise NotImplementedError
+
+    def to_dict(self) -> Values:
+        """Return all values as plain containers."""
+        return asdict(self)
+
+    def recorded(self) -> Values:
+        """Return the values that belong to the run, as its config.yaml holds them."""
+        return {k: v for k, v in self.to_dict().items() if k not in self.NOT_RECORDED}
+
+    def check(self) -> None:
+        """Raise UsageError for the first value that cannot work."""
+        at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
+        at_least(self, 0, "lr", "weight_decay", "warmup_epochs", "clip", "seed")
+        at_least(self, -1, "workers")
+        if self.warmup_steps is not None:
+            at_least(self, 0, "warmup_steps")
+        at_least(self, 1, *(n for n in ("limit_train", "limit_val", "limit_batches") if getattr(self, n) is not None))
+        below_one(self, "ema", "momentum")
+        if self.seed >= 2**32:
+            raise UsageError(f"--seed must be less than 2**32, got {self.seed}")
+        if self.step_epochs <= 0:
+            raise UsageError(f"--step-epochs must be more than 0, got {self.step_epochs}")
+        if self.gamma <= 0:
+            raise UsageError(f"--gamma must be more than 0, got {self.gamma}")
+        if self.warmup_epochs and self.warmup_steps:
+            raise UsageError("--warmup-epochs and --warmup-steps exclude each other; set one of them to 0")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
 
 def flag(name: str) -> str:
@@ -26,17 +162,33 @@ def below_one(config: object, *names: str) -> None:
             raise UsageError(f"{flag(name)} must be in [0, 1), got {getattr(config, name)}")
 
 
-def check_keys(kind: Any, values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return `values` if each key is a field of the dataclass `kind`. Raises UsageError with near names."""
+def check_keys(kind: type[RunConfig], values: Values, where: str) -> Values:
+    """Return `values` under today's names if each key is an option of `kind`. Raises UsageError with near names."""
     known = [f.name for f in fields(kind)]
-    for key in values:
+    current = modernise(values)
+    for key in current:
         if key not in known:
             close = near(key, known)
             raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    return values
+    return current
 
 
-def read_run(kind: Any, run: str | Path) -> dict[str, Any]:
+def modernise(values: Values) -> Values:
+    """Return the values of a recipe or run of an earlier version in today's words.
+
+    accelerator: gpu is device: cuda, and a limit of 0 (all images) is none.
+    """
+    current = dict(values)
+    if "accelerator" in current:
+        word = current.pop("accelerator")
+        current.setdefault("device", "cuda" if word == "gpu" else word)
+    for name in ("limit_train", "limit_val"):
+        if current.get(name) == 0:
+            current[name] = None
+    return current
+
+
+def read_run(kind: type[RunConfig], run: str | Path) -> Values:
     """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one."""
     import yaml
 
@@ -47,3 +199,30 @@ def read_run(kind: Any, run: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{file} is not a mapping of option: value")
     return check_keys(kind, values, str(file))
+
+
+def check_resume(config: RunConfig) -> None:
+    """Raise UsageError where a run to resume was made with other options than those of `config`.
+
+    How and where the run is computed may change (`FREE_ON_RESUME`), and `epochs` may grow: the learning rate then
+    follows the schedule of the new length from where the run stands. A value that is not used is never recorded.
+    """
+    if config.resume is None:
+        return
+    kind = type(config)
+    before = kind(**read_run(kind, config.resume)).recorded()
+    for name, value in config.recorded().items():
+        if name in config.FREE_ON_RESUME or plain(value) == plain(before[name]):
+            continue
+        if name != "epochs":
+            remedy = f"a resumed run may change {', '.join(map(flag, (*config.FREE_ON_RESUME, 'epochs')))} only"
+            raise UsageError(f"{config.resume} was made with {flag(name)} {before[name]}, not {value}; {remedy}")
+        if value < before[name]:
+            raise UsageError(f"{config.resume} was made with --epochs {before[name]}; they may only grow, got {value}")
+
+
+def plain(value: object) -> object:
+    """Return a value as YAML gives it back: tuples are lists there."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

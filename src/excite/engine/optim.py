@@ -1,50 +1,63 @@
-"""Optimizer, weight-decay groups and the learning rate over the epochs."""
+"""Optimizer, weight-decay groups and the learning rate over the steps of a run."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
+from excite.engine.config import RunConfig
 from excite.inspect.attention import attention_parameters
-from excite.train.config import TrainConfig
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+START = 0.001  # of the peak learning rate, where the warm-up is given in steps
 
 
-def lr_factor(config: TrainConfig, epoch: float) -> float:
-    """Return the learning rate at a (fractional) epoch as a fraction of `config.lr`.
+def lr_factor(config: RunConfig, step: float, steps_per_epoch: float) -> float:
+    """Return the learning rate at an optimizer step as a fraction of `config.lr`.
 
-    cosine: (1 + cos(pi t)) / 2 with t from the end of the warm-up to the last epoch; step and exponential: gamma for
-    every `step_epochs` completed; warm-up: linear in steps.
+    Warm-up: linear, from 0 over `warmup_epochs`, or from a thousandth over `warmup_steps` (at most a third of the run).
+    cosine: (1 + cos(pi t)) / 2 with t from the end of the warm-up to the end of the run; step: gamma for each of the
+    milestones passed, without milestones for every `step_epochs` completed; exponential: the latter.
     """
-    if epoch < config.warmup_epochs:
-        return epoch / config.warmup_epochs
+    epoch = step / max(steps_per_epoch, 1)
+    if config.warmup_steps is None or config.warmup_epochs:
+        now, total, warmup, start = epoch, float(config.epochs), config.warmup_epochs, 0.0
+    else:
+        total = max(steps_per_epoch * config.epochs, 1)
+        now, warmup, start = step, min(config.warmup_steps, total / 3), START
+    if now < warmup:
+        return start + (1 - start) * now / warmup
     if config.schedule == "constant":
         return 1.0
     if config.schedule == "cosine":
-        length = max(config.epochs - config.warmup_epochs, 1e-9)
-        return (1 + math.cos(math.pi * min((epoch - config.warmup_epochs) / length, 1.0))) / 2
-    return float(config.gamma ** math.floor(epoch / config.step_epochs + 1e-9))
+        return (1 + math.cos(math.pi * min((now - warmup) / max(total - warmup, 1e-9), 1.0))) / 2
+    if config.schedule == "step" and config.milestones:
+        drops = sum(math.floor(epoch + 1e-9) >= m for m in config.milestones)
+    else:
+        drops = math.floor(epoch / config.step_epochs + 1e-9)
+    return float(config.gamma**drops)
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimizer, with parameters named by `no_decay` in a group of their own without weight decay."""
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of the learned parameters; those named by `no_decay` form a group without weight decay."""
     decayed, free = split_parameters(model, config.no_decay)
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov and config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
 
 
-def split_parameters(model: nn.Module, no_decay: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(model: nn.Module, no_decay: Collection[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return (decayed, free of decay) learned parameters; `no_decay` holds any of norm, bias, attention."""
     attention = {id(p) for p in attention_parameters(model).values()} if "attention" in no_decay else set()
     decayed: list[nn.Parameter] = []

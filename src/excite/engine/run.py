@@ -4,66 +4,78 @@ import itertools
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 import yaml
 
 from excite.common.files import write_text
-from excite.errors import UsageError
+from excite.engine.config import RunConfig
+from excite.errors import ExciteError, UsageError
 
-SHARED = "EXCITE_RUN"  # tells the processes that a distributed run starts which directory the first one took
-NOT_KEPT = ("out", "overwrite", "resume", "quiet")  # options about this very call, not about the run
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where launchers say which process this is, the surest first
 
 
-class Config(Protocol):
-    """What a run's configuration says about its directory."""
+class RunDirectory:
+    """The directory that all processes of a run share: the first one chooses and makes it, `share` tells the others.
 
-    out: str | None
-    overwrite: bool
-    resume: str | None
+    `claim` raises what `check_free` raises.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.first = is_first(config)
+        self._path: Path | None = Path(config.resume) if config.resume else None
 
     @property
-    def stem(self) -> str:
-        """The name of a run that was given none."""
+    def path(self) -> Path:
+        """The directory. Raises ExciteError where this process has not been told it yet."""
+        if self._path is None:
+            raise ExciteError("this process does not know its run directory yet; the first process tells it")
+        return self._path
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all options."""
+    def claim(self, command: str) -> None:
+        """Make the directory and write config.yaml, for `--config` of `command`; other processes wait for `share`."""
+        if not self.first:
+            return
+        check_free(self.config)
+        if self._path is None:
+            self._path = _make(self.config)
+        header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
+        write_text(self._path / "config.yaml", header + yaml.safe_dump(self.config.recorded(), sort_keys=False))
+
+    def share(self, broadcast: Callable[[str | None], str | None]) -> None:
+        """Take over the first process's directory; called once all processes of the run are connected."""
+        told = broadcast(None if self._path is None else str(self._path))
+        if told is not None:
+            self._path = Path(told)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint after the last epoch."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch: the last one where no epoch was validated."""
+        best = self.path / "checkpoints" / "best.ckpt"
+        return best if best.is_file() else self.last
+
+    @property
+    def start(self) -> Path | None:
+        """The checkpoint that a resumed run goes on from; None for a new run, or where no epoch was completed."""
+        return self.last if self.config.resume and self.last.is_file() else None
 
 
-def prepare(config: Config) -> Path:
-    """Return the run directory, made and empty (or that of the run to resume). Raises what `check_free` raises.
-
-    A distributed run starts the command again for every further process: those get the directory of the first.
-    """
-    if is_follower():
-        return Path(os.environ[SHARED])
-    path = _prepare(config)
-    os.environ[SHARED] = str(path)
-    return path
+def is_first(config: RunConfig) -> bool:
+    """Return whether this process is the first (or only) one of its run. Launchers say so before it is connected."""
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    return config.devices == 1 or rank == "0"
 
 
-def is_follower() -> bool:
-    """Tell whether this process was started by the first one of a distributed run."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" and SHARED in os.environ
-
-
-def _prepare(config: Config) -> Path:
-    check_free(config)
-    if config.resume:
-        return Path(config.resume)
-    if config.out is None:
-        return _fresh(config)
-    path = Path(config.out)
-    if config.overwrite and path.is_dir():
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def check_free(config: Config) -> None:
+def check_free(config: RunConfig) -> None:
     """Raise UsageError if the run directory holds something and neither overwriting nor resuming was asked for."""
-    if is_follower():
+    if not is_first(config):
         return
     if config.resume and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: no such run directory")
@@ -82,7 +94,13 @@ def check_free(config: Config) -> None:
             raise UsageError(f"{path} does not look like a run directory (no config.yaml), so it is not overwritten")
 
 
-def _fresh(config: Config) -> Path:
+def _make(config: RunConfig) -> Path:
+    if config.out is not None:
+        path = Path(config.out)
+        if config.overwrite and path.is_dir():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
     stem = re.sub(r"[^\w.]+", "-", config.stem).strip("-")
     for number in itertools.count(1):
         path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
@@ -92,16 +110,3 @@ def _fresh(config: Config) -> Path:
             continue
         return path
     raise AssertionError("unreachable")
-
-
-def write_config(path: Path, config: Config, command: str) -> None:
-    """Write the resolved configuration, fit to be read by --config of `command` or by --resume for this run."""
-    values = {k: v for k, v in config.to_dict().items() if k not in NOT_KEPT}
-    header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
-    write_text(path / "config.yaml", header + yaml.safe_dump(values, sort_keys=False))
-
-
-def last_checkpoint(path: Path) -> Path | None:
-    """Return the checkpoint to go on from, or None where no epoch was completed."""
-    file = path / "checkpoints" / "last.ckpt"
-    return file if file.is_file() else None

@@ -1,22 +1,42 @@
-"""Random numbers that depend on (seed, epoch, index) alone, so a resumed run draws what an unbroken one would."""
+"""Random numbers that depend on (seed, epoch, index) alone, so a resumed run draws what an unbroken one would.
+
+Each use has a stream of its own, so that no two of them ever draw the same numbers.
+"""
+
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Stream = Literal["order", "regions", "dropout", "mixing", "augmentation"]
 
-def derive(*parts: int) -> int:
-    """Return one 63-bit seed for a tuple of non-negative integers."""
-    low, high = np.random.SeedSequence(parts).generate_state(2)
+# The last words of a stream's entropy. Per epoch: the order of images, the regions a detector samples, dropout; the
+# others have an index (of a batch or an image) before them. SeedSequence pads with zeros up to four words: no stream
+# may be another one with zeros behind it.
+WORDS: dict[Stream, tuple[int, ...]] = {
+    "order": (0,),
+    "regions": (1,),
+    "dropout": (0, 1),
+    "mixing": (2,),
+    "augmentation": (3,),
+}
+INDEXED: tuple[Stream, ...] = ("mixing", "augmentation")
+
+
+def derive(stream: Stream, seed: int, epoch: int, rank: int = 0, index: int = 0) -> int:
+    """Return one 63-bit seed of a stream for non-negative integers; `index` counts in indexed streams only."""
+    place = (index,) if stream in INDEXED else ()
+    low, high = np.random.SeedSequence((seed, epoch, rank, *place, *WORDS[stream])).generate_state(2)
     return (int(high) << 32 | int(low)) & (2**63 - 1)
 
 
-def generator(*parts: int) -> torch.Generator:
-    """Return a CPU generator seeded by a tuple of integers."""
-    return torch.Generator().manual_seed(derive(*parts))
+def generator(stream: Stream, seed: int, epoch: int, rank: int = 0, index: int = 0) -> torch.Generator:
+    """Return a CPU generator for what `derive` gives."""
+    return torch.Generator().manual_seed(derive(stream, seed, epoch, rank, index))
 
 
 def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Tensor:
     """Return the order in which one of `world` processes sees `n` images; all of them get equally many."""
-    order = torch.randperm(n, generator=generator(seed, epoch))
+    order = torch.randperm(n, generator=generator("order", seed, epoch))
     return order[: n - n % world][rank::world]

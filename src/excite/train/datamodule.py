@@ -16,16 +16,17 @@ CACHE_BYTES = 2 * 2**30
 
 
 class ImageData(L.LightningDataModule):
-    """The two splits of a data spec as loaders; small images are cached in memory.
+    """The two splits of the data as loaders; small images are cached in memory.
 
-    Raises what `open_data` raises, and ExciteError if no readable image is left.
+    bundle: the data, where `config.data` names none that could be opened. Raises what `open_data` raises, and
+    ExciteError if no readable image is left.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, bundle: DataBundle | None = None) -> None:
         super().__init__()
         start = time.perf_counter()
         self.config = config
-        self.bundle: DataBundle = open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
+        self.bundle = bundle or open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
         self.preprocess = resolve_preprocess(self.bundle, config)
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []
@@ -39,29 +40,29 @@ class ImageData(L.LightningDataModule):
         return size <= 64 and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
 
     def _cache(self, images: Any) -> ArrayImages:
-        kept, bad = cache(images, self.preprocess["size"], skip=self.config.skip_unreadable)
+        decoded, bad = cache(images, self.preprocess["size"], skip=self.config.skip_unreadable)
         self.skipped.update(bad)
-        if not len(kept):
+        if not len(decoded):
             raise ExciteError(f"{self.config.data}: no image of a split can be read, the first is {bad[0]}")
-        return kept
+        return decoded
 
     def train_dataloader(self) -> Loader:
         """Return the training batches."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.cached and not self.config.randaugment:
-            return self._keep(CachedTrainLoader(self.train_images, self.config, rank, world))
+            return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
         images = self.train_images if self.cached else self.bundle.train
         transform = train_transform(self.config, self.preprocess["size"])
-        return self._keep(WorkerLoader(images, self.config, transform, train=True, rank=rank, world=world))
+        return self._remember(WorkerLoader(images, self.config, transform, train=True, rank=rank, world=world))
 
     def val_dataloader(self) -> Loader:
         """Return the validation batches; every process sees all of them."""
         if self.cached:
             return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
         transform = eval_transform(self.preprocess["size"], self.preprocess["resize"])
-        return self._keep(WorkerLoader(self.bundle.val, self.config, transform, train=False))
+        return self._remember(WorkerLoader(self.bundle.val, self.config, transform, train=False))
 
-    def _keep(self, loader: Loader) -> Loader:
+    def _remember(self, loader: Loader) -> Loader:
         self.loaders.append(loader)
         return loader
 

@@ -6,7 +6,6 @@ order and augmentation from (seed, epoch, index).
 
 import multiprocessing
 import multiprocessing.context
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
 from excite.data.decode import UnreadableImageError
+from excite.engine.sampling import EpochSampler, worker_count
 from excite.engine.seeds import derive, epoch_order, generator
 from excite.train.augment import crop_and_flip
 from excite.train.config import TrainConfig
@@ -68,7 +68,7 @@ class CachedTrainLoader(Loader):
         config, epoch = self.config, self.epoch
         order = epoch_order(len(self.images), config.seed, epoch, self.rank, self.world)
         for index, rows in enumerate(order.split(config.batch_size)[: self.batches]):
-            chance = generator(config.seed, epoch, self.rank, index)
+            chance = generator("augmentation", config.seed, epoch, self.rank, index)
             padding = config.padding if config.augment == "crop" else 0
             images = crop_and_flip(self.images.images[rows], padding, config.flip, chance)
             yield images, self.images.labels[rows]
@@ -94,8 +94,8 @@ class WorkerLoader(Loader):
         self, images: Images, config: TrainConfig, transform: Any, *, train: bool, rank: int = 0, world: int = 1
     ) -> None:
         self.config = config
-        self.order = _Order(len(images), config.seed, rank, world) if train else _Order(len(images), None)
-        workers = worker_count(config)
+        self.order = EpochSampler(len(images), config.seed if train else None, rank, world)
+        workers = worker_count(config.workers)
         self.inner: DataLoader[Any] = DataLoader(
             _Prepared(images, transform, config.seed),
             batch_size=config.batch_size,
@@ -109,7 +109,7 @@ class WorkerLoader(Loader):
         super().__init__(count_batches(len(self.order), config) if train else len(self.inner))
 
     def _epoch(self) -> Iterator[Batch]:
-        self.order.epoch = self.epoch
+        self.order.set_epoch(self.epoch)
         for index, (images, labels, bad) in enumerate(self.inner):
             if index == self.batches:
                 return
@@ -128,23 +128,6 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-class _Order(Sampler[tuple[int, int]]):
-    """(epoch, index) pairs: workers need the epoch for their seeds."""
-
-    def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
-        self.n, self.seed, self.rank, self.world, self.epoch = n, seed, rank, world, 0
-
-    def __len__(self) -> int:
-        return self.n // self.world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        if self.seed is None:
-            order = torch.arange(self.n)
-        else:
-            order = epoch_order(self.n, self.seed, self.epoch, self.rank, self.world)
-        yield from ((self.epoch, int(i)) for i in order)
-
-
 class _Prepared(Dataset[Any]):
     """Transformed images; an unreadable one becomes (None, name, reason), for errors lose their kind in a worker."""
 
@@ -158,7 +141,7 @@ class _Prepared(Dataset[Any]):
         except UnreadableImageError as error:
             return None, error.name, error.reason
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, epoch, index))
+            torch.manual_seed(derive("augmentation", self.seed, epoch, index=index))
             return self.transform(image), label, None
 
 
@@ -171,10 +154,4 @@ def _collate(items: list[Any]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
 
 def count_batches(n: int, config: TrainConfig) -> int:
     """Return the training batches of an epoch; a last incomplete one is left out unless it is the only one."""
-    whole = max(n // config.batch_size, 1)
-    return min(whole, config.limit_batches or whole)
-
-
-def worker_count(config: TrainConfig) -> int:
-    """Return how many worker processes to start."""
-    return config.workers if config.workers >= 0 else max(len(os.sched_getaffinity(0)) - 1, 1)
+    return max(n // config.batch_size, 1)

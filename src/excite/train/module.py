@@ -2,44 +2,29 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from excite.engine.optim import lr_factor, make_optimizer
+from excite.engine.module import NonFiniteLossError, Panel, Row, RunModule
 from excite.engine.seeds import derive
-from excite.errors import ExciteError
 from excite.models import NetworkSpec
 from excite.train.augment import mixer
 from excite.train.config import TrainConfig
 
-CHECK_EVERY = 20  # steps between looks at the loss on a GPU, where each look waits for the device
 
-
-class NonFiniteLossError(ExciteError):
-    """The loss became NaN or infinite."""
-
-    def __init__(self, step: int, epoch: int, batch: int | None, kept: str) -> None:
-        self.step, self.epoch, self.batch = step, epoch, batch
-        where = "validation" if batch is None else f"batch {batch + 1}"
-        super().__init__(
-            f"the loss is not finite at step {step} (epoch {epoch + 1}, {where}); {kept}. "
-            "Try a lower --lr, --clip 1, --warmup-epochs 5 or --precision 32"
-        )
-
-
-class Classifier(L.LightningModule):
+class Classifier(RunModule):
     """A network that learns classes. Batches are (uint8 images [n c h w], labels [n])."""
 
+    config: TrainConfig
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: nn.Module, config: TrainConfig, card: NetworkSpec) -> None:
-        super().__init__()
-        self.model, self.config, self.card = model, config, card
+        super().__init__(model, config)
+        self.model, self.card = model, card
         how = card.preprocess or {}
         self.register_buffer("mean", torch.tensor(how["mean"]).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(how["std"]).view(1, -1, 1, 1) * 255, persistent=False)
@@ -49,9 +34,6 @@ class Classifier(L.LightningModule):
         self.train_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top1 = MulticlassAccuracy(classes, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
-        self.first_bad: tuple[int, int, int] | None = None
-        self.unchecked: list[tuple[int, int, int, Tensor]] = []
-        self.last_good = "no epoch was completed, so there is no checkpoint"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n classes] of uint8 images [n 3 h w]."""
@@ -63,7 +45,7 @@ class Classifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Seed this epoch, so that dropout too goes on alike after an interruption."""
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
-        torch.manual_seed(derive(self.config.seed, self.current_epoch, 0, 0, 1))
+        torch.manual_seed(derive("dropout", self.config.seed, self.current_epoch))
         for metric in (self.train_loss, self.train_top1):
             metric.reset()
 
@@ -73,28 +55,15 @@ class Classifier(L.LightningModule):
         targets = labels
         if self.mix is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive(self.config.seed, self.current_epoch, self.global_rank, index, 2))
+                torch.manual_seed(derive("mixing", self.config.seed, self.current_epoch, self.global_rank, index))
                 # Mixed as floats: in uint8 the sum of two weighted images would lose its fractions.
                 images, targets = self.mix(images.float(), labels)
         logits = self(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-        self._watch(loss.detach(), index)
+        self.watch(loss.detach(), index)
         self.train_loss.update(loss.detach(), weight=len(labels))
         self.train_top1.update(logits.detach(), labels)
         return loss
-
-    def _watch(self, loss: Tensor, index: int) -> None:
-        self.unchecked.append((self.global_step, self.current_epoch, index, loss))
-        if loss.device.type != "cuda" or len(self.unchecked) >= CHECK_EVERY:
-            self.check_losses()
-
-    def check_losses(self) -> None:
-        """Raise NonFiniteLossError for the first loss since the last look that is not finite."""
-        pending, self.unchecked = self.unchecked, []
-        if not pending or torch.isfinite(torch.stack([loss for *_, loss in pending])).all():
-            return
-        step, epoch, index, _ = next(item for item in pending if not torch.isfinite(item[3]))
-        raise NonFiniteLossError(step, epoch, index, self.last_good)
 
     def on_train_epoch_end(self) -> None:
         """Look at the losses not yet looked at, before a checkpoint is written."""
@@ -120,19 +89,42 @@ class Classifier(L.LightningModule):
         """Log the metrics. Raises NonFiniteLossError, so that a network gone bad is not saved."""
         loss = self.val_loss.compute()
         if not torch.isfinite(loss):
-            raise NonFiniteLossError(self.global_step, self.current_epoch, None, self.last_good)
+            raise NonFiniteLossError(self.global_step, self.current_epoch, None, "", self.last_good)
         self.log("val/loss", loss)
         self.log("val/top1", self.val_top1.compute())
         self.log("val/top5", self.val_top5.compute())
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and a schedule that moves every step."""
-        optimizer = make_optimizer(self.model, self.config)
-        steps = max(self.trainer.estimated_stepping_batches / self.config.epochs, 1)
-        factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(self.config, step / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+    def epoch_row(self) -> Row:
+        """Return loss and accuracy in training and validation."""
+        return {
+            "train_loss": float(self.train_loss.compute()),
+            "train_top1": float(self.train_top1.compute()),
+            "val_loss": float(self.val_loss.compute()),
+            "val_top1": float(self.val_top1.compute()),
+            "val_top5": float(self.val_top5.compute()),
+        }
+
+    def describe(self, row: Row) -> str:
+        """Return losses and top-1."""
+        top1 = f"top-1 {100 * row['val_top1']:6.2f} %"
+        return f"loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  {top1}"
+
+    def score(self, row: Row) -> float | None:
+        """Return the validation top-1."""
+        return row["val_top1"]
+
+    def panels(self, rows: list[Row]) -> list[Panel]:
+        """Return loss and top-1."""
+        return [
+            Panel("loss", {"training": "train_loss", "validation": "val_loss"}),
+            Panel("top-1 (%)", {"training": "train_top1", "validation": "val_top1"}, 100),
+        ]
+
+    def count(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Return the number of images in a batch."""
+        return len(batch[1])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the card and the configuration beside the weights: enough to build and feed the network again."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["excite"] = self.card.to_dict()
-        checkpoint["excite_config"] = self.config.to_dict()

@@ -1,4 +1,4 @@
-"""The network of a run: built by name, given its card and its first weights."""
+"""The network of a run: built by name or given, with its card and its first weights."""
 
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from excite.checkpoints.bundle import load_exactly
-from excite.models import NetworkSpec
+from excite.errors import UsageError
+from excite.models import NetworkSpec, describe
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 
@@ -42,4 +43,22 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
         report = load_checkpoint(model, config.init)
         if not config.quiet:
             print(report)
+    return model
+
+
+def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.Module:
+    """Give a network that was built elsewhere the card of this run, keeping what the one it has says of its making.
+
+    Raises UsageError where its card says that it has other classes than the data.
+    """
+    bundle = data.bundle
+    if not isinstance(getattr(model, "excite_card", None), NetworkSpec):
+        model.excite_card = spec_from(config, bundle.num_classes)  # type: ignore[assignment]  # a module takes any
+    spec = describe(model, preprocess=dict(data.preprocess))
+    if spec.num_classes != bundle.num_classes:
+        raise UsageError(
+            f"the network {spec.name} has {spec.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
+            f"build it with num_classes={bundle.num_classes}"
+        )
+    describe(model, class_names=list(bundle.class_names))
     return model

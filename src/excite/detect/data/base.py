@@ -1,6 +1,7 @@
 """What every detection data set is: images, boxes, and what had to be left out."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,33 @@ class DetectionDataset(Dataset[Item]):
             target["masks"] = tv_tensors.Mask(stacked)
         return self.transform(image, target) if self.transform is not None else (image, target)
 
-    def subset(self, count: int) -> "DetectionDataset":
-        """Keep the first `count` images (all of them for 0); returns itself."""
-        if count < 0:
-            raise UsageError(f"a limit of {count} images; 0 means all")
-        if count:
+    def subset(self, count: int | None) -> "DetectionDataset":
+        """Keep the first `count` images (None: all of them); returns itself."""
+        if count is not None:
+            if count < 1:
+                raise UsageError(f"a limit of {count} images; it must be at least 1")
             self.samples = self.samples[:count]
+        return self
+
+    def drop_unreadable(self) -> "DetectionDataset":
+        """Read every image once and leave out those that cannot be read, as `skipped` tells; returns itself.
+
+        Raises ExciteError where none is left.
+        """
+
+        def problem(index: int) -> str | None:
+            try:
+                self.image(index)
+            except ExciteError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor() as pool:
+            problems = list(pool.map(problem, range(len(self))))
+        self.samples = [s for s, reason in zip(self.samples, problems, strict=True) if reason is None]
+        self.skipped += [reason for reason in problems if reason is not None]
+        if not self.samples:
+            raise ExciteError(f"no image can be read: {self.skipped[-1]}")
         return self
 
 

@@ -12,10 +12,10 @@ KINDS = ("shapes", "coco:PATH", "voc:PATH")
 COUNTS = {"train": 1600, "val": 200, "test": 400}
 
 
-def open_split(spec: str, split: str, *, masks: bool = False, limit: int = 0) -> DetectionDataset:
+def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None = None) -> DetectionDataset:
     """Open one split of a data spec: "shapes", "shapes:size=96,most=3", "coco:PATH" or "voc:PATH".
 
-    masks: the items carry masks (UsageError where the data has none); limit: use the first images only (0: all).
+    masks: the items carry masks (UsageError where the data has none); limit: use that many of the first images only.
     Raises UsageError for an unknown spec, a missing folder or split, or an empty set; ExciteError for broken files.
     """
     kind, _, rest = spec.partition(":")

@@ -1,0 +1,135 @@
+"""What happens around the steps: rows of numbers, averaged weights, checkpoints, words on the terminal."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from excite.engine.history import History
+from excite.engine.module import RunModule
+from excite.engine.run import RunDirectory
+
+SPEAK_EVERY = 30  # seconds between two lines in a long epoch that is not watched on a terminal
+
+
+class DirectoryCallback(L.Callback):
+    """Tells all processes of a run its directory, as soon as they can talk to each other."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take over the first process's directory."""
+        self.directory.share(trainer.strategy.broadcast)
+
+
+class CheckpointCallback(Checkpoint):
+    """Writes `last.ckpt` after every epoch and `best.ckpt` when the score rose, after all other callbacks have run.
+
+    Lightning's ModelCheckpoint writes its `last` only when there is a new best, and once more at the end of training,
+    when averaged weights have replaced the trained ones; a run could not be continued from that.
+    """
+
+    def __init__(self, directory: RunDirectory, history: History) -> None:
+        self.directory, self.history = directory, history
+
+    @property
+    def last(self) -> Path:
+        """The file written after every epoch."""
+        return self.directory.path / "checkpoints" / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write last.ckpt, and copy it to best.ckpt if this epoch is the best so far."""
+        assert isinstance(pl_module, RunModule)
+        trainer.save_checkpoint(self.last)
+        *earlier, now = [pl_module.score(row) for row in self.history.rows]
+        if trainer.is_global_zero and now is not None and all(score is None or now > score for score in earlier):
+            temporary = self.last.with_name(".best.ckpt")
+            shutil.copyfile(self.last, temporary)
+            os.replace(temporary, self.last.with_name("best.ckpt"))
+        self._note(pl_module)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Know the checkpoints of the run that is resumed."""
+        assert isinstance(pl_module, RunModule)
+        if self.history.rows:
+            self._note(pl_module)
+
+    def _note(self, module: RunModule) -> None:
+        module.last_good = f"kept: {self.last}, written after epoch {len(self.history.rows)}"
+
+
+class ConsoleCallback(L.Callback):
+    """Prints a bar on a terminal and one line per epoch everywhere; silent on all but the first process."""
+
+    def __init__(self, history: History, epochs: int) -> None:
+        self.history, self.epochs = history, epochs
+        self.console = Console(highlight=False, soft_wrap=True, markup=False)
+        self.bar: Progress | None = None
+        self.spoke = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's bar."""
+        if sys.stdout.isatty() and trainer.is_global_zero:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=trainer.num_training_batches)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar; without a terminal print a line every half minute."""
+        assert isinstance(pl_module, RunModule)
+        if self.bar:
+            self.bar.advance(self.task)
+        elif time.perf_counter() - self.spoke > SPEAK_EVERY and trainer.is_global_zero:
+            self.spoke = time.perf_counter()
+            loss = "" if pl_module.loss is None else f", loss {float(pl_module.loss):.3f}"
+            done = f"batch {batch_idx + 1} of {trainer.num_training_batches}"
+            self.console.print(f"epoch {trainer.current_epoch + 1}: {done}{loss}")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the epoch's row."""
+        assert isinstance(pl_module, RunModule)
+        self._stop()
+        self.spoke = time.perf_counter()
+        if trainer.is_global_zero:
+            row = self.history.rows[-1]
+            self.console.print(
+                f"epoch {int(row['epoch']):>{len(str(self.epochs))}}/{self.epochs}  {pl_module.describe(row)}  "
+                f"lr {row['lr']:.2g}  {row['images_per_s']:.{0 if row['images_per_s'] >= 100 else 1}f} images/s  "
+                f"{row['seconds']:.1f} s"
+            )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Take the bar away."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+def averaging(decay: float) -> WeightAveraging:
+    """Return the callback: after each optimizer step, average = d * average + (1 - d) * weights.
+
+    d = min(decay, (1 + t) / (10 + t)) at step t, so that a short run's average does not stay at its random start.
+    Validation, checkpoints (`state_dict`) and the final network hold the average.
+    """
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        step = int(count)
+        now = min(decay, (1 + step) / (10 + step))
+        return now * averaged + (1 - now) * current
+
+    return WeightAveraging(avg_fn=average)

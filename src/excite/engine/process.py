@@ -1,0 +1,64 @@
+"""What a command borrows from its process, and gives back: random numbers, switches, signals, words of libraries."""
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "faster_coco_eval")
+VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")  # set by Lightning
+
+
+@contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    """Leave the process as it was: random states, deterministic switches, variables and signals that Lightning sets."""
+    python, tensors = random.getstate(), torch.get_rng_state()
+    arrays = np.random.get_state()  # noqa: NPY002  (the global one is what libraries seed)
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    # Lightning ignores Ctrl-C for good once it has seen one. Handlers can be set in the main thread only.
+    in_main = threading.current_thread() is threading.main_thread()
+    interrupt = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+        torch.set_rng_state(tensors)
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if interrupt is not None:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence Lightning's and the evaluator's notes; errors still come through."""
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning.*")
+            warnings.filterwarnings("ignore", message=r".*(LeafSpec|lr_scheduler\.step|num_workers|many workers).*")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

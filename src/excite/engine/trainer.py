@@ -1,0 +1,103 @@
+"""One training run: what is checked first, how Lightning is set up, and how a run ends."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from excite.engine.callbacks import CheckpointCallback, ConsoleCallback, DirectoryCallback, averaging
+from excite.engine.config import RunConfig, check_resume
+from excite.engine.history import History
+from excite.engine.module import RunModule
+from excite.engine.process import quiet_libraries, unchanged
+from excite.engine.run import RunDirectory, check_free
+from excite.errors import ExciteError, UsageError
+
+
+@contextlib.contextmanager
+def seeded_run(config: RunConfig) -> Iterator[None]:
+    """Check what can be checked before anything is opened, seed, and leave the process as it was afterwards.
+
+    Raises UsageError for values that cannot work.
+    """
+    config.check()
+    check_device(config)
+    check_free(config)
+    check_resume(config)
+    with unchanged(), quiet_libraries():
+        L.seed_everything(config.seed, verbose=False)
+        yield
+
+
+def check_device(config: RunConfig) -> None:
+    """Raise UsageError where the machine lacks what the configuration asks for."""
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise UsageError("--device cuda: torch finds no GPU here")
+    if config.precision == "16" and (not cuda or config.device == "cpu"):
+        raise UsageError("--precision 16 needs a GPU; on a CPU take --precision bf16 or 32")
+
+
+def make_trainer(
+    config: RunConfig, directory: RunDirectory, *, unused_parameters: bool = False, **settings: Any
+) -> tuple[L.Trainer, History]:
+    """Return Lightning's trainer and the history that it fills.
+
+    unused_parameters: some parameters get no gradient in some steps, which several processes must know. settings:
+    further ones of the trainer.
+    """
+    history = History(directory)
+    callbacks: list[Callback] = [DirectoryCallback(directory), history]
+    if config.ema:
+        callbacks.append(averaging(config.ema))
+    if not config.quiet:
+        callbacks.append(ConsoleCallback(history, config.epochs))
+    callbacks.append(CheckpointCallback(directory, history))
+    # Only the first process writes events, and it knows its directory by now.
+    logger = TensorBoardLogger(directory.path, name="", version="tensorboard") if directory.first else False
+    trainer = L.Trainer(
+        accelerator="gpu" if config.device == "cuda" else config.device,
+        devices=config.devices,
+        strategy="ddp_find_unused_parameters_true" if unused_parameters and config.devices > 1 else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision],  # type: ignore[arg-type]  # a Literal of many
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip or None,
+        deterministic="warn" if config.deterministic else None,
+        limit_train_batches=config.limit_batches,
+        logger=logger,
+        callbacks=callbacks,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **settings,
+    )
+    return trainer, history
+
+
+def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, command: str, **data: Any) -> None:
+    """Train to the planned end, from the checkpoint that a resumed run stands at.
+
+    command: what resumes the run; data: Lightning's `datamodule`, or `train_dataloaders` and `val_dataloaders`.
+    Raises KeyboardInterrupt, which names the command to go on with.
+    """
+    if module.config.channels_last:
+        module.to(memory_format=torch.channels_last)
+    try:
+        trainer.fit(module, ckpt_path=directory.start, weights_only=True, **data)
+    except SystemExit:
+        # Lightning ends the process on Ctrl-C; callers and the command line want the interrupt itself.
+        if trainer.interrupted:
+            raise KeyboardInterrupt(f"go on with `{command} --resume {directory.path}`") from None
+        raise
+    except ExciteError as error:
+        # What a reading process raises comes with its whole traceback as the message; the reason is the last line.
+        if "Original Traceback" not in str(error):
+            raise
+        raise ExciteError(str(error).strip().splitlines()[-1].partition(": ")[2]) from None

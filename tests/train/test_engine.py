@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from excite.cli.main import main
-from excite.cli.parsing import argument_help
+from excite.cli.signature import argument_help
 from excite.detect.config import DetectConfig
 from excite.detect.fit import fit as fit_detector
 from excite.engine.config import RunConfig, check_resume, read_run

@@ -15,18 +15,27 @@ from excite.errors import ExciteError, UsageError
 SEEN: dict[str, Any] = {}
 
 
+@dataclass(kw_only=True)
+class Common:
+    """What is common.
+
+    Args:
+        lr: learning rate.
+    """
+
+    lr: float = 0.1
+
+
 @dataclass
-class Settings:
+class Settings(Common):
     """Settings.
 
     Args:
         model: the network.
-        lr: learning rate.
     """
 
     model: str = "small"
     _: KW_ONLY
-    lr: float = 0.1
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -175,6 +184,13 @@ def test_help_and_version(capsys):
     assert "--limit-train" in out
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("excite ")
+
+
+def test_help_of_inherited_fields_is_that_of_the_base(capsys):
+    assert run("fit", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--lr X" in out
+    assert "learning rate (default: 0.1)" in out
 
 
 def test_argument_help_reads_google_style():

@@ -73,7 +73,11 @@ def read_options(function: Callable[..., Any]) -> list[Option]:
 
 def _read(function: Callable[..., Any], skip: frozenset[str]) -> list[Option]:
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    texts = argument_help(function.__doc__ or "")
+    # A dataclass is explained by its own docstring and, for what it inherits, by those of its bases.
+    docs = [c.__doc__ or "" for c in reversed(inspect.getmro(function))] if inspect.isclass(function) else []
+    texts: dict[str, str] = {}
+    for doc in docs or [function.__doc__ or ""]:
+        texts |= argument_help(doc)
     parameters = inspect.signature(function).parameters
     factories: dict[str, Any] = {}
     if dataclasses.is_dataclass(function):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from excite.data import open_data
 from excite.data.arrays import cache
-from excite.data.decode import UnreadableImageError, read_rgb
+from excite.data.preprocess import UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 from imagesets import CLASSES, add, encoded, image_folder, parquet_set, picture, shards
 

@@ -12,7 +12,7 @@ from excite.cli.main import main
 from excite.models import create_model, describe
 
 PREPROCESS = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
-NAMES = [f"digit {i}" for i in range(10)]
+NAMES = [str(i) for i in range(10)]
 
 
 def bundle(folder: Path, name: str, **options: object) -> str:
@@ -69,7 +69,7 @@ def test_plain_network_says_there_is_nothing_else(
 
 
 def test_named_classes(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [picture, "--classes", "digit 7", "2", "--out", str(tmp_path / "o"), "--json"]
+    arguments = [picture, "--classes", "7", "2", "--out", str(tmp_path / "o"), "--json"]
     assert main(["explain", bundle(tmp_path, "se_resnet20"), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)["networks"][0]["grad_cam"][0]["classes"]
     assert [c["index"] for c in found] == [7, 2]
@@ -95,7 +95,7 @@ def bad(folder: Path, picture: str) -> dict[str, tuple[list[str], int, str]]:
     cut = folder / "cut.png"
     cut.write_bytes(Path(picture).read_bytes()[:400])
     return {
-        "nothing to explain": ([good], 2, "nothing to explain"),
+        "nothing to explain": ([good], 2, "does not say what it was trained on; give --data"),
         "not an image": ([good, str(text)], 1, "text.jpg"),
         "truncated image": ([good, str(cut)], 1, "cut.png"),
         "no such image": ([good, "gone.png"], 2, "no image 'gone.png'"),
@@ -106,7 +106,7 @@ def bad(folder: Path, picture: str) -> dict[str, tuple[list[str], int, str]]:
         "unknown random network": (["random:eca_resnet2000", picture], 2, "eca_resnet200"),
         "unknown data": ([good, "--data", "digit"], 2, "digits"),
         "unknown layer": ([good, picture, "--layer", "layer9"], 2, "layer"),
-        "unknown class": ([good, picture, "--classes", "digit x"], 2, "digit"),
+        "unknown class": ([good, picture, "--classes", "digit x"], 2, "digit x"),
         "class out of range": ([good, picture, "--classes", "10"], 2, "10 classes"),
         "no class": ([good, picture, "--top", "0"], 2, "--top"),
         "no images": ([good, "--data", "digits", "--limit", "0"], 2, "--limit"),

@@ -14,7 +14,7 @@ from excite.data.bundle import chosen
 from excite.models import create_model, describe
 from excite.robustness.published import open_published
 
-QUICK = ["--limit", "12", "--severities", "1", "5", "--corruptions", "fog", "gaussian_noise"]
+QUICK = ["--data", "digits", "--limit", "12", "--severities", "1", "5", "--corruptions", "fog", "gaussian_noise"]
 
 
 def bundle(folder: Path, name: str, classes: int = 10, size: int = 32) -> str:
@@ -68,7 +68,17 @@ def test_published_arrays_are_read(tmp_path: Path, capsys: pytest.CaptureFixture
     generator = np.random.default_rng(0)
     np.save(stored / "fog.npy", generator.integers(0, 255, (50, 32, 32, 3), dtype=np.uint8))
     np.save(stored / "labels.npy", np.tile(np.arange(10), 5).astype(np.uint8))
-    arguments = ["--corrupted", str(stored), "--limit", "10", "--out", str(tmp_path / "o"), "--json"]
+    arguments = [
+        "--data",
+        "digits",
+        "--corrupted",
+        str(stored),
+        "--limit",
+        "10",
+        "--out",
+        str(tmp_path / "o"),
+        "--json",
+    ]
     assert main(["robustness", bundle(tmp_path, "resnet20"), *arguments]) == 0
     network = json.loads(capsys.readouterr().out)["networks"][0]
     # An untrained network gives one class to all noise, and each severity has every class once.
@@ -116,9 +126,10 @@ def cases(folder: Path) -> dict[str, tuple[list[str], int, str]]:
         "no images": ([good, "--limit", "0"], 2, "--limit"),
         "no batch": ([good, "--batch-size", "0"], 2, "--batch-size"),
         "unknown data": ([good, "--data", "digit"], 2, "digits"),
-        "other classes": ([bundle(folder, "resnet20", classes=7)], 2, "7 classes"),
+        "other classes": ([bundle(folder, "resnet20", classes=7), "--data", "digits"], 2, "7 classes"),
+        "no data": ([good], 2, "does not say what it was trained on"),
         "bad baseline": ([good, "--baseline", "gone.ckpt"], 2, "gone.ckpt"),
-        "alexnet on ten classes": ([good, "--baseline", "alexnet"], 2, "1000 classes"),
+        "alexnet on ten classes": ([good, "--data", "digits", "--baseline", "alexnet"], 2, "1000 classes"),
         "no published set": ([good, "--corrupted", str(folder)], 2, "no corrupted set"),
         "unknown device": ([good, "--device", "gpuu"], 2, "gpuu"),
         "misspelt option": ([good, "--corrupton", "fog"], 2, "--corruptions"),
@@ -136,6 +147,7 @@ CASES = [
     "no batch",
     "unknown data",
     "other classes",
+    "no data",
     "bad baseline",
     "alexnet on ten classes",
     "no published set",

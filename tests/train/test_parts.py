@@ -5,13 +5,14 @@ from torch import nn
 from excite import create_model, recipes
 from excite.data import open_data
 from excite.data.arrays import ArrayImages
+from excite.data.preprocess import Preprocess
 from excite.detect.config import DetectConfig
 from excite.engine.callbacks import averaging
 from excite.engine.optim import lr_factor, make_optimizer, split_parameters
 from excite.engine.seeds import INDEXED, WORDS, derive, epoch_order, generator
 from excite.errors import UsageError
 from excite.train import TrainConfig
-from excite.train.augment import crop_and_flip, eval_transform, mixer, train_transform
+from excite.train.augment import crop_and_flip, mixer, train_transform
 from excite.train.config import resolve_recipe
 from excite.train.loaders import CachedTrainLoader, WorkerLoader
 from imagesets import image_folder
@@ -117,7 +118,7 @@ def test_mixing_gives_soft_labels():
 def test_transforms_give_uint8_squares(augment):
     config = TrainConfig(augment=augment, randaugment=9, flip=True)
     image = torch.randint(0, 255, (3, 50, 40), dtype=torch.uint8)
-    for transform in (train_transform(config, 24), eval_transform(24, 32)):
+    for transform in (train_transform(config, 24), Preprocess(24, 32).image):
         out = transform(image)
         assert (out.shape, out.dtype) == ((3, 24, 24), torch.uint8)
 

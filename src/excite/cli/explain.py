@@ -27,8 +27,8 @@ def explain(
 ) -> None:
     """Show what a network looks at: Grad-CAM overlays, channel scales, weights, learned kernels.
 
-    Grad-CAM is drawn for the images given; channel scales are means over the validation images of --data, or over the
-    images given where there is no --data.
+    Grad-CAM is drawn for the images given. Channel scales are means over the validation images of --data; without it,
+    over the images given; without those too, over the validation images of the data that the run was trained on.
 
     Args:
         checkpoint: a checkpoint, a run directory, or random:NAME for an untrained network.
@@ -47,8 +47,6 @@ def explain(
         excite explain runs/eca_resnet20-digits --data digits
         excite explain random:eca_resnet50 --top 2 dog.jpg cat.jpg --compare random:se_resnet50
     """
-    if not images and data is None:
-        raise UsageError("nothing to explain: give image files, or --data SPEC for channel scales, or both")
     if limit < 1 or top < 1:
         raise UsageError(f"--limit and --top must be at least 1, got {limit} and {top}")
     from excite.explain.networks import open_networks
@@ -78,6 +76,8 @@ def _show(networks: "list[Network]", result: dict[str, Any]) -> None:
             print(f"  {s['name']:<28}{numbers}{spread}")
         for note in found["notes"]:
             print(f"  note: {note}")
+    if result["data"]:
+        print(f"channel scales over {result['data']} {result['split']}")
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
     for path in result["files"]:

@@ -1,13 +1,16 @@
 """`excite export`: a network as a file for another engine."""
 
 import json as json_
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
 
     from excite.models import NetworkSpec
 
@@ -37,13 +40,14 @@ def export(
         model: a checkpoint, a run directory, or the name of a network.
         format: the kind of file; .onnx, .xml (with its .bin) or .pt2.
         out: the file to write; by default the model's name with the format's ending, here.
-        precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised and needs --data.
+        precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised, with real images.
         dynamic: accept any batch size instead of one image at a time.
         size: image size in pixels; by default what the network was trained on, else 224.
         num_classes: classes of a network given by name.
         move_squeezes: move squeezes before the last convolution and keep gates as convolutions; by default for
             openvino, which gains by it, and not for the others.
-        data: a data set to calibrate int8 with, and to measure the accuracy before and after on.
+        data: calibrate int8 with its training images, and measure the accuracy before and after on its validation
+            images; int8 takes the data that the run was trained on by default, the others measure none.
         limit: most images of it that are used, for either.
         overwrite: replace an existing file.
         json: print JSON.
@@ -54,25 +58,27 @@ def export(
     """
     import torch
 
+    from excite.data.preprocess import Preprocess
     from excite.export import FORMATS, export_model, open_exported
-    from excite.export.images import labelled_batches, top1
 
     if limit < 1:
         raise UsageError(f"--limit {limit}: at least one image is needed")
     network, card = find_network(model, num_classes)
+    if card.preprocess and size:  # the file says how images of this size are prepared
+        card = replace(card, preprocess=Preprocess.of(card).at(size).to_dict())
     side = size or (card.preprocess or {}).get("size") or 224
     name = Path(model.rstrip("/")).stem if Path(model).exists() else model.replace("/", "_").replace(":", "_")
     path = out or Path(name + FORMATS[format])
     calibration, held_out = [], []
-    if data is not None:
-        from excite.data import open_data
+    if data is not None or precision == "int8":
+        from excite.data.specs import RunOf, open_run_data, trained_on
 
-        bundle = open_data(data)
-        if bundle.num_classes != card.num_classes:
-            raise UsageError(f"{data} has {bundle.num_classes} classes, the network {card.num_classes}")
+        run = RunOf(model, card, trained_on(model))
+        bundle = open_run_data([run], data, limit_train=limit, limit_val=limit)
+        preprocess = Preprocess.of(card)
         if precision == "int8":
-            calibration = [x for x, _ in labelled_batches(bundle.train, card, side, limit)]
-        held_out = list(labelled_batches(bundle.val, card, side, limit))
+            calibration = [x for x, _ in preprocess.batches(bundle.train)]
+        held_out = list(preprocess.batches(bundle.val))
     result = export_model(
         network,
         card,
@@ -89,9 +95,16 @@ def export(
     if held_out:
         with torch.inference_mode():
             before = top1(network, held_out)
+        report |= {"data": bundle.spec, "split": "val", "calibrated_on": "train" if calibration else None}
         report |= {"images": sum(len(y) for _, y in held_out), "top1_before": before}
         report["top1_after"] = top1(open_exported(path), held_out)
     print(json_.dumps(report, indent=2) if json else describe(report))
+
+
+def top1(run: "Callable[[Tensor], Tensor]", batches: "Sequence[tuple[Tensor, Tensor]]") -> float:
+    """Return the share of images whose largest logit is the right one."""
+    right = sum(int((run(x).argmax(1) == y).sum()) for x, y in batches)
+    return right / sum(len(y) for _, y in batches)
 
 
 def find_network(model: str, num_classes: int) -> "tuple[nn.Module, NetworkSpec]":
@@ -108,7 +121,7 @@ def find_network(model: str, num_classes: int) -> "tuple[nn.Module, NetworkSpec]
     return spec.build().eval(), spec
 
 
-def describe(report: dict) -> str:
+def describe(report: dict[str, Any]) -> str:
     """Return the report as text."""
     done = report["rewrites"]
     batch = "any batch size" if report["batch"] is None else "batch 1"
@@ -123,7 +136,8 @@ def describe(report: dict) -> str:
     ]
     if "top1_after" in report:
         lines.append(
-            f"top-1 on {report['images']} images: {report['top1_before']:.2%} before, {report['top1_after']:.2%} after"
+            f"top-1 on {report['images']} images of {report['data']} {report['split']}: "
+            f"{report['top1_before']:.2%} before, {report['top1_after']:.2%} after"
         )
     lines.append(f"next: excite predict {report['path']} IMAGE...")
     return "\n".join(lines)

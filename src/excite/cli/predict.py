@@ -79,13 +79,10 @@ def classify(
     """Return (a row per readable image, the names of the others). Raises UnreadableImageError unless `skip`."""
     import torch
 
-    from excite.data.decode import UnreadableImageError, read_rgb
-    from excite.train.augment import eval_transform
-    from excite.train.predictor import normalise
+    from excite.data.preprocess import Preprocess, UnreadableImageError
 
     card = predictor.card
-    how = card.preprocess or {}
-    prepare = eval_transform(how["size"], how["resize"])
+    preprocess = Preprocess.of(card)
     names = card.class_names or [str(i) for i in range(card.num_classes)]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
@@ -93,7 +90,7 @@ def classify(
         batch, good = [], []
         for file in files[start : start + batch_size]:
             try:
-                batch.append(prepare(read_rgb(file)))
+                batch.append(preprocess.image(file))
                 good.append(file)
             except UnreadableImageError as error:
                 if not skip:
@@ -101,7 +98,7 @@ def classify(
                 bad.append(error.name)
         if not batch:
             continue
-        probabilities = predictor(normalise(torch.stack(batch), card)).softmax(1)
+        probabilities = predictor(preprocess.normalise(torch.stack(batch))).softmax(1)
         values, classes = probabilities.topk(min(top, len(names)))
         for file, row, indices in zip(good, values.tolist(), classes.tolist(), strict=True):
             guesses = [{"class": names[i], "probability": p} for i, p in zip(indices, row, strict=True)]

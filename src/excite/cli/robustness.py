@@ -11,7 +11,7 @@ from excite.errors import UsageError
 def robustness(
     checkpoints: list[str],
     *,
-    data: str = "digits",
+    data: str | None = None,
     corruptions: list[str] = ["all"],  # noqa: B006  (read, never written)
     severities: list[int] = [1, 2, 3, 4, 5],  # noqa: B006
     probes: list[str] = ["none"],  # noqa: B006
@@ -30,7 +30,8 @@ def robustness(
 
     Args:
         checkpoints: one or more checkpoints or run directories, shown side by side.
-        data: the data whose validation images are used, as 'digits' or 'parquet:PATH'.
+        data: the data whose validation images are used, as 'digits' or 'parquet:PATH'; by default what the checkpoints
+            were trained on.
         corruptions: families, 'all' or 'none'.
         severities: which of 1 2 3 4 5.
         probes: occlusion, patch_shuffle, blur, noise, 'all' or 'none'.
@@ -80,7 +81,8 @@ def _show(result: dict[str, Any]) -> None:
     labels = [n["label"] for n in networks]
     width = max(12, *(len(label) + 2 for label in labels))
     severities = ", ".join(map(str, result["severities"]))
-    print(f"top-1 error in %, {result['images']} images of {result['data']}, mean over severities {severities}")
+    of = f"{result['data']} {result['split']}" + (f", corrupted {result['corrupted']}" if result["corrupted"] else "")
+    print(f"top-1 error in %, {result['images']} images of {of}, mean over severities {severities}")
     print(f"{'':<22}" + "".join(f"{label:>{width}}" for label in labels))
     _row("clean", [n["clean_error"] for n in networks], width)
     scores = [n["corruptions"] for n in networks]

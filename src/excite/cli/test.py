@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
-    from excite.data import DataBundle
     from excite.train.evaluate import Evaluation
 
 
@@ -40,18 +39,16 @@ def check(
         excite test runs/eca_resnet20-digits
         excite test eca50.safetensors --data imagefolder:PATH --limit 1000 --json
     """
-    from excite.data import open_data
+    from excite.data.specs import RunOf, open_run_data
     from excite.train.evaluate import draw_confusion, evaluate
     from excite.train.predictor import open_predictor
 
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     predictor, file, config = open_predictor(checkpoint, model)
-    spec = data or config.get("data")
-    if not spec:
-        raise UsageError(f"{file} does not say what it was trained on; give --data SPEC")
-    bundle = open_data(spec, **{f"limit_{split}": limit})
-    names = _class_names(predictor.card.class_names, bundle, predictor.card.num_classes, str(file))
+    run = RunOf(str(file), predictor.card, config.get("data"))
+    bundle = open_run_data([run], data, **{f"limit_{split}": limit})
+    names = bundle.class_names
     images = bundle.val if split == "val" else bundle.train
     result = evaluate(predictor, images, batch_size=batch_size, skip=skip_unreadable)
     picture = None
@@ -60,24 +57,12 @@ def check(
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "confusion.png"
         draw_confusion(result, names, picture)
-    facts = {"checkpoint": str(file), "model": predictor.card.name, "data": spec, "split": split}
+    facts = {"checkpoint": str(file), "model": predictor.card.name, "data": bundle.spec, "split": split}
     _report(facts, result, names, picture, json)
 
 
 def _home(file: Path) -> Path:
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
-
-
-def _class_names(own: list[str] | None, bundle: "DataBundle", classes: int, source: str) -> list[str]:
-    """The checkpoint's class names, checked against the data's."""
-    if bundle.num_classes != classes:
-        raise UsageError(f"{source} knows {classes} classes, {bundle.spec} has {bundle.num_classes}")
-    if own and own != bundle.class_names:
-        first = next((a, b) for a, b in zip(own, bundle.class_names, strict=True) if a != b)
-        raise UsageError(
-            f"{source} and {bundle.spec} name classes differently: {first[0]!r} there is {first[1]!r} here"
-        )
-    return bundle.class_names
 
 
 def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], picture: Path | None, as_json: bool) -> None:

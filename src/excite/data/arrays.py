@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from excite.data.bundle import Images
-from excite.data.decode import UnreadableImageError
+from excite.data.preprocess import Preprocess, UnreadableImageError
 
 
 class ArrayImages:
@@ -37,21 +35,18 @@ def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages
     """
     if isinstance(source, ArrayImages) and source.images.shape[-2:] == (size, size):
         return source, []
-    square = v2.Compose([v2.PILToTensor(), v2.Resize(size, antialias=True), v2.CenterCrop(size)])
+    prepare = Preprocess(size, size)
     images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
     labels: list[int] = []
     bad: list[str] = []
     for index in range(len(source)):
         try:
             image, label = source[index]
+            images[len(labels)] = prepare.image(image, source.name(index))
         except UnreadableImageError as error:
             if not skip:
                 raise
             bad.append(error.name)
             continue
-        if not isinstance(image, Tensor) and image.size == (size, size):
-            images[len(labels)] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        else:
-            images[len(labels)] = square(image)
         labels.append(label)
     return ArrayImages(images[: len(labels)], torch.tensor(labels, dtype=torch.long)), bad

@@ -6,9 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CIFAR_MEAN, CIFAR_STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-
 
 class Images(Protocol):
     """A map-style dataset of (RGB PIL image or uint8 tensor [3 h w], label)."""
@@ -27,8 +24,7 @@ class Images(Protocol):
 class DataBundle:
     """A classification data set.
 
-    default_preprocess: `{"size", "resize", "mean", "std"}`, pixels and statistics of images in [0, 1]; evaluation
-    resizes the shorter side to `resize` and cuts the central `size` square.
+    default_preprocess: what `Preprocess.from_dict` reads: `{"size", "resize", "mean", "std"}`.
     """
 
     spec: str
@@ -41,12 +37,6 @@ class DataBundle:
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
-
-
-def preprocess(size: int, resize: int | None = None, *, cifar: bool = False) -> dict[str, Any]:
-    """Return a `default_preprocess` with the usual statistics (CIFAR-10's or ImageNet's)."""
-    mean, std = (CIFAR_MEAN, CIFAR_STD) if cifar else (IMAGENET_MEAN, IMAGENET_STD)
-    return {"size": size, "resize": resize or size, "mean": list(mean), "std": list(std)}
 
 
 def chosen(n: int, limit: int | None) -> Sequence[int]:

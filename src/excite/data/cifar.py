@@ -3,7 +3,8 @@
 import torch
 
 from excite.data.arrays import ArrayImages
-from excite.data.bundle import DataBundle, chosen, preprocess
+from excite.data.bundle import DataBundle, chosen
+from excite.data.preprocess import Preprocess
 from excite.errors import ExciteError
 from excite.runtime import cache_folder
 
@@ -27,4 +28,4 @@ def open_cifar(spec: str, limit_train: int | None = None, limit_val: int | None 
         images = torch.from_numpy(source.data[rows]).permute(0, 3, 1, 2).contiguous()
         splits.append(ArrayImages(images, torch.tensor(source.targets)[rows]))
         names = list(source.classes)
-    return DataBundle(spec, splits[0], splits[1], names, preprocess(32, cifar=True))
+    return DataBundle(spec, splits[0], splits[1], names, Preprocess.for_images_of(32).to_dict())

@@ -6,6 +6,7 @@ import torch
 from excite.common.extras import require
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import DataBundle, chosen
+from excite.data.preprocess import Preprocess
 
 SIZE = 16
 
@@ -30,5 +31,5 @@ def open_digits(spec: str, limit_train: int | None = None, limit_val: int | None
         kept = torch.as_tensor(np.sort(rows)[list(chosen(len(rows), limit))])
         splits.append(ArrayImages(images[kept], labels[kept], [f"digit {int(i)}" for i in kept]))
     mean, std = float(images.float().mean() / 255), float(images.float().std() / 255)
-    how = {"size": SIZE, "resize": SIZE, "mean": [round(mean, 4)] * 3, "std": [round(std, 4)] * 3}
-    return DataBundle(spec, splits[0], splits[1], [str(name) for name in bunch.target_names], how)
+    how = Preprocess(SIZE, SIZE, (round(mean, 4),) * 3, (round(std, 4),) * 3)
+    return DataBundle(spec, splits[0], splits[1], [str(name) for name in bunch.target_names], how.to_dict())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from excite.data.bundle import DataBundle, chosen, preprocess
-from excite.data.decode import read_rgb
+from excite.data.bundle import DataBundle, chosen
+from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"}
@@ -45,7 +45,7 @@ def open_folder(spec: str, limit_train: int | None = None, limit_val: int | None
     if extra:
         raise ExciteError(f"{spec}: classes {extra[:5]} are in {val} but not in {train}")
     splits = [_scan(folder, classes, limit) for folder, limit in ((train, limit_train), (val, limit_val))]
-    return DataBundle(spec, splits[0], splits[1], classes, preprocess(224, 256))
+    return DataBundle(spec, splits[0], splits[1], classes, Preprocess.usual().to_dict())
 
 
 def class_folders(folder: Path) -> list[str]:

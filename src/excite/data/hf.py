@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 
 from excite.common.extras import require
-from excite.data.bundle import DataBundle, chosen, preprocess
-from excite.data.decode import read_rgb
+from excite.data.bundle import DataBundle, chosen
 from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
 SPLITS = ("validation", "val", "valid", "test")
@@ -63,5 +63,5 @@ def open_hf(spec: str, limit_train: int | None = None, limit_val: int | None = N
         rows = loaded[split].cast_column(image, datasets.Image(decode=False))
         splits.append(HfImages(rows, image, label, f"{spec} {split}", chosen(len(rows), limit)))
     size = min(splits[0][0][0].size)
-    how = preprocess(size, cifar=True) if size <= 64 else preprocess(224, 256)
+    how = Preprocess.for_images_of(size).to_dict()
     return DataBundle(spec, splits[0], splits[1], list(features[label].names), how)

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from excite.common.extras import require
-from excite.data.bundle import DataBundle, chosen, preprocess
-from excite.data.decode import read_rgb
+from excite.data.bundle import DataBundle, chosen
+from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -57,7 +57,7 @@ def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | Non
         classes = [str(i) for i in range(top + 1)]
     _check_labels(spec, [first, second], len(classes))
     size = min(first[0][0].size)
-    how = preprocess(size, cifar=True) if size <= 64 else preprocess(224, 256)
+    how = Preprocess.for_images_of(size).to_dict()
     return DataBundle(spec, first, second, classes, how)
 
 

@@ -1,10 +1,15 @@
-"""Data specs: a name, or a kind and a place (`imagefolder:PATH`)."""
+"""Data specs: a name, or a kind and a place (`imagefolder:PATH`). And which data a run was trained on."""
 
 import importlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from excite.data.bundle import DataBundle
 from excite.errors import UsageError, near
+
+if TYPE_CHECKING:
+    from excite.models import NetworkSpec
 
 
 class Spec(NamedTuple):
@@ -46,3 +51,82 @@ def open_data(spec: str, *, limit_train: int | None = None, limit_val: int | Non
     opener = getattr(importlib.import_module(f"excite.data.{module}"), function)
     bundle: DataBundle = opener(spec, limit_train, limit_val)
     return bundle
+
+
+class Trained(Protocol):
+    """A network and where it comes from; data: the spec it was trained on, None where nothing says it."""
+
+    @property
+    def source(self) -> str:
+        """The file, run directory or name, for messages."""
+
+    @property
+    def card(self) -> "NetworkSpec":
+        """Its classes."""
+
+    @property
+    def data(self) -> str | None:
+        """The data spec of its run."""
+
+
+class RunOf(NamedTuple):
+    """A `Trained` network."""
+
+    source: str
+    card: "NetworkSpec"
+    data: str | None
+
+
+def trained_on(source: str) -> str | None:
+    """Return the data spec of the run that a checkpoint or run directory comes from; None where nothing says it."""
+    from excite.checkpoints.bundle import locate, read
+
+    if not Path(source).exists():
+        return None
+    spec = read(locate(source))[2].get("data")
+    return spec if isinstance(spec, str) else None
+
+
+def open_run_data(
+    networks: Sequence[Trained],
+    data: str | None = None,
+    *,
+    limit_train: int | None = None,
+    limit_val: int | None = None,
+) -> DataBundle:
+    """Open `data`, by default what the networks were trained on.
+
+    Raises UsageError where nothing says what that was, where they were trained on different data, where it is no longer
+    there, and where a network has other classes than the data: another number, other names, or another order.
+    """
+    own = {network.source: network.data for network in networks if network.data}
+    if data is None and len(own) < len(networks):
+        silent = next(network.source for network in networks if not network.data)
+        raise UsageError(f"{silent} does not say what it was trained on; give --data SPEC")
+    if data is None and len(set(own.values())) > 1:
+        listed = ", ".join(f"{source} on {spec}" for source, spec in own.items())
+        raise UsageError(f"the networks were trained on different data ({listed}); name one with --data SPEC")
+    spec = data if data is not None else next(iter(own.values()))
+    try:
+        bundle = open_data(spec, limit_train=limit_train, limit_val=limit_val)
+    except UsageError as error:
+        if data is not None:
+            raise
+        raise UsageError(
+            f"{networks[0].source} was trained on {spec}: {error}; name the data with --data SPEC"
+        ) from None
+    for network in networks:
+        check_classes(network.source, network.card, bundle)
+    return bundle
+
+
+def check_classes(source: str, card: "NetworkSpec", bundle: DataBundle) -> None:
+    """Raise UsageError unless a network has the classes of the data, in the same order."""
+    remedy = "name the data it was trained on with --data SPEC"
+    if bundle.num_classes != card.num_classes:
+        raise UsageError(f"{source} knows {card.num_classes} classes, {bundle.spec} has {bundle.num_classes}; {remedy}")
+    for own, name in zip(card.class_names or bundle.class_names, bundle.class_names, strict=True):
+        if own != name:
+            raise UsageError(
+                f"{source} and {bundle.spec} name classes differently: {own!r} there is {name!r} here; {remedy}"
+            )

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from excite.common.extras import require
-from excite.data.bundle import DataBundle, chosen, preprocess
-from excite.data.decode import read_rgb
+from excite.data.bundle import DataBundle, chosen
+from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
@@ -77,7 +77,7 @@ def open_wds(spec: str, limit_train: int | None = None, limit_val: int | None = 
     if top >= len(names):
         raise ExciteError(f"{spec}: label {top} has no line in {listed}, which has {len(names)}")
     size = min(splits[0][0][0].size)
-    how = preprocess(size, cifar=True) if size <= 64 else preprocess(224, 256)
+    how = Preprocess.for_images_of(size).to_dict()
     return DataBundle(spec, splits[0], splits[1], names, how)
 
 

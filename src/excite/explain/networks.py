@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from excite.data.preprocess import Preprocess
+from excite.data.specs import trained_on
 from excite.errors import UsageError
 from excite.models import NetworkSpec
-
-IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 @dataclass
@@ -21,11 +21,12 @@ class Network:
     source: str
     model: nn.Module
     card: NetworkSpec
+    data: str | None = None  # the spec it was trained on, where its run says so
 
     @property
-    def preprocess(self) -> dict[str, object]:
-        """Size and statistics of its images; ImageNet's where the card has none."""
-        return dict(self.card.preprocess or IMAGENET)
+    def preprocess(self) -> Preprocess:
+        """How its images are prepared. Raises ExciteError where the card does not say it."""
+        return Preprocess.of(self.card)
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its number."""
@@ -41,7 +42,7 @@ def open_network(source: str) -> Network:
     if source.startswith("random:"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            card = NetworkSpec(source[7:])
+            card = NetworkSpec(source[7:], preprocess=Preprocess.usual().to_dict())
             model = card.build()
         return Network(f"{card.name} (random)", source, model.eval(), card)
     if not Path(source).exists():
@@ -49,7 +50,7 @@ def open_network(source: str) -> Network:
     from excite.checkpoints.bundle import load_bundle
 
     model, card = load_bundle(source)
-    return Network(card.name, source, model.eval(), card)
+    return Network(card.name, source, model.eval(), card, trained_on(source))
 
 
 def open_networks(sources: Sequence[str]) -> list[Network]:

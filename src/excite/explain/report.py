@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from excite.data import DataBundle, open_data
-from excite.data.decode import UnreadableImageError, read_rgb
+from excite.data import DataBundle
+from excite.data.preprocess import UnreadableImageError, read_rgb
+from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.cam import grad_cam
 from excite.explain.cam_figure import CamRow, plot_cams
@@ -19,7 +20,6 @@ from excite.explain.gates import GateRecorder
 from excite.explain.kernel_figure import plot_learned
 from excite.explain.kernels import learned_parts
 from excite.explain.networks import Network
-from excite.explain.pixels import batches, normalise, to_pixels
 from excite.explain.scales import SiteScales, collect_scales
 
 
@@ -45,7 +45,9 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     """
     device = open_device(request.device)
     pictures = [(Path(path).stem, _read(path)) for path in request.images]
-    data = None if request.data is None else open_data(request.data, limit_val=request.limit)
+    data = None
+    if request.data is not None or not pictures:
+        data = open_run_data(networks, request.data, limit_val=request.limit)
     for network in networks:
         network.model.to(device)
     wanted = {n.label: _classes(n, request) for n in networks}
@@ -78,6 +80,8 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
             }
             for n in networks
         ],
+        "data": None if data is None else data.spec,
+        "split": None if data is None else "val",
         "notes": []
         if data is not None or not shown
         else ["the scales are means over the images given, not a data set"],
@@ -137,23 +141,21 @@ def _classes(network: Network, request: Request) -> int | list[int]:
 def _cam_row(
     network: Network, name: str, image: Any, wanted: int | list[int], request: Request
 ) -> tuple[CamRow, dict[str, Any]]:
-    pixels = to_pixels(image, network.preprocess)
-    x = normalise(pixels[None], network.preprocess, network.card.in_channels)[0]
+    pixels = network.preprocess.image(image)
+    x = network.preprocess.normalise(pixels[None])[0]
     results = grad_cam(network.model, x.to(request.device), wanted, request.layer)
     names = [network.class_name(r.index) for r in results]
     classes = [{"index": r.index, "name": n, "probability": r.probability} for r, n in zip(results, names, strict=True)]
-    return CamRow(name, network.label, pixels, results, names), {"image": name, "classes": classes}
+    return CamRow(name, network.label, pixels.float() / 255, results, names), {"image": name, "classes": classes}
 
 
 def _scales(
     network: Network, pictures: Sequence[tuple[str, Any]], data: DataBundle | None, device: torch.device
 ) -> list[SiteScales]:
-    channels = network.card.in_channels
     if data is not None:
-        found = batches(data.val, network.preprocess, channels)
-        return collect_scales(network.model, ((x.to(device), y) for x, y in found), data.num_classes)
-    pixels = [to_pixels(image, network.preprocess) for _, image in pictures]
-    prepared = normalise(torch.stack(pixels), network.preprocess, channels).to(device)
+        labelled = network.preprocess.batches(data.val)
+        return collect_scales(network.model, ((x.to(device), y) for x, y in labelled), data.num_classes)
+    prepared = network.preprocess.batch([image for _, image in pictures]).to(device)
     return collect_scales(network.model, ((x[None], None) for x in prepared))
 
 

@@ -1,13 +1,12 @@
 """Run networks over changed images: each image is changed once and shown to all networks that want its size."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
+from excite.data.preprocess import Preprocess, Readable
 from excite.errors import ExciteError
 from excite.explain.networks import Network
-from excite.explain.pixels import normalise, to_pixels
 
 Labelled = tuple[torch.Tensor, torch.Tensor]  # uint8 [n c h w], labels [n]
 Geometry = tuple[int, int]
@@ -16,20 +15,19 @@ Change = Callable[[torch.Tensor, int], torch.Tensor]
 
 def geometry(network: Network) -> Geometry:
     """Return (size, resize) of a network's images."""
-    found = network.preprocess
-    return int(found["size"]), int(found.get("resize") or found["size"])  # type: ignore[call-overload]
+    return network.preprocess.size, network.preprocess.resize
 
 
-def load_pixels(images: Iterable[tuple[Any, int]], shape: Geometry) -> Labelled:
+def load_pixels(images: Iterable[tuple[Readable, int]], shape: Geometry) -> Labelled:
     """Return all images at one size, as 8-bit values. Raises ExciteError where there are none."""
-    preprocess = {"size": shape[0], "resize": shape[1]}
-    found, labels = [], []
+    prepare = Preprocess(*shape)
+    pixels, labels = [], []
     for image, label in images:
-        found.append((to_pixels(image, preprocess) * 255).round().to(torch.uint8))
+        pixels.append(prepare.image(image))
         labels.append(label)
-    if not found:
+    if not pixels:
         raise ExciteError("the data has no images")
-    return torch.stack(found), torch.tensor(labels)
+    return torch.stack(pixels), torch.tensor(labels)
 
 
 def changed_batches(data: Labelled, change: Change | None, size: int) -> Iterator[Labelled]:
@@ -58,7 +56,7 @@ def error_rates(
         group = [n for n in networks if geometry(n) == shape]
         for pixels, labels in changed_batches(labelled, change, batch_size):
             for network in group:
-                x = normalise(pixels.to(device), network.preprocess, network.card.in_channels)
+                x = network.preprocess.normalise(pixels.to(device))
                 wrong[network.label] += int((network.model(x).argmax(1).cpu() != labels).sum())
         total.update({n.label: len(labelled[1]) for n in group})
     return {label: count / total[label] for label, count in wrong.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from excite.data.bundle import chosen
-from excite.data.decode import read_rgb
+from excite.data.preprocess import read_rgb
 from excite.errors import ExciteError, UsageError
 from excite.robustness.tables import FAMILIES, SEVERITIES
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from excite.data import DataBundle, open_data
-from excite.data.decode import UnreadableImageError
+from excite.data import DataBundle
+from excite.data.preprocess import UnreadableImageError
+from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network, open_network
 from excite.explain.report import open_device
@@ -29,7 +30,7 @@ Progress = Callable[[str], None]
 class Request:
     """What to measure; see the command's options."""
 
-    data: str
+    data: str | None
     corruptions: Sequence[str]
     severities: Sequence[int]
     probes: Sequence[str]
@@ -86,9 +87,8 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     if opened is not None:
         opened.label = f"baseline {opened.label}"
         everyone.append(opened)
-    bundle = open_data(request.data, limit_val=request.limit)
+    bundle = open_run_data(everyone, request.data, limit_val=request.limit)
     for network in everyone:
-        _check_classes(network, bundle)
         network.model.to(device)
     fixed = _fixed_baseline(request, families, networks)
     data = {shape: _load(bundle, shape) for shape in dict.fromkeys(map(geometry, everyone))}
@@ -96,7 +96,7 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     baseline = fixed if opened is None else _measured_baseline(opened, measured)
     scores = {n.label: score(measured.clean[n.label], measured.errors[n.label], baseline) for n in networks if families}
     files = _draw(scores, measured, data, families, published, request)
-    return _finish(networks, scores, measured, request, files)
+    return _finish(networks, scores, measured, bundle, request, files)
 
 
 def _families(request: Request, published: Published | None) -> list[str]:
@@ -108,14 +108,6 @@ def _families(request: Request, published: Published | None) -> list[str]:
     if not families and not request.probes:
         raise UsageError("nothing to measure: --corruptions none and no --probes")
     return families
-
-
-def _check_classes(network: Network, bundle: DataBundle) -> None:
-    if network.card.num_classes != bundle.num_classes:
-        raise UsageError(
-            f"{network.label} has {network.card.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
-            "name the data it was trained for with --data"
-        )
 
 
 def _fixed_baseline(request: Request, families: Sequence[str], networks: Sequence[Network]) -> Baseline | None:
@@ -212,11 +204,14 @@ def _finish(
     networks: Sequence[Network],
     scores: Mapping[str, Scores],
     measured: Measured,
+    bundle: DataBundle,
     request: Request,
     files: list[Path],
 ) -> dict[str, Any]:
-    result = {
-        "data": request.published or request.data,
+    result: dict[str, Any] = {
+        "data": bundle.spec,
+        "split": "val",
+        "corrupted": request.published,
         "images": measured.images,
         "seed": request.seed,
         "severities": list(request.severities),

@@ -43,11 +43,6 @@ def train_transform(config: TrainConfig, size: int) -> Any:
     return v2.Compose([*steps, v2.ToPureTensor()])
 
 
-def eval_transform(size: int, resize: int) -> Any:
-    """Return the transform of one image for evaluation: shorter side to `resize`, central `size` square, uint8."""
-    return v2.Compose([v2.ToImage(), v2.Resize(resize, antialias=True), v2.CenterCrop(size), v2.ToPureTensor()])
-
-
 def mixer(config: TrainConfig, num_classes: int) -> Any:
     """Return mixup, cutmix or a choice of both for batches; None where both are off. Labels become [n classes]."""
     parts: list[Any] = []

@@ -1,14 +1,16 @@
 """A data spec as a LightningDataModule."""
 
 import time
-from typing import Any
+from dataclasses import replace
 
 import lightning as L
 
 from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
+from excite.data.bundle import Images
+from excite.data.preprocess import Preprocess
 from excite.errors import ExciteError
-from excite.train.augment import eval_transform, train_transform
+from excite.train.augment import train_transform
 from excite.train.config import TrainConfig
 from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Loader, WorkerLoader
 
@@ -30,8 +32,8 @@ class ImageData(L.LightningDataModule):
         self.preprocess = resolve_preprocess(self.bundle, config)
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []
-        size, resize = self.preprocess["size"], self.preprocess["resize"]
-        self.cached = config.augment != "resized-crop" and size == resize and self._fits(size)
+        size = self.preprocess.size
+        self.cached = config.augment != "resized-crop" and size == self.preprocess.resize and self._fits(size)
         if self.cached:
             self.train_images, self.val_images = self._cache(self.bundle.train), self._cache(self.bundle.val)
         self.seconds = time.perf_counter() - start
@@ -39,8 +41,8 @@ class ImageData(L.LightningDataModule):
     def _fits(self, size: int) -> bool:
         return size <= 64 and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
 
-    def _cache(self, images: Any) -> ArrayImages:
-        decoded, bad = cache(images, self.preprocess["size"], skip=self.config.skip_unreadable)
+    def _cache(self, images: Images) -> ArrayImages:
+        decoded, bad = cache(images, self.preprocess.size, skip=self.config.skip_unreadable)
         self.skipped.update(bad)
         if not len(decoded):
             raise ExciteError(f"{self.config.data}: no image of a split can be read, the first is {bad[0]}")
@@ -52,15 +54,14 @@ class ImageData(L.LightningDataModule):
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
         images = self.train_images if self.cached else self.bundle.train
-        transform = train_transform(self.config, self.preprocess["size"])
+        transform = train_transform(self.config, self.preprocess.size)
         return self._remember(WorkerLoader(images, self.config, transform, train=True, rank=rank, world=world))
 
     def val_dataloader(self) -> Loader:
         """Return the validation batches; every process sees all of them."""
         if self.cached:
             return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
-        transform = eval_transform(self.preprocess["size"], self.preprocess["resize"])
-        return self._remember(WorkerLoader(self.bundle.val, self.config, transform, train=False))
+        return self._remember(WorkerLoader(self.bundle.val, self.config, self.preprocess.image, train=False))
 
     def _remember(self, loader: Loader) -> Loader:
         self.loaders.append(loader)
@@ -71,14 +72,11 @@ class ImageData(L.LightningDataModule):
         return sorted(self.skipped.union(*(loader.skipped for loader in self.loaders)))
 
 
-def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> dict[str, Any]:
+def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> Preprocess:
     """Return the data's preprocessing with the configuration's size and resize."""
-    how = dict(bundle.default_preprocess)
-    if config.size:
-        how["resize"] = round(how["resize"] * config.size / how["size"])
-        how["size"] = config.size
+    preprocess = Preprocess.from_dict(bundle.default_preprocess).at(config.size)
     if config.resize:
-        how["resize"] = config.resize
-    if how["resize"] < how["size"]:
-        raise ExciteError(f"--resize {how['resize']} is smaller than the image size {how['size']}")
-    return how
+        preprocess = replace(preprocess, resize=config.resize)
+    if preprocess.resize < preprocess.size:
+        raise ExciteError(f"--resize {preprocess.resize} is smaller than the image size {preprocess.size}")
+    return preprocess

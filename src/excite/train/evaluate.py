@@ -10,10 +10,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from excite.data.bundle import Images
-from excite.data.decode import UnreadableImageError
+from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
-from excite.train.augment import eval_transform
-from excite.train.predictor import Predictor, normalise
+from excite.train.predictor import Predictor
 
 
 @dataclass
@@ -51,8 +50,7 @@ class Evaluation:
 def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, skip: bool = False) -> Evaluation:
     """Run a predictor over labelled images. Raises UnreadableImageError unless `skip`."""
     card = predictor.card
-    how = card.preprocess or {}
-    prepare = eval_transform(how["size"], how["resize"])
+    preprocess = Preprocess.of(card)
     classes = card.num_classes
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     top5 = loss = 0.0
@@ -62,17 +60,17 @@ def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, ski
         for index in range(start, min(start + batch_size, len(images))):
             try:
                 image, label = images[index]
+                batch.append(preprocess.image(image, images.name(index)))
             except UnreadableImageError as error:
                 if not skip:
                     raise
                 skipped.append(error.name)
                 continue
-            batch.append(prepare(image))
             labels.append(label)
         if not batch:
             continue
         target = torch.tensor(labels)
-        logits = predictor(normalise(torch.stack(batch), card)).cpu()
+        logits = predictor(preprocess.normalise(torch.stack(batch))).cpu()
         confusion += multiclass_confusion_matrix(logits, target, num_classes=classes)
         top5 += float((logits.topk(min(5, classes)).indices == target[:, None]).any(1).sum())
         loss += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))

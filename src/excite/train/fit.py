@@ -56,7 +56,7 @@ def fit(
             model = build_network(config, data, init_state)
         else:
             model = adopt_network(network, config, data)
-        size = data.preprocess["size"]
+        size = data.preprocess.size
         parameters, macs = count(model, size)
         directory = RunDirectory(config)
         directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
-from excite.data.decode import UnreadableImageError
+from excite.data.preprocess import UnreadableImageError
 from excite.engine.sampling import EpochSampler, worker_count
 from excite.engine.seeds import derive, epoch_order, generator
 from excite.train.augment import crop_and_flip

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from excite.data.preprocess import Preprocess
 from excite.engine.module import NonFiniteLossError, Panel, Row, RunModule
 from excite.engine.seeds import derive
 from excite.models import NetworkSpec
@@ -25,9 +26,9 @@ class Classifier(RunModule):
     def __init__(self, model: nn.Module, config: TrainConfig, card: NetworkSpec) -> None:
         super().__init__(model, config)
         self.model, self.card = model, card
-        how = card.preprocess or {}
-        self.register_buffer("mean", torch.tensor(how["mean"]).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(how["std"]).view(1, -1, 1, 1) * 255, persistent=False)
+        mean, std = Preprocess.of(card).statistics()
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
         classes = card.num_classes
         self.mix = mixer(config, classes)
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()

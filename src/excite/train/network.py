@@ -31,7 +31,7 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
     Raises UsageError for unknown names and options, ExciteError for weights that do not fit.
     """
     spec = spec_from(config, data.bundle.num_classes)
-    spec = replace(spec, class_names=list(data.bundle.class_names), preprocess=dict(data.preprocess))
+    spec = replace(spec, class_names=list(data.bundle.class_names), preprocess=data.preprocess.to_dict())
     model = spec.build()
     if config.attach is not None and not config.quiet:
         print(f"{model.excite_attach_report}\n")
@@ -54,7 +54,7 @@ def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.
     bundle = data.bundle
     if not isinstance(getattr(model, "excite_card", None), NetworkSpec):
         model.excite_card = spec_from(config, bundle.num_classes)  # type: ignore[assignment]  # a module takes any
-    spec = describe(model, preprocess=dict(data.preprocess))
+    spec = describe(model, preprocess=data.preprocess.to_dict())
     if spec.num_classes != bundle.num_classes:
         raise UsageError(
             f"the network {spec.name} has {spec.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from excite.data.decode import UnreadableImageError
+from excite.data.preprocess import UnreadableImageError
 from excite.train.datamodule import ImageData
 
 

@@ -91,7 +91,7 @@ class OneFile:
 def fed(command: str, file: Path, channels: int) -> Tensor:
     """What a network is given by each command for one file, [1 c 24 24]."""
     from excite.explain.networks import Network
-    from excite.explain.report import Request, _cam_row
+    from excite.explain.report import _cam_row
     from excite.models import NetworkSpec
     from excite.robustness.evaluate import error_rates, geometry, load_pixels
 
@@ -104,7 +104,7 @@ def fed(command: str, file: Path, channels: int) -> Tensor:
     elif command == "test":
         evaluate(NetworkPredictor(model, card), OneFile(file))
     elif command == "explain":
-        _cam_row(network, "x", read_rgb(file), 1, Request([], None, 1, 1, [], None, Path()))
+        _cam_row(network, "x", read_rgb(file), 1, None, torch.device("cpu"))
     elif command == "robustness":
         shape = geometry(network)
         error_rates([network], {shape: load_pixels([OneFile(file)[0]], shape)})

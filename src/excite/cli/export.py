@@ -115,9 +115,10 @@ def find_network(model: str, num_classes: int) -> "tuple[nn.Module, NetworkSpec]
         return load_bundle(model)
     if Path(model).suffix in (".ckpt", ".safetensors"):
         raise UsageError(f"no checkpoint {model!r}")
+    from excite.data.preprocess import Preprocess
     from excite.models import NetworkSpec
 
-    spec = NetworkSpec(model, num_classes)
+    spec = NetworkSpec(model, num_classes, preprocess=Preprocess.usual().to_dict())
     return spec.build().eval(), spec
 
 

@@ -51,7 +51,9 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     for network in networks:
         network.model.to(device)
     wanted = {n.label: _classes(n, request) for n in networks}
-    rows = [_cam_row(n, name, image, wanted[n.label], request) for name, image in pictures for n in networks]
+    rows = [
+        _cam_row(n, name, image, wanted[n.label], request.layer, device) for name, image in pictures for n in networks
+    ]
     scales = {n.label: _scales(n, pictures, data, device) for n in networks}
     learned = {n.label: learned_parts(n.model) for n in networks}
     files: list[Path] = []
@@ -105,7 +107,9 @@ def _read(path: str) -> Any:
 
 
 def open_device(name: str) -> torch.device:
-    """Return the device. Raises UsageError where it does not exist here."""
+    """Return the device; "auto": a GPU if there is one. Raises UsageError where it does not exist here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -139,11 +143,11 @@ def _classes(network: Network, request: Request) -> int | list[int]:
 
 
 def _cam_row(
-    network: Network, name: str, image: Any, wanted: int | list[int], request: Request
+    network: Network, name: str, image: Any, wanted: int | list[int], layer: str | None, device: torch.device
 ) -> tuple[CamRow, dict[str, Any]]:
     pixels = network.preprocess.image(image)
     x = network.preprocess.normalise(pixels[None])[0]
-    results = grad_cam(network.model, x.to(request.device), wanted, request.layer)
+    results = grad_cam(network.model, x.to(device), wanted, layer)
     names = [network.class_name(r.index) for r in results]
     classes = [{"index": r.index, "name": n, "probability": r.probability} for r, n in zip(results, names, strict=True)]
     return CamRow(name, network.label, pixels.float() / 255, results, names), {"image": name, "classes": classes}

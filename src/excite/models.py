@@ -3,19 +3,18 @@
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from excite.backbones.names import BACKBONES, split_name
-from excite.backbones.placement import PLACEMENTS, AttentionSpec
+from excite.backbones.build import build_network
+from excite.backbones.placement import PLACEMENTS
 from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields
 from excite.common.extras import require
-from excite.errors import ExciteError, UsageError, near, unknown
-from excite.registry import get_method, method_options
+from excite.errors import ExciteError, UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class NetworkSpec:
             return _torchvision(rest, self.num_classes, self.in_channels, self.options)
         if ":" in self.name:
             return _from_file(self.name, self.num_classes, self.in_channels, self.options)
-        return _ours(self.name, self.num_classes, self.in_channels, self.placement, self.options)
+        return build_network(self.name, self.num_classes, self.in_channels, self.placement, self.options)
 
     def _check(self) -> None:
         """Raise before anything is built or run."""
@@ -180,51 +179,6 @@ def create_model(
     """
     attached = dict(attach_options or {})
     return NetworkSpec(name, num_classes, in_channels, options, placement, attach, attach_sites, attached).build()
-
-
-def _split_options(name: str, build: Callable[..., Any], method: str, options: Mapping[str, Any]) -> tuple[dict, dict]:
-    """Sort options into the backbone's and the method's."""
-    backbone: dict[str, Any] = {}
-    attention: dict[str, Any] = {}
-    of_backbone = backbone_options(build)
-    of_method = set(method_options(method))
-    for key, value in options.items():
-        if key in of_method:
-            attention[key] = value
-        elif key in of_backbone:
-            backbone[key] = value
-        else:
-            known = of_backbone | of_method
-            close = near(key, known)
-            remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted(known)) or 'none'}"
-            raise UsageError(f"model {name!r} has no option {key!r}; {remedy}")
-    return backbone, attention
-
-
-def backbone_options(build: Callable[..., Any]) -> set[str]:
-    """Return the options of a backbone function: its own and those of the class that it builds."""
-    reserved = {"attention", "num_classes", "in_channels", "kwargs", "self", "depth", "block", "depths"}
-    names = set(inspect.signature(build).parameters)
-    made = inspect.signature(build).return_annotation
-    while inspect.isclass(made) and made is not nn.Module:
-        names |= set(inspect.signature(made.__init__).parameters)
-        made = made.__mro__[1]
-    return names - reserved
-
-
-def _ours(name: str, num_classes: int, in_channels: int, placement: str, options: Mapping[str, Any]) -> nn.Module:
-    method, backbone = split_name(name)
-    entry = BACKBONES[backbone]
-    if get_method(method).role == "network":
-        from excite.backbones.emca import create_emca
-
-        if placement != "all":
-            raise UsageError(f"{name}: EMCA has its own places (form, stages, blocks); placement does not apply")
-        return create_emca(method, backbone, num_classes=num_classes, in_channels=in_channels, **options)
-    build = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
-    of_backbone, of_method = _split_options(name, build, method, options)
-    spec = AttentionSpec(method, of_method, placement)
-    return build(attention=spec, num_classes=num_classes, in_channels=in_channels, **of_backbone)
 
 
 def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:

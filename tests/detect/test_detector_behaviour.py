@@ -91,13 +91,9 @@ def test_the_bank_of_emca_works_inside():
     x = torch.randn(1, 3, 64, 64)
     maps = body(x)
     assert [m.shape[1] for m in maps] == list(body.channels) == [8, 16, 32]
-    # A change in the stem's scale reaches the last stage through the bank as well: cut it and the result differs.
-    net = body.net
-    step = type(net).step
-    cut = staticmethod(
-        lambda block, x, bank: step(block, x, tuple(b if b is None else torch.zeros_like(b) for b in bank))
-    )
-    net.__class__ = type("Cut", (type(net),), {"step": cut})
+    # The last stage reads the stage before it: without those descriptors the result differs.
+    attention = body.net.layer3[0].attention
+    attention.register_forward_pre_hook(lambda module, args: (args[0], tuple(torch.zeros_like(d) for d in args[1])))
     assert not torch.allclose(body(x)[-1], maps[-1])
 
 

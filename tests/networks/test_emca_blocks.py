@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import goldens
-from excite.backbones.emca_blocks import EmcaBasicBlock
+from excite.backbones.blocks import BasicBlock
 from excite.errors import UsageError
 from excite.methods.emca import Emca, ScaleFusion, align, emca_eca, emca_se
 from excite.squeezes import Mean
@@ -36,7 +36,7 @@ def test_released_block_equals_the_original(name: str, scales: int, stage: int) 
     data = goldens.load(f"modules/{name}")
     state = {rename(k): v for k, v in goldens.fill_state(data).items()}
     attention = emca_eca(64, form="released", scales=scales, kernel_size=3)
-    block = EmcaBasicBlock(64, 64, 1, None, attention).double()
+    block = BasicBlock(64, 64, 1, None, attention).double()
     block.connect(tuple(range(stage)) if scales else (), Mean(), "branch")
     own = block.state_dict()
     kept = {k: state[k].reshape(v.shape) for k, v in own.items()}

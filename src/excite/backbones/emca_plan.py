@@ -1,15 +1,15 @@
 """Which earlier descriptors every block of an EMCA network sees: static numbers, known before anything runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from torch import nn
 
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError, unknown
 from excite.methods.emca import FORMS
-from excite.registry import create_attention
+from excite.registry import create_attention, method_options
 
 ALL = "all"
 PLACES = ("block", "branch")
@@ -17,7 +17,7 @@ PLACES = ("block", "branch")
 Sources = tuple[int, ...]
 
 
-def count(value: Any, name: str) -> int:
+def count(value: int | str, name: str) -> int:
     """Return a number of stages or blocks: a non-negative integer or "all". Raises UsageError otherwise."""
     if value == ALL:
         return 1 << 30
@@ -55,14 +55,14 @@ class EmcaSpec(AttentionSpec):
     form: "paper" (one module per stage, on its first block) or "released" (one in every block); stages, blocks: S and
     N of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "block" (the
     block's output is squeezed and scaled, as drawn in the paper) or "branch" (the residual branch, before the
-    addition).
+    addition). depths: blocks per stage of the network, which fills them in.
     """
 
     form: str = "paper"
-    depths: tuple[int, ...] = ()
     stages: int | str = 1
     blocks: int | str = ALL
     where: str = "block"
+    depths: tuple[int, ...] = ()
     plan: tuple[tuple[Sources | None, ...], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -71,6 +71,11 @@ class EmcaSpec(AttentionSpec):
             raise unknown("form of EMCA", self.form, FORMS)
         if self.where not in PLACES:
             raise unknown("place of EMCA (where)", self.where, PLACES)
+        if self.placement != "all":
+            raise UsageError(
+                f"{self.method}: EMCA has its own places (form, stages, blocks), so that placement does not apply; "
+                f"leave placement={self.placement!r} out"
+            )
         object.__setattr__(self, "plan", self._plan())
 
     def _plan(self) -> tuple[tuple[Sources | None, ...], ...]:
@@ -80,12 +85,12 @@ class EmcaSpec(AttentionSpec):
                 f"emca: stages={self.stages!r} with blocks={self.blocks!r}; either both are 0 (one scale) or none is"
             )
         released = self.form == "released"
-        made = []
+        plan = []
         for stage, depth in enumerate(self.depths):
             sources = earlier(self.depths, stage, stages, blocks, with_stem=released)
             rest: Sources | None = sources if released else None
-            made.append((() if released else sources, *[rest] * (depth - 1)))
-        return tuple(made)
+            plan.append((() if released else sources, *[rest] * (depth - 1)))
+        return tuple(plan)
 
     def scales(self, site: Site) -> int:
         """Return the number of fused scales at a site, 0 for no fusion."""
@@ -98,9 +103,49 @@ class EmcaSpec(AttentionSpec):
         """Build the EMCA module of a block, or None where it has none."""
         if self.plan[site.stage][site.block] is None:
             return None
-        options: Mapping[str, Any] = self.options_at(site.stage, stages)
+        options = self.options_at(site.stage, stages)
         return create_attention(self.method, site.channels, form=self.form, scales=self.scales(site), **options)
 
-    def used(self) -> set[int]:
-        """Return the bank's indices that some block reads."""
-        return {i for stage in self.plan for sources in stage if sources is not None for i in sources}
+    def for_depths(self, depths: Sequence[int]) -> Self:
+        """Return the spec for a network with these numbers of blocks per stage."""
+        return replace(self, depths=tuple(depths))
+
+    def used(self) -> frozenset[int]:
+        """Return the blocks that some block reads, numbered from 1 through the network; 0 is the stem."""
+        return frozenset(i for stage in self.plan for sources in stage if sources is not None for i in sources)
+
+    def sources(self, stage: int, block: int) -> Sources:
+        """Return what a block reads, oldest first, numbered as in `used`."""
+        return self.plan[stage][block] or ()
+
+    def squeeze(self, index: int) -> nn.Module | None:
+        """Build what describes block number `index` for later ones, or None where nobody reads it."""
+        if index not in self.used():
+            return None
+        squeeze = create_attention(self.method, 16).squeeze
+        assert isinstance(squeeze, nn.Module)
+        return squeeze
+
+
+PLAN_OPTIONS = frozenset(
+    {f.name for f in fields(EmcaSpec) if f.init} - {f.name for f in fields(AttentionSpec)} - {"depths"}
+)
+
+
+def emca_options(method: str) -> frozenset[str]:
+    """Return the options of an EMCA method on a network: those of the plan and those of its gate."""
+    return PLAN_OPTIONS | (method_options(method).keys() - {"scales"})
+
+
+def emca_spec(method: str, options: Mapping[str, object], placement: str = "all") -> EmcaSpec:
+    """Return the spec for options of `emca_options`; the released form reads the last block of all earlier stages.
+
+    Raises UsageError for values that do not fit.
+    """
+    gate = {name: value for name, value in options.items() if name not in PLAN_OPTIONS}
+    plan: dict[str, Any] = {name: value for name, value in options.items() if name in PLAN_OPTIONS}  # checked there
+    if plan.get("form") == "released":
+        if plan.get("where", "branch") != "branch":
+            raise UsageError("emca: the released form works on the residual branch only; leave `where` out")
+        plan = {"stages": "all", "blocks": 1, **plan, "where": "branch"}
+    return EmcaSpec(method, gate, placement, **plan)

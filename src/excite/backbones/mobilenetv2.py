@@ -1,14 +1,17 @@
 """MobileNetV2 (Sandler et al., CVPR 2018), keys as torchvision's."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from torch import nn
 
+from excite.backbones.blocks import Bank, Block, initialise, step
+from excite.backbones.lists import whole_numbers
+from excite.backbones.network import Network, refuse_conv_methods
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError, unknown
 from excite.methods.senet import round_channels
-from excite.ops import norm_act, residual_tail
+from excite.ops import norm_act
 from excite.types import FeatureMap
 
 # expansion, channels, blocks, stride of the first block
@@ -32,7 +35,7 @@ class ConvNormAct(nn.Sequential):
         return norm_act(self[0](x), self[1], self[2])
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Block):
     """expand 1x1 - depth-wise 3x3 - project 1x1 - tail `attention(bn(z)) (+ x)`, without an activation at the end."""
 
     def __init__(
@@ -55,18 +58,23 @@ class InvertedResidual(nn.Module):
         """The norm that attention follows."""
         return self.conv[-1]
 
+    @property
+    def last_act(self) -> None:
+        """None: the block is linear at its end."""
+        return None
+
     def branch(self, x: FeatureMap) -> FeatureMap:
         """Return the residual branch up to its last convolution."""
         for i in range(len(self.conv) - 1):
             x = self.conv[i](x)
         return x
 
-    def forward(self, x: FeatureMap) -> FeatureMap:
-        """Return the block's output."""
-        return residual_tail(self.branch(x), self.last_norm, self.attention, x if self.has_shortcut else None, None)
+    def shortcut(self, x: FeatureMap) -> FeatureMap | None:
+        """Return the input where the shapes agree."""
+        return x if self.has_shortcut else None
 
 
-def _with_published_kernels(attention: AttentionSpec, channels: list[int]) -> AttentionSpec:
+def _with_published_kernels(attention: AttentionSpec, channels: Sequence[int]) -> AttentionSpec:
     # ECA-Net's MobileNetV2 takes k = 1 below 96 output channels and k = 3 from there on.
     if attention.method != "eca" or "kernel_size" in attention.options:
         return attention
@@ -74,18 +82,18 @@ def _with_published_kernels(attention: AttentionSpec, channels: list[int]) -> At
     return AttentionSpec("eca", {**attention.options, "kernel_size": sizes}, attention.placement)
 
 
-def _widths(width_mult: float, channels: Sequence[int] | None) -> list[int]:
+def _widths(width_mult: float, channels: Sequence[int] | str | None) -> tuple[int, ...]:
     if channels is None:
-        inner = [round_channels(c * width_mult, 8) for c in (32, *(c for _, c, _, _ in STAGES))]
-        return [*inner, round_channels(1280 * max(1.0, width_mult), 8)]
-    if len(channels) != len(STAGES) + 2 or min(channels) < 1 or width_mult != 1.0:
-        raise UsageError(
-            f"mobilenet_v2: channels={list(channels)!r} needs {len(STAGES) + 2} positive integers and no width_mult"
-        )
-    return list(channels)
+        if not isinstance(width_mult, int | float) or isinstance(width_mult, bool) or width_mult <= 0:
+            raise UsageError(f"option width_mult={width_mult!r}; expected a positive number")
+        inner = (round_channels(c * width_mult, 8) for c in (32, *(c for _, c, _, _ in STAGES)))
+        return (*inner, round_channels(1280 * max(1.0, width_mult), 8))
+    if width_mult != 1.0:
+        raise UsageError(f"mobilenet_v2: channels={channels!r} and width_mult={width_mult!r}; give one of them")
+    return whole_numbers(channels, "channels", len(STAGES) + 2, "first layer, stage and last layer")
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Network):
     """MobileNetV2 with one place for attention per inverted residual (on its output channels).
 
     width_mult: factor on all channels; stem: "imagenet" (output stride 32) or "cifar" (8, for 32x32 images);
@@ -95,40 +103,41 @@ class MobileNetV2(nn.Module):
     Raises UsageError for methods that replace a 3x3 convolution: here it is depth-wise.
     """
 
-    inverted_residual: type[InvertedResidual] = InvertedResidual
-
     def __init__(
         self,
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
         width_mult: float = 1.0,
-        channels: Sequence[int] | None = None,
+        channels: Sequence[int] | str | None = None,
         dropout: float = 0.2,
         stem: str = "imagenet",
         attention: AttentionSpec | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(attention, [blocks for _, _, blocks, _ in STAGES])
         if stem not in ("imagenet", "cifar"):
             raise unknown("stem", stem, ("imagenet", "cifar"))
-        spec = attention or AttentionSpec()
-        if spec.card.role == "conv":
-            raise UsageError(f"method {spec.method!r} replaces a dense 3x3 convolution; MobileNetV2 has none")
+        refuse_conv_methods(self.spec, "MobileNetV2")
         entry, *widths, last = _widths(width_mult, channels)
-        self.spec = _with_published_kernels(spec, widths)
+        self.spec = _with_published_kernels(self.spec, widths)
         cifar = stem == "cifar"
         features: list[nn.Module] = [ConvNormAct(in_channels, entry, 3, 1 if cifar else 2)]
-        taps = []
-        for stage, (expansion, _, blocks, stride) in enumerate(STAGES):
+        taps: list[int] = []
+        stages: list[list[InvertedResidual]] = []
+        for stage, (expansion, _, depth, stride) in enumerate(STAGES):
             if cifar and stage == 1:
                 stride = 1
             if stride == 2 and stage > 1:
                 taps.append(len(features) - 1)
-            for i in range(blocks):
-                made = self.spec.residual(Site(widths[stage], stage, i, blocks), len(STAGES))
-                step = stride if i == 0 else 1
-                features.append(self.inverted_residual(entry, widths[stage], step, expansion, made))
+            blocks = []
+            for i in range(depth):
+                attention_module = self.spec.residual(Site(widths[stage], stage, i, depth), len(STAGES))
+                blocks.append(
+                    InvertedResidual(entry, widths[stage], stride if i == 0 else 1, expansion, attention_module)
+                )
                 entry = widths[stage]
+            features += blocks
+            stages.append(blocks)
             after = self.spec.between(entry, stage, len(STAGES))
             if after is not None:
                 self.add_module(f"attention_after{len(features) - 1}", after)
@@ -136,24 +145,23 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(*features)
         self.taps = (*taps, len(features) - 1)
         self.feature_channels = (widths[1], widths[2], widths[4], last)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        from excite.backbones.blocks import initialise
-
+        linear = nn.Linear(last, num_classes)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), linear)
         initialise(self)
-        nn.init.normal_(self.classifier[1].weight, 0, 0.01)  # type: ignore[arg-type]
-        nn.init.zeros_(self.classifier[1].bias)  # type: ignore[arg-type]
+        nn.init.normal_(linear.weight, 0, 0.01)
+        nn.init.zeros_(linear.bias)
+        self.connect(stages)
 
     def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the last map of every resolution from a quarter on (strides 4, 8, 16, 32 with the ImageNet stem)."""
-        maps = []
+        maps: list[FeatureMap] = []
+        bank: Bank = ()
         for i, layer in enumerate(self.features):
-            x = layer(x)
+            x, bank = step(layer, x, bank)
             after = getattr(self, f"attention_after{i}", None)
-            if after is not None:
-                x = after(x)
+            x = x if after is None else after(x)
+            if i == 0:
+                bank = self.start(x)
             if i in self.taps:
                 maps.append(x)
         return maps
@@ -162,16 +170,6 @@ class MobileNetV2(nn.Module):
         """Return the logits `[n classes]` of the last map."""
         return self.classifier(x.mean((2, 3)))
 
-    def forward(self, x: FeatureMap) -> FeatureMap:
-        """Return the logits `[n classes]` of images `[n c h w]`."""
-        return self.forward_head(self.forward_features(x)[-1])
 
-
-def mobilenet_v2(*, attention: AttentionSpec | None = None, **kwargs: Any) -> MobileNetV2:
-    """Build MobileNetV2."""
-    return MobileNetV2(attention=attention, **kwargs)
-
-
-def mobilenet_v2_cifar(*, attention: AttentionSpec | None = None, stem: str = "cifar", **kwargs: Any) -> MobileNetV2:
-    """Build MobileNetV2 with output stride 8, for 32x32 images."""
-    return MobileNetV2(attention=attention, stem=stem, **kwargs)
+mobilenet_v2 = MobileNetV2
+mobilenet_v2_cifar = partial(MobileNetV2, stem="cifar")

@@ -1,12 +1,13 @@
-"""Where attention goes in a backbone, and with which options at each place."""
+"""Where attention goes in a backbone, with which options at each place, and what it reads there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 from torch import nn
 
-from excite.errors import UsageError, unknown
+from excite.backbones.lists import per_stage
+from excite.errors import unknown
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
 
@@ -22,30 +23,19 @@ class Site(NamedTuple):
     blocks: int
 
 
-def per_stage(value: Any, stage: int, stages: int, name: str) -> Any:
-    """Return the entry of `stage` where `value` is a list of one entry per stage ("3,5,5,7" too), else `value`."""
-    if isinstance(value, str) and "," in value:
-        value = [int(v) if v.strip().lstrip("-").isdigit() else v.strip() for v in value.split(",")]
-    if not isinstance(value, list | tuple):
-        return value
-    if len(value) != stages:
-        raise UsageError(f"option {name}={list(value)!r} has {len(value)} entries; this backbone has {stages} stages")
-    return value[stage]
-
-
-def at_stage(method: str, options: Mapping[str, Any], stage: int, stages: int) -> dict[str, Any]:
+def at_stage(method: str, options: Mapping[str, object], stage: int, stages: int) -> dict[str, object]:
     """Return the options for one stage: of a list of one entry per stage that stage's, else the value itself.
 
     Where the method's own default is a sequence (a kernel per branch), a plain list is the value, and a list of lists
     has one per stage.
     """
     known = method_options(method)
-    found = {}
+    chosen = {}
     for name, value in options.items():
         sequence = name in known and isinstance(known[name].default, list | tuple)
         nested = isinstance(value, list | tuple) and bool(value) and all(isinstance(v, list | tuple) for v in value)
-        found[name] = value if sequence and not nested else per_stage(value, stage, stages, name)
-    return found
+        chosen[name] = value if sequence and not nested else per_stage(value, stage, stages, name)
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class AttentionSpec:
     """
 
     method: str = "none"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     placement: str = "all"
 
     def __post_init__(self) -> None:
@@ -74,7 +64,7 @@ class AttentionSpec:
             return False
         return {"all": True, "first": block == 0, "last": block == blocks - 1}[self.placement]
 
-    def options_at(self, stage: int, stages: int) -> dict[str, Any]:
+    def options_at(self, stage: int, stages: int) -> dict[str, object]:
         """Return the options for one stage."""
         return at_stage(self.method, self.options, stage, stages)
 
@@ -96,3 +86,26 @@ class AttentionSpec:
         if self.card.role != "between-stages" or stage == stages - 1:
             return None
         return create_attention(self.method, channels, **self.options_at(stage, stages))
+
+    # Attention that reads earlier blocks answers the following questions (see EmcaSpec); other attention reads none.
+
+    @property
+    def where(self) -> str | None:
+        """What a block squeezes and scales, "block" or "branch"; None for attention without a context."""
+        return None
+
+    def for_depths(self, depths: Sequence[int]) -> Self:
+        """Return the spec for a network with these numbers of blocks per stage."""
+        return self
+
+    def used(self) -> frozenset[int]:
+        """Return the blocks that some block reads, numbered from 1 through the network; 0 is the stem."""
+        return frozenset()
+
+    def sources(self, stage: int, block: int) -> tuple[int, ...]:
+        """Return what a block reads, oldest first, numbered as in `used`."""
+        return ()
+
+    def squeeze(self, index: int) -> nn.Module | None:
+        """Build what describes block number `index` for later ones, or None where nobody reads it."""
+        return None

@@ -1,14 +1,14 @@
 """Small RegNets for 32x32 images (Radosavovic et al., Designing Network Design Spaces, CVPR 2020, section 4)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from torch import nn
 
-from excite.backbones.blocks import conv1x1, initialise
+from excite.backbones.blocks import Block, conv1x1, conv3x3, initialise, projection
+from excite.backbones.network import StagedNetwork, refuse_conv_methods
 from excite.backbones.placement import AttentionSpec, Site
-from excite.errors import UsageError
-from excite.ops import norm_act, residual_tail
+from excite.ops import norm_act
 from excite.registry import create_attention
 from excite.types import FeatureMap
 
@@ -32,15 +32,14 @@ SHAPES = {
 }
 
 
-class RegNetBlock(nn.Module):
+class RegNetBlock(Block):
     """conv1x1 - grouped conv3x3 (- inner SE) - conv1x1 - tail, where tail is `relu(attention(bn(z)) + shortcut)`."""
 
     def __init__(self, inputs: int, width: int, stride: int, shape: Shape, attention: nn.Module | None) -> None:
         super().__init__()
         self.conv1 = conv1x1(inputs, width)
         self.bn1 = nn.BatchNorm2d(width)
-        groups = width // shape.group_width
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
+        self.conv2 = conv3x3(width, width, stride, groups=width // shape.group_width)
         self.bn2 = nn.BatchNorm2d(width)
         # This SE belongs to the RegNet itself; its hidden units follow the block's input.
         hidden = round(inputs * shape.se_ratio)
@@ -49,9 +48,7 @@ class RegNetBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.attention = attention
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != width:
-            self.downsample = nn.Sequential(conv1x1(inputs, width, stride), nn.BatchNorm2d(width))
+        self.downsample = projection(inputs, width, stride)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -64,16 +61,8 @@ class RegNetBlock(nn.Module):
         x = norm_act(self.conv2(x), self.bn2, self.relu)
         return self.conv3(x if self.inner is None else self.inner(x))
 
-    def shortcut(self, x: FeatureMap) -> FeatureMap:
-        """Return what is added to the branch."""
-        return x if self.downsample is None else self.downsample(x)
 
-    def forward(self, x: FeatureMap) -> FeatureMap:
-        """Return the block's output, `[n width h/stride w/stride]`."""
-        return residual_tail(self.branch(x), self.last_norm, self.attention, self.shortcut(x), self.relu)
-
-
-class RegNet(nn.Module):
+class RegNet(StagedNetwork):
     """RegNet with a 3x3 stem of stride 1 and one place for attention per block.
 
     Raises UsageError for methods that replace a dense 3x3 convolution: here it is grouped.
@@ -82,55 +71,24 @@ class RegNet(nn.Module):
     def __init__(
         self, shape: Shape, *, num_classes: int = 1000, in_channels: int = 3, attention: AttentionSpec | None = None
     ) -> None:
-        super().__init__()
-        self.spec = attention or AttentionSpec()
-        if self.spec.card.role == "conv":
-            raise UsageError(f"method {self.spec.method!r} replaces a dense 3x3 convolution; RegNets have none")
-        self.depths, self.feature_channels = shape.depths, shape.widths
-        self.conv1 = nn.Conv2d(in_channels, STEM, 3, padding=1, bias=False)
+        super().__init__(attention, shape.depths)
+        refuse_conv_methods(self.spec, "a RegNet")
+        self.feature_channels = shape.widths
+        self.conv1 = conv3x3(in_channels, STEM)
         self.bn1 = nn.BatchNorm2d(STEM)
         self.relu = nn.ReLU(inplace=True)
         inputs = STEM
         for stage, (depth, width) in enumerate(zip(shape.depths, shape.widths, strict=True)):
             blocks = []
             for i in range(depth):
-                made = self.spec.residual(Site(width, stage, i, depth), len(shape.depths))
-                blocks.append(RegNetBlock(inputs, width, STRIDES[stage] if i == 0 else 1, shape, made))
+                attention_module = self.spec.residual(Site(width, stage, i, depth), len(shape.depths))
+                blocks.append(RegNetBlock(inputs, width, STRIDES[stage] if i == 0 else 1, shape, attention_module))
                 inputs = width
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-            after = self.spec.between(width, stage, len(shape.depths))
-            if after is not None:
-                self.add_module(f"attention_after{stage + 1}", after)
+            self.add_stage(stage, blocks, width)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, num_classes)
         initialise(self)
-
-    def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
-        """Return the map after every stage, `[n c h w]` each."""
-        x = norm_act(self.conv1(x), self.bn1, self.relu)
-        maps = []
-        for stage in range(len(self.depths)):
-            x = getattr(self, f"layer{stage + 1}")(x)
-            after = getattr(self, f"attention_after{stage + 1}", None)
-            x = x if after is None else after(x)
-            maps.append(x)
-        return maps
-
-    def forward_head(self, x: FeatureMap) -> FeatureMap:
-        """Return the logits `[n classes]` of the last stage's map."""
-        return self.fc(self.avgpool(x).flatten(1))
-
-    def forward(self, x: FeatureMap) -> FeatureMap:
-        """Return the logits `[n classes]` of images `[n c h w]`."""
-        return self.forward_head(self.forward_features(x)[-1])
+        self.connect_stages()
 
 
-def _named(name: str) -> Callable[..., RegNet]:
-    def build(*, attention: AttentionSpec | None = None, **kwargs: Any) -> RegNet:
-        return RegNet(SHAPES[name], attention=attention, **kwargs)
-
-    build.__doc__ = f"Build {name}."
-    return build
-
-
-regnetx_200mf_cifar, regnetx_400mf_cifar, regnety_400mf_cifar = (_named(name) for name in SHAPES)
+regnetx_200mf_cifar, regnetx_400mf_cifar, regnety_400mf_cifar = (partial(RegNet, shape) for shape in SHAPES.values())

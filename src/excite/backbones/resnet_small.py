@@ -1,7 +1,7 @@
 """The CIFAR family ResNet-20/32/44/56/110 (He et al. 2016, section 4.2): three stages of 16, 32 and 64 planes."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from excite.backbones.blocks import BasicBlock
 from excite.backbones.placement import AttentionSpec
 from excite.backbones.resnet import ResNet
-from excite.errors import unknown
+from excite.errors import UsageError, unknown
 from excite.types import FeatureMap
 
 SHORTCUTS = ("pad", "projection")
@@ -29,18 +29,47 @@ class PadShortcut(nn.Module):
 
 
 class SmallResNet(ResNet):
-    """ResNet of 6n+2 layers; shortcut: "pad" (the paper's option A) or "projection" (option B)."""
+    """ResNet of 6n+2 layers, n blocks of `width`, 2 and 4 times `width` planes in each of three stages.
 
-    basic_block: type[BasicBlock] = BasicBlock
+    shortcut: "pad" (the paper's option A) or "projection" (option B); the other options are those of `ResNet`.
+    Raises UsageError for `avg_down` without projections.
+    """
+
+    stages = 3
 
     def __init__(
-        self, depth: int, *, shortcut: str = "pad", width: int = 16, stem: str = "cifar", **kwargs: Any
+        self,
+        blocks_per_stage: Sequence[int] | str,
+        *,
+        width: int = 16,
+        shortcut: str = "pad",
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        stem: str = "cifar",
+        stem_widths: Sequence[int] | str | None = None,
+        avg_down: bool = False,
+        attention: AttentionSpec | None = None,
     ) -> None:
         if shortcut not in SHORTCUTS:
             raise unknown("shortcut", shortcut, SHORTCUTS)
+        if avg_down and shortcut == "pad":
+            raise UsageError(
+                "option avg_down changes projections, and shortcut='pad' has none; use shortcut='projection'"
+            )
+        if type(width) is not int or width < 1:
+            raise UsageError(f"option width={width!r}; expected a positive whole number")
         self.shortcut = shortcut
-        n = (depth - 2) // 6
-        super().__init__(self.basic_block, (n, n, n), widths=(width, 2 * width, 4 * width), stem=stem, **kwargs)
+        super().__init__(
+            BasicBlock,
+            blocks_per_stage,
+            widths=(width, 2 * width, 4 * width),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            stem_widths=stem_widths,
+            avg_down=avg_down,
+            attention=attention,
+        )
 
     def make_shortcut(self, in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
         """Return the padding, the projection, or None where the shapes agree."""
@@ -49,12 +78,6 @@ class SmallResNet(ResNet):
         return super().make_shortcut(in_channels, out_channels, stride)
 
 
-def _named(depth: int) -> Callable[..., SmallResNet]:
-    def build(*, attention: AttentionSpec | None = None, shortcut: str = "pad", **kwargs: Any) -> SmallResNet:
-        return SmallResNet(depth, attention=attention, shortcut=shortcut, **kwargs)
-
-    build.__doc__ = f"Build ResNet-{depth} of the CIFAR family."
-    return build
-
-
-resnet20, resnet32, resnet44, resnet56, resnet110 = (_named(depth) for depth in (20, 32, 44, 56, 110))
+resnet20, resnet32, resnet44, resnet56, resnet110 = (
+    partial(SmallResNet, blocks_per_stage=(n, n, n)) for n in (3, 5, 7, 9, 18)
+)

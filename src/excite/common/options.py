@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from excite.errors import UsageError
+from excite.errors import UsageError, near
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -89,3 +89,12 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def check_names(subject: str, options: Collection[str], known: Collection[str]) -> None:
+    """Raise UsageError with near names for the first option of `subject` that is not among the `known` ones."""
+    for name in options:
+        if name not in known:
+            close = near(name, known)
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted(known)) or 'none'}"
+            raise UsageError(f"{subject} has no option {name!r}; {remedy}")

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from excite.backbones.emca import EmcaNetwork
 from excite.backbones.resnet import ResNet
 from excite.detect.bodies import Body, freeze_norms, stage_parts
 from excite.errors import UsageError
@@ -31,7 +30,7 @@ class C4Backbone(nn.Module):
         with self.body.gradients():
             x = net.forward_stem(x)  # type: ignore[operator]
             for stage in range(3):
-                x = net.forward_stage(stage, x)  # type: ignore[operator]
+                x, _ = net.forward_stage(stage, x)  # type: ignore[operator]
         return OrderedDict([("0", x)])
 
 
@@ -87,7 +86,7 @@ def split_body(body: Body) -> tuple[C4Backbone, StageHead]:
     net = body.net
     if not isinstance(net, ResNet) or len(body.channels) != 4:
         raise UsageError("neck 'c4' needs one of our ResNets with four stages (resnet18 to resnet152); use neck='fpn'")
-    if isinstance(net, EmcaNetwork):
+    if net.spec.card.role == "network":
         raise UsageError(
             "neck 'c4' runs stage 4 on single regions, where the descriptors that EMCA collects over the image do not "
             "exist; use neck='fpn'"

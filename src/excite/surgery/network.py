@@ -6,15 +6,14 @@ its own descriptor. The network's forward is rewritten so that the descriptors f
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import fx, nn
 
-from excite.backbones.emca_plan import EmcaSpec
+from excite.backbones.emca_plan import EmcaSpec, emca_options, emca_spec
 from excite.backbones.placement import Site as Position
-from excite.errors import ExciteError, UsageError, near
+from excite.common.options import check_names
+from excite.errors import ExciteError, UsageError
 from excite.ops import recalibrate
-from excite.registry import create_attention, method_options
 from excite.surgery.carrier import carriers, carry, drop
 from excite.surgery.find import innermost, number
 from excite.surgery.graph import Graph
@@ -23,8 +22,6 @@ from excite.surgery.locate import locate
 from excite.surgery.select import Wanted, select
 from excite.surgery.site import Site
 from excite.types import Descriptor, FeatureMap
-
-OWN = ("form", "stages", "blocks", "where")
 
 
 class Port(nn.Module):
@@ -47,19 +44,15 @@ class Port(nn.Module):
         return y, None if self.squeeze is None else self.squeeze(y)
 
 
-def connect(graph: Graph, method: str, wanted: Wanted | None, options: Mapping[str, Any]) -> list[Site]:
+def connect(graph: Graph, method: str, wanted: Wanted | None, options: Mapping[str, object]) -> list[Site]:
     """Put EMCA `method` into the traced network; returns the sites of the attention (not those that are only read).
 
     options: form, stages, blocks and where as for EMCA networks, and the gate's.
     """
-    network, gate = _sort(method, options)
-    if network.get("form") == "released":
-        if network.get("where", "branch") != "branch":
-            raise UsageError("emca: the released form works on the residual branch only; leave `where` out")
-        network = {"stages": "all", "blocks": 1, **network, "where": "branch"}
-    blocks = _blocks(graph, wanted, network.get("where", "block"))
-    depths = tuple(sum(s.stage == k for s in blocks) for k in range(1 + blocks[-1].stage))
-    spec = EmcaSpec(method, gate, depths=depths, **network)
+    check_names(f"method {method!r}", options, emca_options(method))
+    spec = emca_spec(method, options)
+    blocks = _blocks(graph, wanted, spec.where)
+    spec = spec.for_depths([sum(s.stage == k for s in blocks) for k in range(1 + blocks[-1].stage)])
     ports, reads, attended = _plan(graph, spec, blocks)
     names = {index: site.path for index, (site, _) in ports.items()}
     graphs = trace_both(graph.model, set(names.values()))
@@ -74,16 +67,6 @@ def connect(graph: Graph, method: str, wanted: Wanted | None, options: Mapping[s
             drop(module)
         raise
     return attended
-
-
-def _sort(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    gate = set(method_options(method)) - {"form", "scales"}
-    for key in options:
-        if key not in gate and key not in OWN:
-            close = near(key, [*gate, *OWN])
-            remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(sorted([*gate, *OWN]))}"
-            raise UsageError(f"method {method!r} has no option {key!r}; {remedy}")
-    return {k: v for k, v in options.items() if k in OWN}, {k: v for k, v in options.items() if k not in OWN}
 
 
 def _blocks(graph: Graph, wanted: Wanted | None, where: str) -> list[Site]:
@@ -116,9 +99,8 @@ def _plan(graph: Graph, spec: EmcaSpec, blocks: list[Site]) -> tuple[Ports, dict
     like = next(graph.model.parameters())
 
     def port(site: Site, emca: nn.Module | None, index: int) -> None:
-        squeeze = create_attention(spec.method, 16).squeeze if index in used else None
-        made = Port(emca, squeeze, spec.where)  # type: ignore[arg-type]
-        ports[index] = site, made.to(device=like.device, dtype=like.dtype).train(graph.modules[site.path].training)
+        connected = Port(emca, spec.squeeze(index), spec.where)
+        ports[index] = site, connected.to(device=like.device, dtype=like.dtype).train(graph.modules[site.path].training)
 
     if 0 in used:
         port(_stem(graph, blocks[0]), None, 0)
@@ -127,7 +109,7 @@ def _plan(graph: Graph, spec: EmcaSpec, blocks: list[Site]) -> tuple[Ports, dict
         emca = spec.residual(position, len(spec.depths))
         if emca is not None or index in used:
             port(site, emca, index)
-            reads[index] = (spec.plan[site.stage][site.block] or ()) if emca is not None else ()
+            reads[index] = spec.sources(site.stage, site.block) if emca is not None else ()
         if emca is not None:
             attended.append(site)
     return ports, reads, attended

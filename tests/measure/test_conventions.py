@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from excite.errors import UsageError
+from excite.inspect.trace import trace_model
 from excite.measure.conventions import CONVENTIONS, FAMILIES, MODULE_CONVENTIONS, RULES, check, count, seen_parameters
-from excite.measure.profile import trace_model
 from excite.models import create_model
 
 

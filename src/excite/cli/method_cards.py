@@ -51,19 +51,18 @@ def cost(name: str, channels: int, size: int) -> tuple[int, int, tuple[str, str]
     Raises UsageError where the method cannot be built for so many channels.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from excite.attention import ChannelAttention
+    from excite.inspect.trace import run_on_meta
     from excite.registry import create_attention
 
     with torch.device("meta"):
-        module = create_attention(name, channels).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(torch.empty(1, channels, size, size))
+        module = create_attention(name, channels)
+    macs = run_on_meta(module, (1, channels, size, size)).macs
     parts = None
     if isinstance(module, ChannelAttention):
         parts = (type(module.squeeze).__name__, type(module.gate).__name__)
-    return sum(p.numel() for p in module.parameters()), counter.get_total_flops() // 2, parts
+    return sum(p.numel() for p in module.parameters()), macs, parts
 
 
 def card(name: str, channels: int = 256, size: int = 56) -> Card:

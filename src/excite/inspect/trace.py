@@ -1,10 +1,12 @@
-"""Run a network once, normally on the meta device, and write down what it did.
+"""Run a network once, normally on tensors without data, and write down what it did.
 
-Three levels are watched, because the published counters look at three levels: calls of leaf modules (thop, mmcv), aten
-operations (torch's flop counter, fvcore) and two functions that aten splits up (fvcore).
+The one recorder of shapes and counts. Three levels are watched, because the published counters look at three levels:
+calls of modules (thop, mmcv), aten operations (torch's flop counter, fvcore) and one function that aten splits up
+(fvcore). Tensors on the way from the input are nodes of a graph, in which surgery finds branches and blocks.
 """
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,69 +18,131 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from excite.errors import ExciteError
+from excite.errors import ExciteError, UsageError
+
+Shape = tuple[int, ...]
+
+META_ERRORS = ("meta", "Tensor.item()", "data pointer", "fake tensor")
+WEIGHTED = {"convolution", "_convolution", "addmm", "mm", "bmm", "baddbmm", "linear"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One tensor made on the way from the input: the operation, the nodes it read, its shape, the modules it ran in.
+
+    stack: paths of the modules on the way, outermost first. channel_dim: the axis of channels, where known.
+    event: shared by all tensors that one operation returned.
+    """
+
+    index: int
+    op: str
+    inputs: tuple[int, ...]
+    shape: Shape
+    stack: tuple[str, ...]
+    channel_dim: int | None
+    event: int = 0
+
+    @property
+    def space(self) -> Shape:
+        """Sizes of the axes after the channels."""
+        return self.shape[2:]
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of one module: its path, the module, shapes of the first input and of the output."""
+    """One call of one module: its path, the module, shapes of the first input and of the output.
+
+    inputs: the nodes that went in; output: the node that came out, where it returned one tensor.
+    """
 
     path: str
     module: nn.Module
-    x: tuple[int, ...]
-    y: tuple[int, ...]
+    x: Shape
+    y: Shape
+    inputs: tuple[int, ...] = ()
+    output: int | None = None
 
 
 @dataclass(frozen=True)
 class OpCall:
-    """One aten operation (or named function): the path of the module that called it, its name and arguments' shapes.
+    """One counted aten operation (or named function): path of the module that called it, name, arguments' shapes.
 
     macs: multiply-accumulates (convolutions and matrix products, else 0); shapes: one per argument, None where the
-    argument is no tensor; y: output shape.
+    argument is no tensor; flags: its boolean arguments; y: output shape.
     """
 
     path: str
     name: str
     macs: int
-    shapes: tuple[tuple[int, ...] | None, ...]
-    flags: tuple[Any, ...]
-    y: tuple[int, ...]
+    shapes: tuple[Shape | None, ...]
+    flags: tuple[bool, ...]
+    y: Shape
 
 
 @dataclass
 class Trace:
-    """What one forward pass did. `peak_bytes`: most bytes of intermediate tensors alive at one time."""
+    """What one forward pass did.
 
+    input_shape: of the first input, `[n c *space]`. layers: calls of modules, in the order in which they ended. ops:
+    what counters count. nodes: tensors on the way from the input; results: those that the network returned. outputs:
+    shape of each module's last output. peak_bytes: most bytes of intermediate tensors alive at one time.
+    """
+
+    input_shape: Shape = ()
     layers: list[LayerCall] = field(default_factory=list)
     ops: list[OpCall] = field(default_factory=list)
-    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    results: tuple[int, ...] = ()
+    outputs: dict[str, Shape] = field(default_factory=dict)
     peak_bytes: int = 0
     device: str = "meta"
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products."""
+        return sum(op.macs for op in self.ops)
 
-def shape_of(value: Any) -> tuple[int, ...]:
+    @property
+    def calls(self) -> dict[str, list[LayerCall]]:
+        """The calls of each module that ran, by path."""
+        calls: dict[str, list[LayerCall]] = {}
+        for call in self.layers:
+            calls.setdefault(call.path, []).append(call)
+        return calls
+
+    def is_map(self, index: int) -> bool:
+        """True if a node is a feature map `[n c *space]` with more than one position."""
+        node = self.nodes[index]
+        return len(node.shape) == len(self.input_shape) and node.channel_dim == 1 and math.prod(node.space) > 1
+
+
+def shape_of(value: object) -> Shape:
     """Return the shape of a tensor, or of the first tensor in a container; () where there is none."""
+    return next((tuple(tensor.shape) for tensor in _tensors(value)), ())
+
+
+def _tensors(value: object) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        return tuple(value.shape)
-    items: Sequence[Any] = list(value.values()) if isinstance(value, dict) else value if _is_sequence(value) else ()
-    for item in items:
-        if shape := shape_of(item):
-            return shape
-    return ()
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+class _Recorder(TorchDispatchMode):
+    """Writes down operations, follows the tensors that come from the input, and the life of every storage.
 
+    known: storages (their `_cdata`) whose bytes are not counted.
+    """
 
-class _Ops(TorchDispatchMode):
-    """Counts aten operations and follows the life of every intermediate storage."""
-
-    def __init__(self, trace: Trace, where: Callable[[], str], known: set[int] | None = None) -> None:
+    def __init__(self, trace: Trace, known: set[int] | None = None) -> None:
         super().__init__()
         from torch.utils.flop_counter import flop_registry
 
-        self.trace, self.where, self.flops = trace, where, flop_registry
+        self.trace, self.flops = trace, flop_registry
+        self.stack: list[str] = []
+        self.events = 0
+        self.index: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self.alive: dict[int, int] = dict.fromkeys(known or (), 0)
         self.live = 0
 
@@ -87,9 +151,28 @@ class _Ops(TorchDispatchMode):
         # True would guard every operation against the compiler, and load the compiler (seconds) to do so.
         return False
 
+    @property
+    def path(self) -> str:
+        """The module that is running."""
+        return self.stack[-1] if self.stack else ""
+
+    def add(self, tensor: torch.Tensor, op: str, inputs: tuple[int, ...], channel_dim: int | None) -> None:
+        """Make a tensor a node."""
+        at = len(self.trace.nodes)
+        stack = tuple(self.stack)
+        self.trace.nodes.append(Node(at, op, inputs, tuple(tensor.shape), stack, channel_dim, self.events))
+        self.index[id(tensor)] = weakref.ref(tensor), at
+
+    def find(self, value: object) -> tuple[int, ...]:
+        """The nodes in a container of arguments."""
+        entries = ((tensor, self.index.get(id(tensor))) for tensor in _tensors(value))
+        # An id is used again once its tensor is gone.
+        return tuple(entry[1] for tensor, entry in entries if entry is not None and entry[0]() is tensor)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._overloadpacket.__name__
+        inputs = self.find((args, kwargs))
         out = _shapes_only(name, args)
         if out is None:
             out = func(*args, **kwargs)
@@ -98,13 +181,24 @@ class _Ops(TorchDispatchMode):
             macs = int(flops(*args, **kwargs, out_val=out)) // 2 if flops is not None else 0
             shapes = tuple(tuple(a.shape) if isinstance(a, torch.Tensor) else None for a in args)
             flags = tuple(a for a in args if isinstance(a, bool))
-            self.trace.ops.append(OpCall(self.where(), name, macs, shapes, flags, shape_of(out)))
+            self.trace.ops.append(OpCall(self.path, name, macs, shapes, flags, shape_of(out)))
+        if inputs:
+            self._extend(name, args, inputs, out)
         self._follow(out)
         return out
 
-    def _follow(self, out: Any) -> None:
-        for item in out if _is_sequence(out) else (out,):
-            if not isinstance(item, torch.Tensor) or item.layout != torch.strided:
+    def _extend(self, name: str, args: Sequence[Any], inputs: tuple[int, ...], out: object) -> None:
+        op = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+        if op == "convolution" and len(args) > 6 and args[6]:
+            op = "convolution_transpose"
+        self.events += 1
+        sources = [self.trace.nodes[i] for i in inputs]
+        for tensor in _tensors(out):
+            self.add(tensor, op, inputs, _channel_dim(op, args, sources, tensor))
+
+    def _follow(self, out: object) -> None:
+        for item in _tensors(out):
+            if item.layout != torch.strided:
                 continue
             storage = item.untyped_storage()
             key = storage._cdata
@@ -117,6 +211,34 @@ class _Ops(TorchDispatchMode):
 
     def _release(self, key: int) -> None:
         self.live -= self.alive.pop(key, 0)
+
+
+def _channel_dim(op: str, args: Sequence[Any], inputs: Sequence[Node], out: torch.Tensor) -> int | None:
+    """Follow the axis of channels through one operation; None where it is lost."""
+    source = inputs[0]
+    if op.startswith("convolution"):
+        return 1
+    if op in WEIGHTED:
+        return out.dim() - 1
+    if op in ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "native_group_norm"):
+        if tuple(out.shape) == source.shape or op == "native_group_norm":
+            return source.channel_dim
+        last = source.channel_dim is not None and source.channel_dim == len(source.shape) - 1
+        return out.dim() - 1 if last and out.shape[-1] == source.shape[-1] else (1 if _shuffled(source, out) else None)
+    if op == "permute" and source.channel_dim is not None:
+        order = [d % out.dim() for d in args[1]]
+        return order.index(source.channel_dim)
+    if op == "transpose" and source.channel_dim is not None:
+        a, b = args[1] % out.dim(), args[2] % out.dim()
+        return {a: b, b: a}.get(source.channel_dim, source.channel_dim)
+    dims = [n.channel_dim for n in inputs if len(n.shape) == out.dim() and n.channel_dim is not None]
+    return dims[0] if dims else None
+
+
+def _shuffled(source: Node, out: torch.Tensor) -> bool:
+    """True if a view splits or joins the channels alone, as a channel shuffle does: the space axes stay."""
+    space = len(source.space) if source.channel_dim == 1 else 2
+    return len(source.shape) > 3 and tuple(out.shape[-space:]) == source.shape[-space:] and out.dim() >= 3
 
 
 def _shapes_only(name: str, args: Any) -> Any:
@@ -186,30 +308,32 @@ WATCHED = frozenset(
 class _Functions(TorchFunctionMode):
     """Sees global pooling before aten turns it into a mean."""
 
-    def __init__(self, trace: Trace, where: Callable[[], str]) -> None:
+    def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
-        self.trace, self.where = trace, where
+        self.recorder = recorder
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is nn.functional.adaptive_avg_pool2d:
             x = shape_of(args or list((kwargs or {}).values()))
-            self.trace.ops.append(OpCall(self.where(), "adaptive_avg_pool2d", 0, (x,), (), shape_of(out)))
+            op = OpCall(self.recorder.path, "adaptive_avg_pool2d", 0, (x,), (), shape_of(out))
+            self.recorder.trace.ops.append(op)
         return out
 
 
 @contextlib.contextmanager
 def live_bytes(trace: Trace, known: set[int]) -> Iterator[None]:
     """Record `peak_bytes` of what happens inside; `known`: storages (their `_cdata`) that are not counted."""
-    with _Ops(trace, lambda: "", known):
+    with _Recorder(trace, known):
         yield
 
 
 @contextlib.contextmanager
-def watch(model: nn.Module, trace: Trace) -> Iterator[list[str]]:
-    """Record into `trace` what happens inside; yields the stack of module paths (its last entry is running now)."""
-    stack: list[str] = [""]
+def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Hook every module, in eval mode; hooks and modes are put back whatever happens."""
+    trace, stack = recorder.trace, recorder.stack
     handles = []
+    modes = [(module, module.training) for module in model.modules()]
 
     def enter(path: str) -> Callable[..., None]:
         return lambda module, args: stack.append(path)
@@ -217,20 +341,24 @@ def watch(model: nn.Module, trace: Trace) -> Iterator[list[str]]:
     def leave(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             stack.pop()
+            nodes = recorder.find(output) if isinstance(output, torch.Tensor) else ()
             trace.outputs[path] = shape_of(output)
-            trace.layers.append(LayerCall(path, module, shape_of(args), shape_of(output)))
+            call = LayerCall(path, module, shape_of(args), shape_of(output), recorder.find(args), *nodes[:1])
+            trace.layers.append(call)
 
         return hook
 
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(path)))
-        handles.append(module.register_forward_hook(leave(path)))
     try:
-        with _Functions(trace, lambda: stack[-1]), _Ops(trace, lambda: stack[-1]):
-            yield stack
+        model.eval()
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(enter(path)))
+            handles.append(module.register_forward_hook(leave(path), prepend=True))
+        yield
     finally:
         for handle in handles:
             handle.remove()
+        for module, mode in modes:
+            module.training = mode
 
 
 def run(model: nn.Module, inputs: Sequence[torch.Tensor], call: Callable[..., Any] | None = None) -> Trace:
@@ -238,24 +366,72 @@ def run(model: nn.Module, inputs: Sequence[torch.Tensor], call: Callable[..., An
 
     Raises ExciteError that names the layer in which the forward pass failed. The model's mode is restored.
     """
-    trace = Trace(device=str(inputs[0].device))
-    training = {m: m.training for m in model.modules()}
-    model.eval()
-    stack: list[str] = [""]
+    trace = Trace(input_shape=tuple(inputs[0].shape), device=str(inputs[0].device))
+    recorder = _Recorder(trace)
+    for x in inputs:
+        recorder.add(x, "input", (), 1)
     try:
-        with torch.no_grad(), watch(model, trace) as stack:
-            (call or model)(*inputs)
+        with torch.no_grad(), _watched(model, recorder), _Functions(recorder), recorder:
+            trace.results = recorder.find((call or model)(*inputs))
     except ExciteError:
         raise
     except Exception as error:
-        where = stack[-1] or "(top level)"
-        kind = type(dict(model.named_modules()).get(stack[-1], model)).__name__
+        kind = type(dict(model.named_modules()).get(recorder.path, model)).__name__
+        where = recorder.path or "(top level)"
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExciteError(
             f"forward failed in layer {where!r} ({kind}) on an input of shape {shapes}: {reason}"
         ) from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     return trace
+
+
+def run_on_meta(model: nn.Module, shape: Shape, dtype: torch.dtype = torch.float32) -> Trace:
+    """Run `model` on an input of `shape` without data and return the trace; its weights stay as and where they are.
+
+    Parameters and buffers are replaced by meta tensors for the call. Raises ExciteError where the forward pass fails,
+    also where it needs real numbers.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    x = torch.empty(shape, device="meta", dtype=dtype)
+    if all(t.is_meta for t in tensors.values()):
+        return run(model, [x])
+    empty = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
+    return run(model, [x], lambda *args: torch.func.functional_call(model, empty, args))
+
+
+def run_on_fakes(model: nn.Module, shape: Shape, like: torch.Tensor) -> Trace:
+    """Run with fake tensors, which stand for any tensor and know their device (slow to load and seldom needed)."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return run(model, [torch.empty(shape, device=like.device, dtype=like.dtype)])
+
+
+def run_on_zeros(model: nn.Module, shape: Shape, like: torch.Tensor) -> Trace:
+    """Run for real, on zeros of the device and type of `like`."""
+    return run(model, [torch.zeros(shape, device=like.device, dtype=like.dtype)])
+
+
+def trace_model(model: nn.Module, shape: Shape) -> Trace:
+    """Run `model` once on an input of `shape` and return the trace; its weights are neither copied nor changed.
+
+    Parameters and buffers are replaced by meta tensors for the call. A network whose forward pass needs real numbers
+    runs on its own device. Raises ExciteError that names the layer where the forward pass failed.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    like = next((t for t in tensors.values() if t.is_floating_point()), None)
+    if like is None:
+        raise UsageError(f"{type(model).__name__} has no parameters: there is nothing to count")
+    try:
+        return run_on_meta(model, shape, like.dtype)
+    except ExciteError as error:
+        if any(t.is_meta for t in tensors.values()) or not needs_numbers(error):
+            raise
+        return run_on_zeros(model, shape, like)
+
+
+def needs_numbers(error: ExciteError) -> bool:
+    """True if a forward pass without data failed for want of data."""
+    text = str(error.__cause__ or error)
+    return isinstance(error.__cause__, NotImplementedError) or any(word in text for word in META_ERRORS)

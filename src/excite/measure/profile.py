@@ -10,11 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 from excite.errors import ExciteError, UsageError
 from excite.inspect.attention import attention_paths
-from excite.inspect.trace import Trace, run
+from excite.inspect.trace import Trace, needs_numbers, trace_model
 from excite.measure.conventions import MODULE_CONVENTIONS, check, count, seen_parameters
 
 InputSize = int | tuple[int, ...]
-META_ERRORS = ("meta", "Tensor.item()", "data pointer", "fake tensor")
 
 
 @dataclass(frozen=True)
@@ -99,35 +98,6 @@ def build_on_meta(build: Callable[[], nn.Module], name: str) -> nn.Module:
             raise ExciteError(f"model {name!r} could not be built: {type(error).__name__}: {error}") from error
 
 
-def trace_model(model: nn.Module, shape: tuple[int, ...]) -> Trace:
-    """Run `model` once on an input of `shape` and return the trace; its weights are neither copied nor changed.
-
-    Parameters and buffers are replaced by meta tensors for the call. A network whose forward pass needs real numbers
-    runs on its own device. Raises ExciteError that names the layer where the forward pass failed.
-    """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    if not any(t.is_floating_point() for t in tensors.values()):
-        raise UsageError(f"{type(model).__name__} has no parameters: there is nothing to profile")
-    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
-    x = torch.empty(shape, device="meta", dtype=dtype)
-    try:
-        if all(t.is_meta for t in tensors.values()):
-            return run(model, [x])
-        empty = {k: torch.empty_like(v, device="meta") for k, v in tensors.items()}
-        return run(model, [x], lambda *args: torch.func.functional_call(model, empty, args, tie_weights=True))
-    except ExciteError as error:
-        real = not any(t.is_meta for t in tensors.values())
-        if not real or not _is_meta_trouble(error):
-            raise
-        device = next(iter(tensors.values())).device
-        return run(model, [torch.zeros(shape, device=device, dtype=dtype)])
-
-
-def _is_meta_trouble(error: ExciteError) -> bool:
-    text = str(error.__cause__ or error)
-    return isinstance(error.__cause__, NotImplementedError) or any(word in text for word in META_ERRORS)
-
-
 def profile_model(
     model: nn.Module, input_size: InputSize = 224, conventions: Sequence[str] = ("macs",), *, name: str = ""
 ) -> Profile:
@@ -154,7 +124,7 @@ def profile_named(
     try:
         trace = trace_model(model, shape)
     except ExciteError as error:
-        if not _is_meta_trouble(error):
+        if not needs_numbers(error):
             raise ExciteError(f"{name}: {error}") from error
         model = build()
         trace = trace_model(model, shape)

@@ -11,11 +11,11 @@ from torch import nn
 from excite.common.options import parse_pairs
 from excite.errors import ExciteError
 from excite.inspect.attention import attention_parameters, attention_paths
-from excite.inspect.trace import Trace
+from excite.inspect.trace import Trace, trace_model
 from excite.measure.conventions import CONVENTIONS, Skip, count, pooling_of_attention, seen_parameters
 from excite.measure.detection import Detector, trace_detector
 from excite.measure.names import parse_size
-from excite.measure.profile import build_on_meta, input_shape, trace_model
+from excite.measure.profile import build_on_meta, input_shape
 from excite.measure.published import UNITS, Cell
 from excite.measure.records import Record, find_record
 

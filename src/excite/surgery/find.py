@@ -6,10 +6,9 @@ from dataclasses import replace
 from torch import nn
 
 from excite.surgery.carrier import refuse
-from excite.surgery.graph import Graph
+from excite.surgery.graph import Graph, follow
 from excite.surgery.locate import Place, locate, usable
 from excite.surgery.site import Kind, Site
-from excite.surgery.trace import record
 
 
 def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Site]:
@@ -20,7 +19,7 @@ def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Sit
     Raises UsageError for a wrapped or compiled model or one without convolution, ExciteError where the forward fails.
     """
     refuse(model)
-    return find(Graph(model, record(model, input_size)))
+    return find(follow(model, input_size))
 
 
 def find(graph: Graph) -> list[Site]:
@@ -37,7 +36,7 @@ def find(graph: Graph) -> list[Site]:
         presets = ["stage-ends"] + ["between-stages"] * (order < len(ends) - 1)
         known = found.get((place.path, place.side)) or _site(graph, place, "stage-end", order, 0, [])
         found[place.path, place.side] = replace(known, presets=(*known.presets, *presets))
-    outputs = {s.path: graph.trace.calls[s.path][0].output or 0 for s in found.values()}
+    outputs = {s.path: graph.calls[s.path][0].output or 0 for s in found.values()}
     listed = sorted(found.values(), key=lambda s: outputs[s.path])
     return listed + _replaceable(graph, listed)
 
@@ -109,14 +108,14 @@ def _replaceable(graph: Graph, listed: Sequence[Site]) -> list[Site]:
     """Return attention that is there already, and the spatial convolutions of residual branches."""
     found: list[Site] = []
     for path in graph.replaceable:
-        call = graph.trace.calls[path][0]
+        call = graph.calls[path][0]
         node = graph.trace.nodes[call.inputs[0]]
         if graph.once(path) and graph.trace.is_map(node.index):
             found.append(Site(path, node.shape[1], "attention", size=node.space, place="instead"))
     for join in graph.joins:
         conv = next((p for i in sorted(join.inside) if (p := _spatial(graph, i)) is not None), None)
         if conv is not None:
-            size = graph.trace.nodes[graph.trace.calls[conv][0].output or 0].space
+            size = graph.trace.nodes[graph.calls[conv][0].output or 0].space
             found.append(Site(conv, graph.modules[conv].in_channels, "conv", size=size, place="instead"))  # type: ignore[arg-type]
     runs: dict[str, list[Site]] = {"attention": [], "conv": []}
     for site in found:

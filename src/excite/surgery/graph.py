@@ -1,19 +1,29 @@
 """Questions asked of a trace: where branches join, what everything must pass through, what a block is."""
 
 import heapq
+import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
+from excite.errors import ExciteError, UsageError
 from excite.inspect.attention import attention_paths, convolves
+from excite.inspect.trace import WEIGHTED, LayerCall, Node, Trace, run_on_fakes, run_on_meta, run_on_zeros
 from excite.surgery.site import Kind
-from excite.surgery.trace import WEIGHTED, Call, Node, Trace
 
 JOINS = {"add", "cat"}
 POOLS = {"max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "mean"}
+# Input sizes to try, by the number of space axes.
+SIZES = {
+    1: ((1024,), (256,), (64,)),
+    2: ((224, 224), (32, 32), (28, 28), (299, 299)),
+    3: ((32, 112, 112), (16, 64, 64)),
+}
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -38,6 +48,16 @@ class Graph:
     model: nn.Module
     trace: Trace
 
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """Channels, then space, of the sample that was followed."""
+        return self.trace.input_shape[1:]
+
+    @cached_property
+    def calls(self) -> dict[str, list[LayerCall]]:
+        """The calls of each module that ran, by path."""
+        return self.trace.calls
+
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """Every module by path."""
@@ -46,15 +66,15 @@ class Graph:
     @cached_property
     def attention(self) -> tuple[str, ...]:
         """Paths of the attention modules that the network came with and that ran."""
-        return tuple(path for path in attention_paths(self.model) if self.trace.calls.get(path))
+        return tuple(path for path in attention_paths(self.model) if self.calls.get(path))
 
     @cached_property
     def replaceable(self) -> tuple[str, ...]:
         """The attention that another could stand in for: it turns one map into one alike and holds no convolution."""
         paths = (path for path in self.attention if not convolves(self.modules[path]))
-        return tuple(path for path in paths if all(map(self._keeps_shape, self.trace.calls[path])))
+        return tuple(path for path in paths if all(map(self._keeps_shape, self.calls[path])))
 
-    def _keeps_shape(self, call: Call) -> bool:
+    def _keeps_shape(self, call: LayerCall) -> bool:
         nodes = self.trace.nodes
         return bool(call.inputs) and call.output is not None and nodes[call.inputs[0]].shape == nodes[call.output].shape
 
@@ -70,7 +90,7 @@ class Graph:
     @cached_property
     def spine(self) -> list[int]:
         """The nodes that everything from the input to the (last) output passes through, in order."""
-        if not self.trace.outputs:
+        if not self.trace.results:
             return []
         above: list[int] = []
         depth: list[int] = []
@@ -80,7 +100,7 @@ class Graph:
                 parent = self._meet(above, depth, parent, other)
             above.append(parent)
             depth.append(depth[parent] + 1 if node.inputs else 0)
-        chain = [max(self.trace.outputs)]
+        chain = [max(self.trace.results)]
         while above[chain[-1]] != chain[-1]:
             chain.append(above[chain[-1]])
         return chain[::-1]
@@ -160,13 +180,13 @@ class Graph:
 
     def once(self, path: str) -> bool:
         """Tell whether a module ran exactly once."""
-        return len(self.trace.calls.get(path, ())) == 1
+        return len(self.calls.get(path, ())) == 1
 
     def output(self, path: str) -> int | None:
         """Return the node that a module returned, or None where it ran more than once or returned no single map."""
         if not self.once(path):
             return None
-        node = self.trace.calls[path][0].output
+        node = self.calls[path][0].output
         return node if node is not None and self.trace.is_map(node) else None
 
     @cached_property
@@ -207,3 +227,54 @@ class Graph:
                     ends.append(current)
                     current = None
         return ends + ([current] if current is not None else [])
+
+
+def follow(model: nn.Module, input_size: Sequence[int] | str | None = None) -> Graph:
+    """Follow one sample of `input_size` (channels, then space) through `model`, mostly without data.
+
+    Without `input_size` the network's first convolution and, for timm, its configuration say what to try.
+    Raises UsageError where the network has no convolution, ExciteError where no size passes through it.
+    """
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    failures = []
+    for size in [_sizes(input_size)] if input_size is not None else _guesses(model):
+        shape = (1, *size)
+        ways = [lambda: run_on_meta(model, shape, like.dtype), lambda: run_on_fakes(model, shape, like)]  # noqa: B023
+        if math.prod(size) <= 3 * 64 * 64:  # quickest first; data only where it is cheap
+            ways.append(lambda: run_on_zeros(model, shape, like))  # noqa: B023
+        for way in ways:
+            try:
+                return Graph(model, way())
+            except ExciteError as error:
+                cause = error.__cause__ or error
+                failures.append(f"{size}: {type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}")
+    tried = "; ".join(dict.fromkeys(f[:160] for f in failures))
+    raise ExciteError(
+        f"cannot follow {type(model).__name__}: its forward pass failed for every input size tried ({tried}); "
+        "name one with input_size=(channels, height, width), or pass the part that maps an image to features"
+    )
+
+
+def _sizes(given: Sequence[int] | str) -> tuple[int, ...]:
+    """Read channels and space, also from text as a command line gives it ("3,224,224" or "3x224x224")."""
+    parts = re.split(r"[x,]", given) if isinstance(given, str) else given
+    try:
+        sizes = tuple(int(p) for p in parts)
+    except (TypeError, ValueError):
+        sizes = ()
+    if not 2 <= len(sizes) <= 4 or min(sizes) < 1:
+        raise UsageError(f"input_size={given!r} is not (channels, height, width), (channels, length) or 3-D alike")
+    return sizes
+
+
+def _guesses(model: nn.Module) -> Iterable[tuple[int, ...]]:
+    """Yield input sizes that the network may accept, likeliest first."""
+    conv = next((m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    if conv is None:
+        raise UsageError(f"{type(model).__name__} has no convolution, so it has no channels to weigh")
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    known = config.get("input_size") if isinstance(config, dict) else None
+    if known:
+        yield (conv.in_channels, *known[1:])
+    for space in SIZES[len(conv.kernel_size)]:
+        yield (conv.in_channels, *space)

@@ -13,13 +13,12 @@ from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
 from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in
 from excite.surgery.find import find
-from excite.surgery.graph import Graph
+from excite.surgery.graph import Graph, follow
 from excite.surgery.hosted import GraphHost
 from excite.surgery.network import connect
 from excite.surgery.report import AttachReport
 from excite.surgery.select import Wanted, select
 from excite.surgery.site import Site
-from excite.surgery.trace import record
 
 DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
 
@@ -46,7 +45,7 @@ def attach(
     there = next(carriers(model), None)
     if there is not None:
         raise UsageError(f"attention is attached already (at {there[0]!r}); call excite.detach(model) first")
-    graph = Graph(model, record(model, input_size))
+    graph = follow(model, input_size)
     _check_dims(method, card, graph)
     before = dict(model.state_dict(keep_vars=True))
     if card.role == "network":
@@ -60,12 +59,12 @@ def attach(
         for site, attention in zip(chosen, built, strict=True):
             _insert(graph, site, attention)
     try:
-        after = record(model, graph.trace.input_size)
+        after = follow(model, graph.input_size)
         _verify(chosen, after.calls)
     except ExciteError:
         detach(model)
         raise
-    report = report_of(graph, method, options, chosen, before, after.macs)
+    report = report_of(graph, method, options, chosen, before, after.trace.macs)
     settings = _settings(replace, input_size, options)
     _note(model, report, {"attach": method, "attach_sites": sites, "attach_options": settings})
     return report
@@ -121,7 +120,7 @@ def _restore(model: nn.Module, module: nn.Module) -> None:
 
 
 def _check_dims(method: str, card: Method, graph: Graph) -> None:
-    dims = len(graph.trace.input_size) - 1
+    dims = len(graph.input_size) - 1
     if dims not in card.dims:
         able = " and ".join(f"{d}-D" for d in card.dims)
         raise UsageError(f"{method} works on {able} maps; {type(graph.model).__name__} is a {dims}-D network")
@@ -145,7 +144,7 @@ def _build(
 ) -> nn.Module:
     values = at_stage(method, options, site.stage, _stages(listed, site))
     if "dims" in method_options(method):
-        values.setdefault("dims", len(graph.trace.input_size) - 1)
+        values.setdefault("dims", len(graph.input_size) - 1)
     host = graph.modules[site.path]
     if card.role == "conv":
         stride = host.stride[0]  # type: ignore[index]
@@ -197,7 +196,7 @@ def report_of(
         method=method,
         options=dict(options),
         sites=tuple(chosen),
-        input_size=graph.trace.input_size,
+        input_size=graph.input_size,
         parameters_added=added,
         parameters_removed=sum(before[k].numel() for k in removed if isinstance(before[k], nn.Parameter)),
         macs_before=graph.trace.macs,

@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from excite.inspect.trace import WEIGHTED
 from excite.surgery.graph import CONTAINERS, Graph
-from excite.surgery.trace import WEIGHTED
 
 STEPS = 4
 
@@ -51,17 +51,17 @@ def _maker(graph: Graph, node: int) -> str | None:
 
 
 def _conduit(graph: Graph, node: int) -> str | None:
-    for path, calls in graph.trace.calls.items():
+    for path, calls in graph.calls.items():
         if usable(graph, path) and calls[0].output == node and calls[0].inputs[:1] == (node,):
             return path
     return None
 
 
 def _reader(graph: Graph, node: int) -> str | None:
-    if len(graph.users[node]) != 1 or node in graph.trace.outputs:
+    if len(graph.users[node]) != 1 or node in graph.trace.results:
         return None
     user = graph.trace.nodes[graph.users[node][0]]
     for path in reversed(user.stack):
-        if usable(graph, path) and graph.trace.calls[path][0].inputs[:1] == (node,):
+        if usable(graph, path) and graph.calls[path][0].inputs[:1] == (node,):
             return path
     return None

@@ -79,7 +79,7 @@ def _blocks(graph: Graph, wanted: Wanted | None, where: str) -> list[Site]:
         ]
     else:
         found = select(graph, "all-blocks" if wanted is None else wanted)
-        order = {s.path: graph.trace.calls[s.path][0].output or 0 for s in found}
+        order = {s.path: graph.calls[s.path][0].output or 0 for s in found}
         found.sort(key=lambda s: order[s.path])
     if len({s.path for s in found}) < 2:
         raise UsageError("EMCA needs at least two blocks; name more sites")
@@ -118,7 +118,7 @@ def _plan(graph: Graph, spec: EmcaSpec, blocks: list[Site]) -> tuple[Ports, dict
 def _stem(graph: Graph, first: Site) -> Site:
     """Return the site of the map that enters the first block."""
     holders = [p for p in graph.blocks if first.path == p or first.path.startswith(p + ".")]
-    node = graph.trace.calls[holders[0]][0].inputs[0] if holders else None
+    node = graph.calls[holders[0]][0].inputs[0] if holders else None
     place = locate(graph, node) if node is not None else None
     if place is None or place.node != node or place.path == first.path:
         raise ExciteError(

@@ -110,7 +110,7 @@ def _translate(pattern: str) -> str:
 
 def _site(graph: Graph, path: str, listed: Sequence[Site]) -> Site:
     """Return the site of a module that was named. Raises UsageError, saying why, where it cannot be one."""
-    calls = graph.trace.calls.get(path, [])
+    calls = graph.calls.get(path, [])
     if not calls:
         raise UsageError(f"{path!r} did not run in the forward pass, so its channels are unknown; name another module")
     if len(calls) > 1:

@@ -4,25 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from excite.common.files import write_text
+from excite.inspect.trace import trace_model
 
 MACS = "multiply-accumulates of convolutions and matrix products for one image (torch flop counter / 2)"
 
 
 def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:
     """Return (parameters, MACs for one image of size x size)."""
-    was_training = model.training
-    model.eval()
-    first = next(model.parameters())
-    image = torch.zeros(1, channels, size, size, device=first.device, dtype=first.dtype)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
-    model.train(was_training)
-    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+    trace = trace_model(model, (1, channels, size, size))
+    return sum(p.numel() for p in model.parameters()), trace.macs
 
 
 def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:

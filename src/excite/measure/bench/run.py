@@ -175,7 +175,7 @@ def _prepare(
 
 def _failure(variant: Variant, network: nn.Module, shape: tuple[int, ...], task: str, error: Exception) -> str:
     """Name the layer where that can be found out (a run on the meta device fails in the same place)."""
-    from excite.measure.profile import trace_model
+    from excite.inspect.trace import trace_model
 
     try:
         trace_model(network, (1, *shape[1:]))

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import excite
 from excite import ExciteError
+from excite.surgery import convert_norms
 from excite.surgery.carrier import carriers
 
 CASES = {
@@ -157,10 +160,10 @@ def test_emca_refuses_to_run_in_parts() -> None:
 
 @pytest.mark.parametrize("case", ["residual", "emca branch"])
 def test_synchronised_norms_keep_attention(case: str) -> None:
-    """Conversions make new norms and hand over the children; the attention goes on running, there and back."""
+    """Conversions make new norms and hand over the children; the attention goes on running."""
     model, x = attached(case), image()
     expected, keys = model(x), list(model.state_dict())
-    sync = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    sync = convert_norms(copy.deepcopy(model))
     found = {p: type(m).__name__ for p, m in carriers(sync)}
     assert found.keys() == {p for p, _ in carriers(model)}
     assert "SyncBatchNorm" in found.values()
@@ -179,12 +182,60 @@ def test_lightning_and_timm_conversions_keep_attention() -> None:
 
     model, x = attached("residual"), image()
     expected = model(x)
-    there = TorchSyncBatchNorm().apply(copy.deepcopy(model))
+    plugin = TorchSyncBatchNorm()
+    there = convert_norms(copy.deepcopy(model), plugin.apply)
     torch.testing.assert_close(there(x), expected)
-    torch.testing.assert_close(TorchSyncBatchNorm().revert(there).eval()(x), expected)
-    torch.testing.assert_close(convert_sync_batchnorm(copy.deepcopy(model))(x), expected)
+    torch.testing.assert_close(convert_norms(there, plugin.revert).eval()(x), expected)
+    torch.testing.assert_close(convert_norms(copy.deepcopy(model), convert_sync_batchnorm)(x), expected)
     excite.detach(model)
     assert not torch.allclose(model(x), expected), "without attention the output differs, so the test can fail"
+
+
+def test_a_conversion_that_would_drop_attention_is_refused() -> None:
+    from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+    from timm.layers import convert_sync_batchnorm
+
+    model, x = attached("residual"), image()
+    expected = model(x)
+    for convert in (nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm, TorchSyncBatchNorm().apply):
+        with pytest.raises(excite.UsageError, match="convert_norms"):
+            convert(model)
+        torch.testing.assert_close(model(x), expected)
+    sync = convert_norms(model)  # it was left half converted, with all of its attention
+    torch.testing.assert_close(sync(x), expected)
+    with pytest.raises(excite.UsageError, match="convert_norms"):
+        TorchSyncBatchNorm().revert(sync)
+
+
+def test_a_conversion_that_fails_or_drops_attention() -> None:
+    model, x = attached("residual"), image()
+    expected = model(x)
+
+    def fail(network: nn.Module) -> nn.Module:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network.layer1)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        convert_norms(model, fail)
+    torch.testing.assert_close(model(x), expected)
+
+    def drop(network: nn.Module) -> nn.Module:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module._modules.clear()
+        return network
+
+    with pytest.raises(ExciteError, match="of 8 norms"):
+        convert_norms(model, drop)
+
+
+def test_importing_excite_leaves_the_modules_of_the_process_alone() -> None:
+    code = (
+        "import excite.ops, excite.models, excite.surgery; from torch.nn.modules import module\n"
+        "print([k for k, v in vars(module).items() if k.startswith('_global_') and k.endswith('hooks') and v])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_attention_after_converted_norms() -> None:

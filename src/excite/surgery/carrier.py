@@ -5,13 +5,13 @@
 graphs and networks cut up by others (detection bodies) keep the attention.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from excite.errors import ExciteError, UsageError
 
@@ -131,8 +131,24 @@ def carrier_class(base: Any, side: str, name: str) -> type[nn.Module]:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
+    if side != "instead" and issubclass(base, _BatchNorm):
+        members["qconfig"] = property(_refuse_conversion, lambda self, value: self.__dict__.update(set_qconfig=value))
     made: type[nn.Module] = type(base.__name__, (KINDS[side], base), members)
     return made
+
+
+def _refuse_conversion(norm: nn.Module) -> Any:  # Any: what tools of quantisation keep here
+    """Return the norm's `qconfig` if one was set; else raise UsageError.
+
+    Conversions of norms make new modules, hand the children over, and would so keep attention that never runs. All of
+    them (torch's, timm's, Lightning's) copy this attribute, and nothing else reads it where nothing is quantised.
+    """
+    if "set_qconfig" in norm.__dict__:
+        return norm.__dict__["set_qconfig"]
+    raise UsageError(
+        "this batch norm carries attention, which a conversion of norms would drop: convert with "
+        "excite.surgery.convert_norms(model) (and leave Lightning's sync_batchnorm off)"
+    )
 
 
 def _rebuild(base: Any, side: str, name: str) -> nn.Module:
@@ -167,18 +183,42 @@ def drop(module: nn.Module) -> None:
     attention.__dict__.pop("carried_at", None)
 
 
-def _follow(parent: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Let a batch norm that is given carried attention as its child carry it.
+def convert_norms(
+    model: nn.Module, convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+) -> nn.Module:
+    """Convert the norms of a network to which attention is attached; the attention goes on running.
 
-    Conversions of norms (`SyncBatchNorm.convert_sync_batchnorm`, Lightning's and timm's, and the way back) make new
-    norms and hand the children over one by one; without this the attention would be kept but never run.
+    convert: from network to network; hands the children of a norm to its successor. torch's and timm's
+    `convert_sync_batchnorm`, `apply` and `revert` of Lightning's `TorchSyncBatchNorm` do. Returns what it returns.
+    Raises ExciteError where it drops attention.
     """
-    side = child.__dict__.get("carried_at") if child is not None else None
-    if side is not None and isinstance(parent, nn.modules.batchnorm._BatchNorm) and not isinstance(parent, Carrier):
-        parent.__class__ = carrier_class(type(parent), side, name)  # type: ignore[arg-type, assignment]
+    before = [(m, m.__class__) for _, m in carriers(model) if isinstance(m, _BatchNorm)]
+    for norm, _ in before:
+        norm.__class__ = norm.carried_base  # type: ignore[assignment] # mypy takes it for a tensor or a module
+    try:
+        converted = convert(model)
+    except BaseException:
+        for norm, kind in before:
+            norm.__class__ = kind
+        _adopt(model)  # those that were converted already
+        raise
+    _adopt(converted)
+    lost = len(before) - sum(isinstance(m, _BatchNorm) for _, m in carriers(converted))
+    if lost:
+        raise ExciteError(
+            f"the conversion dropped the attention of {lost} of {len(before)} norms: convert, then attach"
+        )
+    return converted
 
 
-register_module_module_registration_hook(_follow)
+def _adopt(model: nn.Module) -> None:
+    """Let every batch norm that has carried attention as its child carry it."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            side = None if child is None else child.__dict__.get("carried_at")
+            if side is not None and isinstance(parent, _BatchNorm) and not isinstance(parent, Carrier):
+                base: Any = type(parent)  # Any: mypy takes no type for a key of the cache
+                parent.__class__ = carrier_class(base, side, name)  # type: ignore[assignment] # a subclass
 
 
 def stand_in(attention: nn.Module, original: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ _FUNCTIONS = {
     "create_model": "excite.models",
     "detach": "excite.surgery",
     "import_checkpoint": "excite.checkpoints",
+    "load": "excite.loading",
     "list_methods": "excite.registry",
     "list_models": "excite.backbones.names",
     "load_checkpoint": "excite.checkpoints",

@@ -1,7 +1,9 @@
-"""What a card (the description that travels with a checkpoint) may hold: one schema for networks and detectors."""
+"""Cards, the descriptions that travel with checkpoints: what they may hold; one schema for networks and detectors."""
 
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from excite.errors import ExciteError
@@ -109,6 +111,74 @@ class CardFields:
         if len(numbers) != len(value) or not all(math.isfinite(v) and abs(v) <= 1000 for v in numbers):
             raise self.wrong(key, "one finite number per channel")
         return numbers
+
+
+def parse_card(text: str, source: str) -> object:
+    """Return what a card written as JSON says. Raises ExciteError that names the source."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExciteError(f"{source}: its card is damaged ({error})") from None
+
+
+def code_refused(source: str, name: str) -> ExciteError:
+    """Return the error for a card that names a Python file, which would be run."""
+    return ExciteError(
+        f"{source} names the Python file {name!r} as its network, and code that a file names is not run; where you "
+        "trust it, name it yourself: --model FILE.py:factory (in Python: model=...)"
+    )
+
+
+@dataclass(frozen=True)
+class DetectorCard:
+    """What a checkpoint says of its detector.
+
+    kind, backbone, num_classes (background included), neck and options: as given to `create_detector`; class_names:
+    of the labels 1, 2, ...; source: the file that the card was read from; a card with one never runs a Python file.
+    """
+
+    kind: str
+    backbone: str
+    num_classes: int
+    neck: str = "fpn"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    class_names: list[str] | None = None
+    source: str = field(default="", compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as plain containers."""
+        return {
+            "kind": self.kind,
+            "backbone": self.backbone,
+            "num_classes": self.num_classes,
+            "neck": self.neck,
+            "options": dict(self.options),
+            "class_names": self.class_names,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object, source: str = "the card") -> "DetectorCard":
+        """Read what `to_dict` wrote; entries it does not know (a later version's) are passed over.
+
+        Raises ExciteError that names the source and the entry that is wrong.
+        """
+        card = CardFields(values, source)
+        num_classes = card.whole("num_classes", 2, MOST_CLASSES)
+        options = card.options("options")
+        sizes = CardFields(options, f"{source}, options")
+        for key in ("min_size", "max_size"):
+            for side in options[key] if isinstance(options.get(key), list | tuple) else [options.get(key, 1)]:
+                if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= LARGEST_SIDE:
+                    raise sizes.wrong(key, f"whole numbers from 1 to {LARGEST_SIDE}")
+        return cls(
+            card.text("kind", known=("faster_rcnn", "mask_rcnn", "retinanet")),
+            card.text("backbone"),
+            num_classes,
+            card.text("neck", "fpn", ("fpn", "c4")),
+            options,
+            card.class_names("class_names", num_classes - 1),
+            source,
+        )
 
 
 def _plain(value: object, depth: int = 4) -> bool:

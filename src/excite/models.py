@@ -12,7 +12,7 @@ from torch import nn
 
 from excite.backbones.build import build_network
 from excite.backbones.placement import PLACEMENTS
-from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields
+from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields, code_refused
 from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, unknown
 
@@ -126,10 +126,7 @@ class NetworkSpec:
     def _check(self) -> None:
         """Raise before anything is built or run."""
         if self.source and ":" in self.name:
-            raise ExciteError(
-                f"{self.source} names the Python file {self.name!r} as its network, and code that a file names is not "
-                "run; where you trust it, name it yourself: --model FILE.py:factory (in Python: model=...)"
-            )
+            raise code_refused(self.source, self.name)
         if self.num_classes < 1 or self.in_channels < 1:
             raise UsageError(
                 f"num_classes and in_channels must be positive, got {self.num_classes} and {self.in_channels}"

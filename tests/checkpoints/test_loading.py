@@ -11,7 +11,7 @@ import torchvision
 import excite
 from excite.checkpoints import save_bundle
 from excite.checkpoints.layouts.spectrum import frequencies_of
-from excite.checkpoints.reading import read_weights
+from excite.checkpoints.reading import read_checkpoint
 from excite.errors import ExciteError
 from excite.methods.fcanet import frequency_pairs
 from excite.spectral import Spectral
@@ -121,5 +121,5 @@ def test_other_frequencies_are_refused() -> None:
 
 def test_ema_weights_beside_are_mentioned() -> None:
     state = {"fc.weight": torch.zeros(2, 2)}
-    weights = read_weights({"state_dict": state, "state_dict_ema": state})
+    weights = read_checkpoint({"state_dict": state, "state_dict_ema": state})
     assert any("averaged" in note for note in weights.notes)

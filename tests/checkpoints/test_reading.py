@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import excite
-from excite.checkpoints.reading import read_weights
+from excite.checkpoints.reading import read_checkpoint
 from excite.errors import ExciteError, UsageError
 
 
@@ -35,7 +35,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, small: dict) -> None:
     path = tmp_path / "trap.pth"
     torch.save({"state_dict": small, "trap": Trap()}, path)
     with pytest.raises(ExciteError, match="setattr") as caught:
-        read_weights(path)
+        read_checkpoint(path)
     assert not Trap.fired
     assert "save its weights alone" in str(caught.value)
 
@@ -98,9 +98,9 @@ def test_nothing_inside() -> None:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "net", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "_orig_mod."])
 def test_wrappers_and_prefixes(small: dict, wrapper: str, prefix: str) -> None:
-    weights = read_weights({wrapper: {prefix + k: v for k, v in small.items()}, "optimizer": {"state": {}}})
-    assert weights.state.keys() == small.keys()
-    assert any("optimizer" in note for note in weights.notes)
+    checkpoint = read_checkpoint({wrapper: {prefix + k: v for k, v in small.items()}, "optimizer": {"state": {}}})
+    assert checkpoint.weights.keys() == small.keys()
+    assert any("optimizer" in note for note in checkpoint.notes)
 
 
 def test_safetensors_and_torch_files_give_the_same(tmp_path: Path, small: dict) -> None:

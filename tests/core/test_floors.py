@@ -30,7 +30,7 @@ FLOORS = [
     ("engine",),
     ("train",),
     ("detect", "explain"),
-    ("robustness",),  # opens networks as explain does
+    ("robustness", "loading"),  # robustness opens networks as explain does
     ("compare",),
     ("cli",),
     ("__main__",),

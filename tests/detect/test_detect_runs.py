@@ -235,7 +235,7 @@ def test_categories_must_agree_with_the_checkpoint(tmp_path, capsys):
 
 
 def test_files_that_are_no_detector(tmp_path, capsys):
-    torch.save({"excite": {}, "state_dict": {}}, tmp_path / "classifier.ckpt")
+    torch.save({"excite": {"name": "resnet20"}, "state_dict": {}}, tmp_path / "classifier.ckpt")
     with pytest.raises(ExciteError, match="holds a classifier"):
         load_detector(tmp_path / "classifier.ckpt")
     (tmp_path / "broken.ckpt").write_bytes(b"PK broken")

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from excite.checkpoints.bundle import load_bundle, read
+from excite.checkpoints.bundle import load_bundle
+from excite.checkpoints.reading import read_checkpoint
 from excite.errors import ExciteError, UsageError
 from excite.train import TrainConfig, fit
 from excite.train.module import Classifier, NonFiniteLossError
@@ -243,9 +244,9 @@ def test_switches_change_the_run(tmp_path, changes):
 
 
 def test_init_state_must_fit_exactly(tmp_path):
-    state, _, _ = read(fit(tiny(tmp_path / "a", epochs=1)).last)
+    state = read_checkpoint(fit(tiny(tmp_path / "a", epochs=1)).last).weights
     warm = fit(tiny(tmp_path / "b", epochs=1, lr=0.0), init_state=state)
-    got, _, _ = read(warm.last)
+    got = read_checkpoint(warm.last).weights
     assert torch.equal(got["fc.weight"], state["fc.weight"])
     with pytest.raises(ExciteError, match=r"does not fit the network resnet20: .* unknown here \(layer1.0.attention"):
         fit(tiny(tmp_path / "c", model="resnet20"), init_state=state)

@@ -1,14 +1,13 @@
-"""One file = one network: weights as safetensors, the card in the metadata; also reads runs and their checkpoints."""
+"""One file = one network: weights as safetensors with the spec in the metadata; and networks out of checkpoints."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from excite.checkpoints.reading import Checkpoint, read_checkpoint
+from excite.common.files import write_bytes
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec, spec_of
 
@@ -18,82 +17,39 @@ def save_bundle(path: str | Path, model: nn.Module, card: NetworkSpec | None = N
 
     Raises UsageError if there is no card.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     card = card or spec_of(model)
     # Tied weights share memory, which the format does not hold: they are written twice.
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    save_file(state, temporary, metadata={"excite": json.dumps(card.to_dict())})
-    os.replace(temporary, target)
+    write_bytes(path, save(state, metadata={"excite": json.dumps(card.to_dict())}))
 
 
 def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, NetworkSpec]:
-    """Return (network in eval mode, card) of a .safetensors bundle, a run's checkpoint or a run directory.
+    """Return (network in eval mode, its spec) of a .safetensors bundle, a run's checkpoint or a run directory.
 
     Of a run directory the best checkpoint is taken, else the last.
     model: build this network instead of the one that the card names.
     Raises UsageError for a missing file, ExciteError for one that is not ours or does not fit the network.
     """
-    file = locate(path)
-    state, values, _ = read(file)
-    card = NetworkSpec.from_dict(values, str(file))
-    if model is not None:
-        card = card.renamed(model)
-    network = card.build()
-    load_exactly(network, state, str(file))
-    return network.eval(), card
+    network = build(read_checkpoint(path), model)
+    return network, spec_of(network)
 
 
-def locate(path: str | Path) -> Path:
-    """Return the checkpoint file that a path means. Raises UsageError."""
-    given = Path(path)
-    if given.is_dir():
-        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
-            if (given / name).is_file():
-                return given / name
-        raise UsageError(f"{given} holds no checkpoint; expected a run directory with checkpoints/best.ckpt")
-    if not given.is_file():
-        raise UsageError(f"no checkpoint {given}")
-    return given
+def build(checkpoint: Checkpoint, model: str | None = None) -> nn.Module:
+    """Return the classifier of a checkpoint, in eval mode, with its weights; model: build this network instead.
 
-
-def load(file: Path) -> Any:
-    """Return what `torch.save` wrote, read with `weights_only`. Raises ExciteError where it is something else."""
+    Raises ExciteError for a checkpoint that holds no classifier or does not fit the network.
+    """
+    spec = checkpoint.spec if model is None else checkpoint.spec.renamed(model)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on where the file is broken
-        # Of a file that is none, torch says no more than a number.
-        told = str(error).splitlines()[0] if str(error) and not isinstance(error, KeyError) else ""
-        reason = told or f"it is damaged, or nothing that torch.save wrote ({type(error).__name__})"
-        raise ExciteError(f"cannot read checkpoint {file}: {reason}") from error
-
-
-def read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Return (weights, card values, configuration of the run or {}) of a file. Raises ExciteError if it is not ours."""
-    if file.suffix == ".safetensors":
-        return *_read_safetensors(file), {}
-    content = load(file)
-    if not isinstance(content, Mapping) or "excite" not in content:
-        raise ExciteError(f"{file} was not written by excite; `import_checkpoint` reads the files of others")
-    state = content["state_dict"]
-    weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    return weights, dict(content["excite"]), dict(content.get("excite_config", {}))
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ExciteError(f"cannot read {file}: {error}") from error
-    if "excite" not in metadata:
-        raise ExciteError(f"{file} holds no card, so it was not written by excite")
-    return state, json.loads(metadata["excite"])
+        network = spec.build()
+    except UsageError as error:
+        if model is not None:
+            raise
+        raise ExciteError(f"{checkpoint.source}: the network of its card cannot be built: {error}") from error
+    load_exactly(network, checkpoint.weights, checkpoint.source)
+    return network.eval()
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

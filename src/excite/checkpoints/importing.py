@@ -9,14 +9,15 @@ from torch import nn
 
 from excite.backbones.names import ALIASES
 from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
+from excite.checkpoints.bundle import build
 from excite.checkpoints.emca_form import emca_options
 from excite.checkpoints.infer import attention_options, method_of
-from excite.checkpoints.layouts import LAYOUTS, OURS, Layout, recognise
-from excite.checkpoints.reading import Weights, read_weights
+from excite.checkpoints.layouts import LAYOUTS, OURS, Layout
+from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
-from excite.errors import ExciteError, UsageError
-from excite.models import NetworkSpec, describe
+from excite.errors import ExciteError
+from excite.models import NetworkSpec, describe, spec_of
 
 IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CIFAR = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
@@ -32,42 +33,43 @@ def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module
     Raises UsageError for a missing file; ExciteError for a file that is damaged, needs code to be run, is of no known
     family, or does not fill its network.
     """
-    weights = read_weights(source)
-    if weights.card and not isinstance(source, Mapping):
-        return _ours(source)
-    layout = recognise(weights.state)
+    return network_of(read_checkpoint(source))
+
+
+def network_of(checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
+    """Return the network that a checkpoint belongs to, and the report; see `import_checkpoint`."""
+    if checkpoint.card is not None:
+        return _ours(checkpoint)
+    layout = checkpoint.layout
     if layout is None:
-        raise ExciteError(_unrecognised(weights))
-    kept, ignored = layout.translate(weights.state)
-    renamed = {ours: weights.state[theirs] for ours, theirs in kept.items()}
+        raise ExciteError(_unrecognised(checkpoint))
+    kept, ignored = layout.translate(checkpoint.weights)
+    renamed = {ours: checkpoint.weights[theirs] for ours, theirs in kept.items()}
     try:
-        name, backbone, options = _network(layout, renamed, weights.state)
+        name, backbone, options = _network(layout, renamed, checkpoint.weights)
         built = {k: v for k, v in options.items() if k != "placement"}
         placement = options.get("placement", "all")
         model = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
-    except UsageError as error:
-        raise ExciteError(f"{weights.source}, recognised as {layout.name}: {error}") from error
     except ExciteError as error:
-        raise ExciteError(f"{weights.source}, recognised as {layout.name}: {error}") from error
-    if any(v.dtype == torch.float64 for v in weights.state.values()):
+        raise ExciteError(f"{checkpoint.source}, recognised as {layout.name}: {error}") from error
+    if any(v.dtype == torch.float64 for v in checkpoint.weights.values()):
         model = model.double()
-    report = transfer(model, weights.state, kept)
+    report = transfer(model, checkpoint.weights, kept)
     forgive_counters(report)
     report.layout, report.model, report.options = layout.name, name, options
     report.ignored.update(ignored)
-    report.notes = [*weights.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
-    _check(report, weights.source)
+    report.notes = [*checkpoint.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
+    _check(report, checkpoint.source)
     card = describe(model, preprocess=_preprocess(backbone))
     if card.preprocess:
         report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")
     return model.eval(), report
 
 
-def _ours(path: str | Path) -> tuple[nn.Module, TransferReport]:
-    """Load a file of ours by its card."""
-    from excite.checkpoints.bundle import load_bundle
-
-    model, card = load_bundle(path)
+def _ours(checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
+    """Build a file of ours by its card."""
+    model = build(checkpoint)
+    card = spec_of(model)
     state = model.state_dict()
     report = TransferReport("excite, with its card", card.name, dict(card.options), {k: k for k in state})
     report.elements = sum(v.numel() for v in state.values())
@@ -141,8 +143,8 @@ def _check(report: TransferReport, source: str) -> None:
         )
 
 
-def _unrecognised(weights: Weights) -> str:
-    keys = list(weights.state)
+def _unrecognised(checkpoint: Checkpoint) -> str:
+    keys = list(checkpoint.weights)
     shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
     known = "; ".join(layout.name for layout in LAYOUTS)
-    return f"{weights.source} is of no known family; its keys: {shown}. Known: {known}"
+    return f"{checkpoint.source} is of no known family; its keys: {shown}. Known: {known}"

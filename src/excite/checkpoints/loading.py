@@ -7,12 +7,13 @@ from typing import Any
 from torch import nn
 
 from excite.checkpoints.layouts import LAYOUTS
-from excite.checkpoints.reading import Weights, read_weights
+from excite.checkpoints.reading import Checkpoint, State, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, squeezed, transfer
 from excite.errors import ExciteError
+from excite.models import NetworkSpec
 
-SUBSETS = ("", "backbone.", "backbone.body.", "model.backbone.", "encoder.")
+SUBSETS = ("", "backbone.", "backbone.body.", "backbone.body.net.", "model.backbone.", "encoder.")
 
 
 def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) -> TransferReport:
@@ -22,31 +23,52 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) ->
     fills most of the model is taken. Entries of other shapes (another number of classes) are reported as mismatched.
     Raises ExciteError where not one entry fits, naming keys of both sides.
     """
-    weights = read_weights(source)
-    sources, ignored, name = _best(model, weights)
-    report = transfer(model, weights.state, sources)
+    return put(model, read_checkpoint(source))
+
+
+def put(model: nn.Module, checkpoint: Checkpoint) -> TransferReport:
+    """Copy every tensor of a checkpoint that has its place in `model`; see `load_checkpoint`."""
+    sources, ignored, name = _best(model, checkpoint.weights)
+    report = transfer(model, checkpoint.weights, sources)
     forgive_counters(report)
     report.layout = name
     report.ignored.update(ignored)
-    report.notes = [*weights.notes, *report.notes]
+    report.notes = [*checkpoint.notes, *report.notes]
     if not report.loaded:
-        theirs, ours = list(weights.state)[:3], list(model.state_dict())[:3]
+        theirs, ours = list(checkpoint.weights)[:3], list(model.state_dict())[:3]
         raise ExciteError(
-            f"{weights.source}: not one entry fits the model; the file has {', '.join(theirs)}, ..., "
+            f"{checkpoint.source}: not one entry fits the model; the file has {', '.join(theirs)}, ..., "
             f"the model {', '.join(ours)}, ..."
         )
     return report
 
 
-def _best(model: nn.Module, weights: Weights) -> tuple[dict[str, str], dict[str, str], str]:
+def fill(name: str, checkpoint: Checkpoint) -> nn.Module:
+    """Return the network `name`, in eval mode, whose every entry comes from a checkpoint without a card.
+
+    Raises ExciteError where the checkpoint does not fill it.
+    """
+    head = next((v for k, v in reversed(checkpoint.weights.items()) if k.endswith(".weight") and v.dim() == 2), None)
+    model = NetworkSpec(name, 1000 if head is None else head.shape[0]).build()
+    report = put(model, checkpoint)
+    if not report.complete:
+        missing = [*report.fresh, *report.mismatched]
+        raise ExciteError(
+            f"{checkpoint.source} does not fill the network {name}: {len(missing)} entries are not in it "
+            f"({', '.join(missing[:3])}, ...); load_checkpoint takes what fits"
+        )
+    return model.eval()
+
+
+def _best(model: nn.Module, weights: State) -> tuple[dict[str, str], dict[str, str], str]:
     """Return (model key -> file key, left out -> reason, name) of the reading that fits most numbers."""
     shapes = {k: squeezed(tuple(v.shape)) for k, v in model.state_dict().items()}
     best: tuple[int, dict[str, str], dict[str, str], str] = (-1, {}, {}, "")
     for prefix in SUBSETS:
-        inside = {k[len(prefix) :]: k for k in weights.state if k.startswith(prefix)}
+        inside = {k[len(prefix) :]: k for k in weights if k.startswith(prefix)}
         if not inside:
             continue
-        part = {k: weights.state[full] for k, full in inside.items()}
+        part = {k: weights[full] for k, full in inside.items()}
         readings: list[tuple[str, dict[str, str], dict[str, str]]] = [
             ("the model's own keys", {k: k for k in part}, {})
         ]
@@ -56,7 +78,7 @@ def _best(model: nn.Module, weights: Weights) -> tuple[dict[str, str], dict[str,
                 part[v].numel() for k, v in kept.items() if k in shapes and shapes[k] == squeezed(tuple(part[v].shape))
             )
             if fits > best[0]:
-                outside = {k: f"outside {prefix!r}" for k in weights.state if not k.startswith(prefix)}
+                outside = {k: f"outside {prefix!r}" for k in weights if not k.startswith(prefix)}
                 best = (
                     fits,
                     {k: inside[v] for k, v in kept.items()},

@@ -1,78 +1,161 @@
-"""Reading weights from files and dictionaries, safely: tensors only, never code."""
+"""The one reader of checkpoints: what a file holds, and what it says about itself. It never runs code."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from excite.card import DetectorCard, parse_card
+from excite.checkpoints.layouts import OURS, Layout, recognise
 from excite.errors import ExciteError, UsageError
+from excite.models import NetworkSpec
 
 # Where training scripts put the weights, in the order in which they are preferred.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "params", "weights")
 # What wrapping modules put before every key.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# The entry of a run's checkpoint that holds the card -> what stands before the keys of its weights.
+CARDS = {"excite": "model.", "excite_detector": "detector."}
+IN_A_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")
+EXPORTED = (".onnx", ".xml", ".pt2")
 
 State = dict[str, torch.Tensor]
+Kind = Literal["classifier", "detector", "author's", "plain"]
 
 
-@dataclass
-class Weights:
-    """Tensors by key, where they came from, what was unwrapped on the way, and whether the file has a card of ours."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file (or a dictionary) holds.
 
-    state: State
+    weights: tensors by the keys of their network; source: where they came from; card: a classifier's spec or a
+    detector's card, None for files of others; config: the configuration of the run that wrote the file, {} if unknown;
+    notes: what was unwrapped and left aside.
+    """
+
+    weights: State
     source: str = "a dictionary"
+    card: NetworkSpec | DetectorCard | None = None
+    config: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    card: bool = False
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The known family of files that the keys belong to."""
+        return recognise(self.weights)
+
+    @property
+    def kind(self) -> Kind:
+        """A classifier or detector of ours (with its card), a published layout, or plain weights."""
+        if self.card is not None:
+            return "detector" if isinstance(self.card, DetectorCard) else "classifier"
+        return "plain" if self.layout in (None, OURS) else "author's"
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The spec of a classifier. Raises ExciteError that says what the file is instead, and what to do with it."""
+        if isinstance(self.card, DetectorCard):
+            raise ExciteError(
+                f"{self.source} holds a detector ({self.card.kind} on {self.card.backbone}), not a classifier; "
+                "use `excite detect test` or `excite detect predict`"
+            )
+        if self.card is None:
+            raise ExciteError(
+                f"{self.source} carries no card, so it does not say which network it is; "
+                f"make a network of it: excite import {self.source} -o NAME.safetensors"
+            )
+        return self.card
+
+    @property
+    def detector(self) -> DetectorCard:
+        """The card of a detector. Raises ExciteError that says what the file is instead, and what to do with it."""
+        if isinstance(self.card, NetworkSpec):
+            raise ExciteError(
+                f"{self.source} holds a classifier ({self.card.name}), not a detector; use `excite test` or "
+                "`excite predict`; a new detector takes it as its backbone with `excite detect train --checkpoint`"
+            )
+        if self.card is None:
+            raise ExciteError(f"{self.source} carries no card, so it holds no detector of ours")
+        return self.card
 
 
-def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
-    """Return the tensors of a file (`.safetensors`, or a torch file without code) or of a (wrapped) state dict.
+def read_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
+    """Return what a file, a run directory (its best checkpoint, else its last) or a dictionary holds.
 
-    Raises UsageError for a missing file, and ExciteError for one that is damaged, needs code to be run, or holds no
-    tensors.
+    Files: `.safetensors`, or what `torch.save` wrote of tensors and plain values. Raises UsageError for a missing file,
+    ExciteError for one that is damaged, needs code to be run, holds no tensors, or has a bad card.
     """
     if isinstance(source, Mapping):
         return _unwrap(source, "a dictionary")
-    path = Path(source)
-    if path.is_dir():
-        from excite.checkpoints.bundle import locate
-
-        path = locate(path)
-    if not path.is_file():
-        raise UsageError(
-            f"no file {str(path)!r}; expected a file with weights (.pth, .pth.tar, .pt, .safetensors, .ckpt)"
-        )
+    path = locate(source)
     return _unwrap(_read_file(path), str(path))
 
 
-def _read_file(path: Path) -> Any:
-    if path.stat().st_size == 0:
-        raise ExciteError(f"{path} is empty")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if path.suffix == ".safetensors" or head[8:10] == b'{"':
-        from safetensors import SafetensorError, safe_open
+def locate(path: str | Path) -> Path:
+    """Return the file that a path means: itself, or a run's best checkpoint, else its last. Raises UsageError."""
+    place = Path(path)
+    if place.is_dir():
+        for name in IN_A_RUN:
+            if (place / name).is_file():
+                return place / name
+        raise UsageError(f"{place} holds no checkpoint; expected a run directory with checkpoints/best.ckpt")
+    if not place.is_file():
+        raise UsageError(
+            f"no checkpoint {str(place)!r}: there is no file of this name; expected a file with weights (.ckpt, "
+            ".safetensors, .pth, .pt) or a run directory"
+        )
+    return place
 
-        try:
-            with safe_open(path, framework="pt") as content:
-                state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a mapping)
-                return {"excite": {}, "state_dict": state} if "excite" in (content.metadata() or {}) else state
-        except (SafetensorError, OSError) as error:
-            raise ExciteError(f"{path} is damaged: {error}") from error
+
+def unreadable(path: Path, reason: str) -> ExciteError:
+    """Return the error for a file that cannot be read, in the words that every verb uses."""
+    return ExciteError(f"cannot read checkpoint {path}: {reason}")
+
+
+def _read_file(path: Path) -> object:
+    if path.suffix in EXPORTED:
+        raise unreadable(path, "it is an exported network; `excite predict`, `excite test` and `excite bench` take it")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise unreadable(path, error.strerror or type(error).__name__) from error
+    if not head:
+        raise unreadable(path, "it is empty")
+    if path.suffix == ".safetensors" or head[8:10] == b'{"':
+        return _read_safetensors(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles help nobody here
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ExciteError(f"{path} was refused: {_why(error)}") from error
+        raise unreadable(path, _refusal(error)) from error
     except Exception as error:  # damaged bytes lead the unpickler anywhere: struct, index, runtime and zip errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExciteError(f"{path} is no readable torch file: {reason}") from error
+        raise unreadable(path, _damage(error)) from error
 
 
-def _why(error: Exception) -> str:
-    """Return what a refused pickle asked for, in one sentence."""
+def _read_safetensors(path: Path) -> dict[str, object]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+            state: dict[str, object] = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise unreadable(path, f"it is damaged ({str(error).splitlines()[0]})") from error
+    if "excite" not in metadata:
+        return state
+    # As in a run's checkpoint, where the keys have a prefix.
+    weights = {CARDS["excite"] + key: tensor for key, tensor in state.items()}
+    return {"excite": parse_card(metadata["excite"], str(path)), "state_dict": weights}
+
+
+def _refusal(error: Exception) -> str:
+    """Return what a refused pickle asked for. Torch's own advice, to read it without protection, is not passed on."""
     text = " ".join(str(error).split())
     for mark in ("Unsupported global: GLOBAL ", "Unsupported class "):
         if mark in text:
@@ -81,29 +164,55 @@ def _why(error: Exception) -> str:
                 f"it needs {name} to be run or built, and a file from elsewhere may run anything; "
                 "where you trust it, save its weights alone: torch.save(model.state_dict(), ...)"
             )
-    return f"it holds more than tensors, or is damaged ({text[:160]})"
+    return "it holds more than tensors and plain values, or is damaged"
 
 
-def _unwrap(content: Any, source: str) -> Weights:
+def _damage(error: Exception) -> str:
+    text = str(error).strip()
+    if "TorchScript" in text:
+        return "it is a TorchScript program, which is code; save its weights alone: torch.save(model.state_dict(), ...)"
+    # Of a file that is none, torch says no more than a number, or advises to read it without protection.
+    if not text or isinstance(error, KeyError) or "weights_only" in text:
+        return f"it is damaged, or nothing that torch.save wrote ({type(error).__name__})"
+    return text.splitlines()[0]
+
+
+def _unwrap(content: object, source: str) -> Checkpoint:
     """Find the state dict inside what a file held, and take common prefixes off its keys."""
-    notes: list[str] = []
     if not isinstance(content, Mapping):
         raise ExciteError(f"{source} holds {type(content).__name__}, not a dictionary of tensors")
-    card = "excite" in content
-    while not _tensors(content):
-        inner = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), None)
+    for entry, prefix in CARDS.items():
+        if entry in content:
+            return _own(content, entry, prefix, source)
+    notes: list[str] = []
+    holder: Mapping[Any, Any] = content
+    while not _tensors(holder):
+        inner = next((k for k in WRAPPERS if isinstance(holder.get(k), Mapping)), None)
         if inner is None:
-            raise ExciteError(f"{source} holds no tensors; its keys: {_some(content)}")
-        if "state_dict_ema" in content:
+            raise ExciteError(f"{source} holds no tensors; its keys: {_some(holder)}")
+        if "state_dict_ema" in holder:
             notes.append("the file also has averaged weights (state_dict_ema), which were not used")
-        beside = [str(k) for k in content if k != inner]
+        beside = [str(k) for k in holder if k != inner]
         notes.append(f"weights taken from {inner!r}" + (f"; left aside: {', '.join(beside)}" if beside else ""))
-        content = content[inner]
-    state = _tensors(content)
-    left = [str(k) for k in content if k not in state]
+        holder = holder[inner]
+    state = _tensors(holder)
+    left = [str(k) for k in holder if k not in state]
     if left:
         notes.append(f"entries that are no tensors, left aside: {', '.join(left)}")
-    return Weights(_without_prefixes(state, notes), source, notes, card)
+    return Checkpoint(_without_prefixes(state, notes), source, notes=notes)
+
+
+def _own(content: Mapping[Any, Any], entry: str, prefix: str, source: str) -> Checkpoint:
+    """Read what a run of ours or `save_bundle` wrote: weights, card and configuration."""
+    kind = DetectorCard if entry == "excite_detector" else NetworkSpec
+    card = kind.from_dict(content[entry], source)
+    state, config = content.get("state_dict"), content.get("excite_config", {})
+    if not isinstance(state, Mapping):
+        raise ExciteError(f"{source} holds a card and no weights (state_dict); its keys: {_some(content)}")
+    if not isinstance(config, Mapping):
+        raise ExciteError(f"{source}: its configuration is {type(config).__name__}, not a mapping of options")
+    weights = {key.removeprefix(prefix): tensor for key, tensor in _tensors(state).items() if key.startswith(prefix)}
+    return Checkpoint(weights, source, card, {str(k): v for k, v in config.items()})
 
 
 def _tensors(content: Mapping[Any, Any]) -> State:
@@ -111,14 +220,14 @@ def _tensors(content: Mapping[Any, Any]) -> State:
 
 
 def _without_prefixes(state: State, notes: list[str]) -> State:
-    found = True
-    while found and state:
-        found = False
+    stripped = True
+    while stripped and state:
+        stripped = False
         for prefix in PREFIXES:
             if all(k.startswith(prefix) for k in state):
                 state = {k[len(prefix) :]: v for k, v in state.items()}
                 notes.append(f"prefix {prefix!r} taken off every key")
-                found = True
+                stripped = True
     return state
 
 

@@ -79,7 +79,7 @@ def _results(
 def _checkpoint(
     checkpoint: str, data: str | None, split: str | None, limit: int | None, out: str | None, drawing: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    from excite.checkpoints.bundle import locate
+    from excite.checkpoints.reading import locate
     from excite.detect.checkpoint import check_classes, load_detector
     from excite.detect.data import open_split
     from excite.detect.report import write_report

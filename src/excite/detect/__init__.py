@@ -4,16 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from excite.detect.card import DetectorCard
+    from excite.card import DetectorCard
     from excite.detect.checkpoint import load_detector
     from excite.detect.config import DetectConfig
     from excite.detect.detector import create_detector
 
 _PUBLIC = {
-    "DetectConfig": "config",
-    "DetectorCard": "card",
-    "create_detector": "detector",
-    "load_detector": "checkpoint",
+    "DetectConfig": "excite.detect.config",
+    "DetectorCard": "excite.card",
+    "create_detector": "excite.detect.detector",
+    "load_detector": "excite.detect.checkpoint",
 }
 
 __all__ = ["DetectConfig", "DetectorCard", "create_detector", "load_detector"]
@@ -22,7 +22,7 @@ __all__ = ["DetectConfig", "DetectorCard", "create_detector", "load_detector"]
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: options and recipes must be readable without torch."""
     if name in _PUBLIC:
-        value = getattr(importlib.import_module(f"excite.detect.{_PUBLIC[name]}"), name)
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'excite.detect' has no attribute {name!r}")

@@ -1,39 +1,41 @@
 """Detector checkpoints: reading what a run wrote, and starting a new run from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from excite.checkpoints.bundle import load, load_exactly, locate
-from excite.detect.card import DetectorCard
+from excite.card import DetectorCard
+from excite.checkpoints.bundle import load_exactly
+from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.detect.detector import from_card
 from excite.errors import ExciteError, UsageError
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], DetectorCard, dict[str, Any]]:
-    """Return (weights, card, the run's configuration) of a checkpoint or run directory (its best, else its last).
+def load_detector(path: str | Path, backbone: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Return (detector in eval mode, the configuration of its run) from a checkpoint or run directory.
 
+    backbone: build the detector on this network instead of the one that the card names.
     Raises UsageError for a missing file, ExciteError for one that does not hold a detector.
     """
-    file = locate(path)
-    content = load(file)
-    if not isinstance(content, dict) or "excite_detector" not in content:
-        classifier = isinstance(content, dict) and "excite" in content
-        remedy = "it holds a classifier; as a backbone it goes into --checkpoint" if classifier else "not from excite"
-        raise ExciteError(f"{file} holds no detector: {remedy}")
-    state = content["state_dict"]
-    weights = {k.removeprefix("detector."): v for k, v in state.items() if k.startswith("detector.")}
-    return weights, DetectorCard.from_dict(content["excite_detector"]), dict(content.get("excite_config", {}))
+    checkpoint = read_checkpoint(path)
+    return build(checkpoint, backbone), checkpoint.config
 
 
-def load_detector(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return (detector in eval mode, the configuration of its run) from a checkpoint or run directory."""
-    weights, card, config = read_checkpoint(path)
-    detector = from_card(card)
-    load_exactly(detector, weights, str(locate(path)))
-    return detector.eval(), config
+def build(checkpoint: Checkpoint, backbone: str | None = None) -> nn.Module:
+    """Return the detector of a checkpoint, in eval mode, with its weights; backbone: build it on this network."""
+    card = checkpoint.detector
+    if backbone is not None:
+        card = replace(card, backbone=backbone, source="")
+    try:
+        detector = from_card(card)
+    except UsageError as error:
+        if backbone is not None:
+            raise
+        raise ExciteError(f"{checkpoint.source}: the detector of its card cannot be built: {error}") from error
+    load_exactly(detector, checkpoint.weights, checkpoint.source)
+    return detector.eval()
 
 
 def check_classes(card: DetectorCard, class_names: list[str], checkpoint: str, data: str) -> None:

@@ -12,9 +12,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
+from excite.card import DetectorCard, code_refused
 from excite.detect.bodies import Body, create_body
 from excite.detect.c4 import PairRPNHead, split_body
-from excite.detect.card import DetectorCard
 from excite.detect.neck import PyramidBackbone
 from excite.detect.retinanet import CategoryRetinaNet, octave_anchors
 from excite.errors import UsageError, near, unknown
@@ -98,7 +98,9 @@ def create_detector(
 
 
 def from_card(card: DetectorCard) -> nn.Module:
-    """Build the detector that a card describes."""
+    """Build the detector that a card describes. Raises ExciteError where a card from a file names a Python file."""
+    if card.source and ":" in card.backbone:
+        raise code_refused(card.source, card.backbone)
     return create_detector(
         card.kind, card.backbone, card.num_classes, neck=card.neck, class_names=card.class_names, **card.options
     )

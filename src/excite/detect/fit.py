@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from excite.checkpoints.bundle import load_exactly
+from excite.checkpoints.reading import read_checkpoint
 from excite.common.files import write_text
 from excite.detect.bodies import count_trainable
-from excite.detect.checkpoint import check_classes, load_detector, read_checkpoint
+from excite.detect.checkpoint import check_classes, load_detector
 from excite.detect.config import DetectConfig
 from excite.detect.data import DetectionDataset, open_split
 from excite.detect.detector import create_detector
@@ -69,7 +70,7 @@ def fit(config: DetectConfig) -> DetectResult:
         metrics: dict[str, Any] = {}
         if trainer.is_global_zero:
             if val_data is not None:
-                best_detector, _ = load_detector(directory.best)
+                best_detector, _ = load_detector(directory.best, config.backbone)
                 device = trainer.strategy.root_device
                 metrics = write_report(
                     best_detector, val_data, directory.path, pictures=config.pictures, device=device, name="val"
@@ -111,9 +112,9 @@ def build(config: DetectConfig, class_names: list[str]) -> nn.Module:
         **{"min_size": tuple(config.min_size), "max_size": config.max_size, **config.options},
     )
     if config.init:
-        weights, card, _ = read_checkpoint(config.init)
-        check_classes(card, class_names, config.init, config.data)
-        load_exactly(detector, weights, config.init)
+        checkpoint = read_checkpoint(config.init)
+        check_classes(checkpoint.detector, class_names, config.init, config.data)
+        load_exactly(detector, checkpoint.weights, config.init)
     return detector
 
 

@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from excite.card import LARGEST_SIDE, CardFields, parse_card
 from excite.common.extras import require
 from excite.errors import ExciteError, UsageError
 from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program
@@ -64,9 +64,16 @@ def open_exported(path: str | Path) -> ExportedModel:
         raise ExciteError(f"{path}: cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     if not text:
         raise ExciteError(f"{path}: carries no card of excite (class names, preprocessing); export it again")
-    info: dict[str, Any] = json.loads(text)
-    card = NetworkSpec.from_dict(info["card"], str(path))
-    return ExportedModel(engine, card, SUFFIXES[path.suffix], info["precision"], info["input_size"], info["batch"])
+    return ExportedModel(engine, *_description(text, path))
+
+
+def _description(text: str, path: Path) -> tuple[NetworkSpec, str, str, int, int | None]:
+    """Return spec, format, precision, input size and batch size. Raises ExciteError that names what is wrong."""
+    info = CardFields(parse_card(text, str(path)), str(path))
+    card = NetworkSpec.from_dict(info.values.get("card"), str(path))
+    batch = None if info.values.get("batch") is None else info.whole("batch", 1, 65536)
+    size = info.whole("input_size", 1, LARGEST_SIDE)
+    return card, SUFFIXES[path.suffix], info.text("precision", known=("fp32", "fp16", "bf16", "int8")), size, batch
 
 
 def _open(path: Path) -> tuple[Engine, str]:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from excite.checkpoints.bundle import load_bundle, locate, read
+from excite.checkpoints.bundle import build
+from excite.checkpoints.reading import locate, read_checkpoint
 from excite.data.preprocess import Preprocess
 from excite.export.runtime import SUFFIXES, open_exported
-from excite.models import NetworkSpec
+from excite.models import NetworkSpec, spec_of
 
 
 class Predictor(Protocol):
@@ -53,6 +54,8 @@ def open_predictor(path: str | Path, model: str | None = None) -> Opened:
         Preprocess.of(exported.card)
         return Opened(exported, Path(path), {})
     file = locate(path)
-    network, card = load_bundle(file, model)
-    Preprocess.of(card)
-    return Opened(NetworkPredictor(network, card), file, read(file)[2])
+    checkpoint = read_checkpoint(file)
+    network = build(checkpoint, model)
+    spec = spec_of(network)
+    Preprocess.of(spec)
+    return Opened(NetworkPredictor(network, spec), file, checkpoint.config)

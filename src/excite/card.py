@@ -121,11 +121,11 @@ def parse_card(text: str, source: str) -> object:
         raise ExciteError(f"{source}: its card is damaged ({error})") from None
 
 
-def code_refused(source: str, name: str) -> ExciteError:
-    """Return the error for a card that names a Python file, which would be run."""
+def code_refused(source: str, name: str, option: str = "--model") -> ExciteError:
+    """Return the error for a file that names a Python file, which would be run; option: where a user names it."""
     return ExciteError(
         f"{source} names the Python file {name!r} as its network, and code that a file names is not run; where you "
-        "trust it, name it yourself: --model FILE.py:factory (in Python: model=...)"
+        f"trust it, name it yourself: {option} FILE.py:factory (in Python: excite.load(..., model=...))"
     )
 
 

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import references as ref
 import torch
+import yaml
 from safetensors.torch import save_file
 
 import excite
 from excite.checkpoints.bundle import save_bundle
 from excite.checkpoints.reading import read_checkpoint
 from excite.cli.main import main
+from excite.detect.config import DetectConfig
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec, describe, spec_of
+from excite.train.config import TrainConfig
 
 HOW = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
 VERBS = (
@@ -80,6 +83,24 @@ def test_no_verb_runs_code_that_a_file_names(
     assert "--model FILE.py:factory" in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("command", "option"), [(["train"], "model"), (["detect", "train"], "backbone")])
+def test_a_resumed_run_names_no_code(
+    command: list[str], option: str, trap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({option: f"{trap}:net", "epochs": 1}))
+    assert main([*command, "--resume", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert f"config.yaml names the Python file '{trap}:net'" in said
+    assert f"--{option} FILE.py:factory" in said
+    kind = TrainConfig if option == "model" else DetectConfig
+    with pytest.raises(ExciteError, match="names the Python file"):
+        kind.from_run(run)
+    assert not (tmp_path / "ran").exists()
+    assert getattr(kind.from_run(run, **{option: f"{trap}:net"}), option) == f"{trap}:net"
 
 
 def test_the_keyboard_may_name_the_python_file(trap: Path, tmp_path: Path, spec: NetworkSpec) -> None:

@@ -11,6 +11,7 @@ def predict(
     checkpoint: str,
     images: list[str],
     *,
+    backbone: str | None = None,
     threshold: float = 0.5,
     out: str = "predictions",
     json: bool = False,
@@ -20,6 +21,7 @@ def predict(
     Args:
         checkpoint: a run directory or a .ckpt file of `excite detect train`.
         images: files, folders (searched through) and quoted globs.
+        backbone: build the detector on this network instead of the one that the checkpoint names.
         threshold: lowest score that counts.
         out: the folder to write to: pictures and predictions.json.
         json: print JSON: the detections.
@@ -36,7 +38,7 @@ def predict(
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
     files = find_images(images)
-    detector, _ = load_detector(checkpoint)
+    detector, _ = load_detector(checkpoint, backbone)
     rows: list[dict[str, Any]] = []
     for row in predict_images(detector, files, Path(out), threshold=threshold):
         rows.append(row)

@@ -11,6 +11,7 @@ def check(
     checkpoint: str | None = None,
     *,
     results: str | None = None,
+    backbone: str | None = None,
     data: str | None = None,
     split: str | None = None,
     masks: bool = False,
@@ -26,6 +27,7 @@ def check(
     Args:
         checkpoint: a run directory or a .ckpt file; left out with --results.
         results: evaluate this results file (COCO's format) instead of running a detector; needs --data.
+        backbone: build the detector on this network instead of the one that the checkpoint names.
         data: data spec; by default the one that the run was trained on.
         split: which split; by default the run's validation split (val with --results).
         masks: with --results, evaluate its masks too.
@@ -48,7 +50,9 @@ def check(
     if results is not None:
         facts, metrics = _results(Path(results), data, split or "val", masks, limit, out, drawing)
     else:
-        facts, metrics = _checkpoint(str(checkpoint), data, split, limit, out, {**drawing, "workers": workers})
+        facts, metrics = _checkpoint(
+            str(checkpoint), backbone, data, split, limit, out, {**drawing, "workers": workers}
+        )
     if json:
         print(json_.dumps({**facts, **metrics}, indent=2))
         return
@@ -77,14 +81,20 @@ def _results(
 
 
 def _checkpoint(
-    checkpoint: str, data: str | None, split: str | None, limit: int | None, out: str | None, drawing: dict[str, Any]
+    checkpoint: str,
+    backbone: str | None,
+    data: str | None,
+    split: str | None,
+    limit: int | None,
+    out: str | None,
+    drawing: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     from excite.checkpoints.reading import locate
     from excite.detect.checkpoint import check_classes, load_detector
     from excite.detect.data import open_split
     from excite.detect.report import write_report
 
-    detector, config = load_detector(checkpoint)
+    detector, config = load_detector(checkpoint, backbone)
     card: Any = detector.excite_card
     spec = data or config.get("data")
     if not spec:

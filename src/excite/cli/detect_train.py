@@ -38,6 +38,6 @@ def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
     from excite.recipes import detection as recipes
 
     if given.get("resume"):
-        return {**read_run(DetectConfig, given["resume"]), "resume": given["resume"]}
+        return {**read_run(DetectConfig, given["resume"], given), "resume": given["resume"]}
     name = resolve_recipe(given.get("recipe", "auto"), given.get("data", "shapes"))
     return {**check_keys(DetectConfig, recipes.load(name), f"recipe {name}"), "recipe": name}

@@ -15,6 +15,7 @@ def predict(
     checkpoint: str,
     images: list[str],
     *,
+    model: str | None = None,
     top: int = 5,
     batch_size: int = 32,
     skip_unreadable: bool = False,
@@ -25,6 +26,7 @@ def predict(
     Args:
         checkpoint: a run directory, a .ckpt, .safetensors, .onnx, .xml or .pt2 file.
         images: files, folders (searched through) and quoted globs.
+        model: build this network for the weights instead of the one that the checkpoint names.
         top: how many classes to show.
         batch_size: images at a time.
         skip_unreadable: go on without images that cannot be read, and count them.
@@ -39,7 +41,7 @@ def predict(
     if top < 1 or batch_size < 1:
         raise UsageError("--top and --batch-size must be at least 1")
     files = find_images(images)
-    predictor = open_predictor(checkpoint).predictor
+    predictor = open_predictor(checkpoint, model).predictor
     rows, unreadable = classify(predictor, files, top, batch_size, skip_unreadable)
     if json:
         print(json_.dumps({"images": rows, "unreadable": unreadable}, indent=2))

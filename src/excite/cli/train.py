@@ -32,7 +32,7 @@ def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
     from excite import recipes
 
     if given.get("resume"):
-        return {**read_run(TrainConfig, given["resume"]), "resume": given["resume"]}
+        return {**read_run(TrainConfig, given["resume"], given), "resume": given["resume"]}
     base = TrainConfig()
     model, data = given.get("model", base.model), given.get("data", base.data)
     name = resolve_recipe(given.get("recipe", "auto"), model, data)

@@ -14,7 +14,7 @@ from excite.compare.plan import Plan
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
-from excite.models import create_model
+from excite.train.network import spec_from
 
 FILE = "cost.json"
 
@@ -46,15 +46,7 @@ def networks(plan: Plan, num_classes: int) -> dict[str, nn.Module]:
     made = {}
     for method in plan.methods:
         config = plan.config(method, 0, Path("unused"))
-        made[method] = create_model(
-            config.model,
-            num_classes=num_classes,
-            placement=config.placement,
-            attach=config.attach,
-            attach_sites=config.attach_sites,
-            attach_options=config.attach_options,
-            **config.options,
-        )
+        made[method] = spec_from(config, num_classes).build()
     return made
 
 

@@ -9,8 +9,9 @@ import torch
 
 from excite.backbones.names import BACKBONES
 from excite.compare.plan import BASELINE, Plan, Run
-from excite.models import create_model
+from excite.models import NetworkSpec
 from excite.train import TrainConfig, fit
+from excite.train.network import spec_from
 
 
 def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Tensor]:
@@ -22,17 +23,9 @@ def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Te
     """
     torch.manual_seed(run.seed)
     config = plan.config(run.method, run.seed, run.folder)
-    backbone = create_model(plan.backbone, num_classes=num_classes, **backbone_options(plan))
+    backbone = NetworkSpec(plan.backbone, num_classes, options=backbone_options(plan)).build()
     torch.manual_seed(run.seed)
-    network = create_model(
-        config.model,
-        num_classes=num_classes,
-        placement=config.placement,
-        attach=config.attach,
-        attach_sites=config.attach_sites,
-        attach_options=config.attach_options,
-        **config.options,
-    )
+    network = spec_from(config, num_classes).build()
     own, plain = network.state_dict(), backbone.state_dict()
     return {k: plain[k] if k in plain and plain[k].shape == v.shape else v for k, v in own.items()}
 

@@ -79,11 +79,11 @@ class RunOf(NamedTuple):
 
 def trained_on(source: str) -> str | None:
     """Return the data spec of the run that a checkpoint or run directory comes from; None where nothing says it."""
-    from excite.checkpoints.bundle import locate, read
+    from excite.checkpoints.reading import read_checkpoint
 
     if not Path(source).exists():
         return None
-    spec = read(locate(source))[2].get("data")
+    spec = read_checkpoint(source).config.get("data")
     return spec if isinstance(spec, str) else None
 
 

@@ -100,7 +100,7 @@ def create_detector(
 def from_card(card: DetectorCard) -> nn.Module:
     """Build the detector that a card describes. Raises ExciteError where a card from a file names a Python file."""
     if card.source and ":" in card.backbone:
-        raise code_refused(card.source, card.backbone)
+        raise code_refused(card.source, card.backbone, "--backbone")
     return create_detector(
         card.kind, card.backbone, card.num_classes, neck=card.neck, class_names=card.class_names, **card.options
     )

@@ -1,10 +1,12 @@
 """What the configurations of runs share: they are dataclasses, filled from recipes, files and earlier runs."""
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
+from excite.card import code_refused
 from excite.errors import UsageError, near
 
 Values = dict[str, Any]  # options by name, as YAML holds them
@@ -104,7 +106,7 @@ class RunConfig:
     @classmethod
     def from_run(cls, run: str | Path, **changes: Any) -> Self:
         """Return the configuration of an earlier run, set to resume it. Raises UsageError where there is none."""
-        return cls(**{**read_run(cls, run), "resume": str(run), **changes})
+        return cls(**{**read_run(cls, run, changes), "resume": str(run), **changes})
 
     @property
     def stem(self) -> str:
@@ -188,8 +190,12 @@ def modernise(values: Values) -> Values:
     return current
 
 
-def read_run(kind: type[RunConfig], run: str | Path) -> Values:
-    """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one."""
+def read_run(kind: type[RunConfig], run: str | Path, given: Iterable[str] = ()) -> Values:
+    """Return the values in a run directory's config.yaml. Raises UsageError where it is missing or not one.
+
+    given: options that somebody names beside it. Raises ExciteError where none of them replaces a network that is a
+    Python file: what a file names is not run.
+    """
     import yaml
 
     file = Path(run) / "config.yaml"
@@ -198,6 +204,9 @@ def read_run(kind: type[RunConfig], run: str | Path) -> Values:
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise UsageError(f"{file} is not a mapping of option: value")
+    for option in {"model", "backbone"} - set(given):
+        if ":" in str(values.get(option, "")):
+            raise code_refused(str(file), values[option], flag(option))
     return check_keys(kind, values, str(file))
 
 
@@ -210,7 +219,7 @@ def check_resume(config: RunConfig) -> None:
     if config.resume is None:
         return
     kind = type(config)
-    before = kind(**read_run(kind, config.resume)).recorded()
+    before = kind(**read_run(kind, config.resume, ("model", "backbone"))).recorded()
     for name, value in config.recorded().items():
         if name in config.FREE_ON_RESUME or plain(value) == plain(before[name]):
             continue

@@ -37,9 +37,9 @@ def builder(
     """
 
     def build() -> nn.Module:
-        from excite.models import create_model
+        from excite.models import NetworkSpec
 
-        model = create_model(name, num_classes=num_classes, in_channels=in_channels, **more, **options)
+        model = NetworkSpec(name, num_classes, in_channels, options, **more).build()
         if reports is not None and hasattr(model, "excite_attach_report"):
             reports[name] = model.excite_attach_report
         return model

@@ -74,7 +74,7 @@ def pick_device(device: str) -> str:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no GPU here")
+        raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

@@ -318,13 +318,13 @@ def test_the_table_tells_modes_apart(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_cuda_asked_for_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "resnet20", "--device", "cuda"]) == 2
-    assert "torch sees no CUDA device here; use --device cpu" in capsys.readouterr().err
+    assert "torch finds no GPU here; use --device cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["resnet20", "--mode", "quick"], "unknown mode"),
+        (["resnet20", "--mode", "quick"], "--mode quick: expected a list, each one of 'eager'"),
         (["resnet20", "--input-size", "0"], "at least 1 pixel"),
         (["resnet20", "--threads", "0"], "--threads 0"),
         (["resnet20", "--accuracy", "x=1"], "accuracy 'x=1'"),

@@ -8,11 +8,11 @@ from typing import Any, Literal
 def bench(
     models: list[str],
     *,
-    task: list[str] | None = None,
+    task: list[Literal["latency", "throughput", "training"]] | None = None,
     batch_size: list[int] | None = None,
-    mode: list[str] | None = None,
-    precision: list[str] | None = None,
-    engine: list[str] | None = None,
+    mode: list[Literal["eager", "compiled", "channels-last", "compiled-channels-last"]] | None = None,
+    precision: list[Literal["fp32", "bf16", "fp16"]] | None = None,
+    engine: list[Literal["torch", "onnxruntime", "openvino"]] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     input_size: str = "224",
     rounds: int = 15,
@@ -22,7 +22,7 @@ def bench(
     memory: bool = True,
     num_classes: int = 1000,
     in_channels: int = 3,
-    placement: str = "all",
+    placement: Literal["all", "first", "last"] = "all",
     attach: str | None = None,
     attach_sites: str | None = None,
     attach_options: dict[str, Any] = {},  # noqa: B006  (read, never written)
@@ -41,11 +41,11 @@ def bench(
     Args:
         models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; ratios refer to
             the first.
-        task: latency (batch 1), throughput, training; latency and throughput unless told otherwise.
+        task: what is timed (latency: batch 1); latency and throughput unless told otherwise.
         batch_size: batch sizes of throughput and training; 8 unless told otherwise.
-        mode: eager, compiled, channels-last, compiled-channels-last.
-        precision: fp32, bf16, fp16 (training: by autocast).
-        engine: torch, onnxruntime, openvino.
+        mode: how the network runs; eager unless told otherwise.
+        precision: of weights and inputs (training: by autocast); fp32 unless told otherwise.
+        engine: what runs it; torch unless told otherwise.
         device: where to run; auto takes a GPU if there is one.
         input_size: side of the input in pixels, or HEIGHTxWIDTH.
         rounds: how often each network is timed.
@@ -55,8 +55,8 @@ def bench(
         memory: measure peak memory.
         num_classes: outputs of the classifier.
         in_channels: channels of the input.
-        placement: blocks with attention in each stage; all, first or last.
-        attach: a method to attach to each network after building it.
+        placement: which blocks of a stage get attention.
+        attach: attach this attention method to each network.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method, as --attach-options.reduction 8.
         options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as

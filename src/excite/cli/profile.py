@@ -1,7 +1,7 @@
 """`excite profile`: what a network costs on paper."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def profile(
@@ -13,7 +13,7 @@ def profile(
     depth: int = 1,
     num_classes: int = 1000,
     in_channels: int = 3,
-    placement: str = "all",
+    placement: Literal["all", "first", "last"] = "all",
     attach: str | None = None,
     attach_sites: str | None = None,
     attach_options: dict[str, Any] = {},  # noqa: B006  (read, never written)
@@ -34,8 +34,8 @@ def profile(
         depth: depth of the breakdown; 0 for none, 1 for stages, -1 for every layer.
         num_classes: outputs of the classifier.
         in_channels: channels of the input.
-        placement: blocks with attention in each stage; all, first or last.
-        attach: a method to attach to each network after building it.
+        placement: which blocks of a stage get attention.
+        attach: attach this attention method to each network.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method, as --attach-options.reduction 8.
         options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as

@@ -36,7 +36,7 @@ class DetectConfig(RunConfig):
         vertical_flip: probability of a vertical flip.
         colour: strength of colour jitter.
         val_every: epochs between two evaluations.
-        skip_unreadable: leave out images that cannot be read; all are read once before training.
+        skip_unreadable: go on without images that cannot be read; all are read once before training.
         pictures: how many validation images to draw predictions on at the end.
     """
 

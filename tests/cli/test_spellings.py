@@ -18,7 +18,7 @@ SHARED = {
     "out": ("text", ("run directory", "the folder to write to", "the file to write", "the JSON file to write")),
     "json": ("flag", ("print JSON",)),
     "device": ("text", ("where to run; auto takes a GPU if there is one",)),
-    "data": ("text", ("data", "a data set", "digits", "shapes", "the data")),
+    "data": ("text", ("data spec",)),
     "split": ("text", ("which split",)),
     "seed": ("number", ("seed of",)),
     "batch_size": ("number", ("images", "batch sizes")),

@@ -38,7 +38,7 @@ def compare(
     Args:
         methods: methods, separated by commas; the first is the baseline.
         backbone: one of ours, timm/NAME, torchvision/NAME or path/to/file.py:factory (methods are attached to those).
-        data: a data set, as for excite train.
+        data: data spec, as for excite train.
         recipe: a training recipe, as for excite train.
         seeds: runs per method.
         epochs: epochs of every run, instead of the recipe's (digits, which are for trying things out, take 10).

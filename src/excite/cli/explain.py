@@ -51,10 +51,9 @@ def explain(
         raise UsageError(f"--limit and --top must be at least 1, got {limit} and {top}")
     from excite.explain.networks import open_networks
     from excite.explain.report import Request, run
-    from excite.runtime import pick_device
 
     networks = open_networks([checkpoint, *compare])
-    request = Request(images, data, limit, top, classes, layer, Path(out), pick_device(device))
+    request = Request(images, data, limit, top, classes, layer, Path(out), device)
     result = run(networks, request)
     if json:
         print(json_.dumps(result, indent=2))

@@ -46,7 +46,7 @@ def export(
         num_classes: classes of a network given by name.
         move_squeezes: move squeezes before the last convolution and keep gates as convolutions; by default for
             openvino, which gains by it, and not for the others.
-        data: calibrate int8 with its training images, and measure the accuracy before and after on its validation
+        data: data spec; its training images calibrate int8, the accuracy before and after is measured on its validation
             images; int8 takes the data that the run was trained on by default, the others measure none.
         limit: most images of it that are used, for either.
         overwrite: replace an existing file.

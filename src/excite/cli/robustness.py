@@ -30,8 +30,7 @@ def robustness(
 
     Args:
         checkpoints: one or more checkpoints or run directories, shown side by side.
-        data: the data whose validation images are used, as 'digits' or 'parquet:PATH'; by default what the checkpoints
-            were trained on.
+        data: data spec, its validation images are used; by default the one that the checkpoints were trained on.
         corruptions: families, 'all' or 'none'.
         severities: which of 1 2 3 4 5.
         probes: occlusion, patch_shuffle, blur, noise, 'all' or 'none'.
@@ -55,7 +54,6 @@ def robustness(
     from excite.explain.networks import open_networks
     from excite.robustness.probes import PROBES
     from excite.robustness.report import Request, choose, run
-    from excite.runtime import pick_device
 
     chosen = choose("probe", probes, list(PROBES))
     networks = open_networks(checkpoints)
@@ -70,7 +68,7 @@ def robustness(
         batch_size,
         seed,
         Path(out),
-        pick_device(device),
+        device,
     )
     result = run(networks, request, lambda text: print(f"measuring: {text}", file=sys.stderr))
     print(json_.dumps(result, indent=2)) if json else _show(result)

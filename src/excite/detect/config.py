@@ -4,7 +4,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from excite.engine.config import RunConfig, at_least, check_keys, flag
+from excite.common.options import flag
+from excite.engine.config import RunConfig, at_least, check_keys
 from excite.errors import UsageError
 from excite.recipes import detection as recipes
 
@@ -16,7 +17,7 @@ class DetectConfig(RunConfig):
     Args:
         backbone: a name of ours (eca_resnet50), timm/NAME, torchvision/NAME or path/to/file.py:factory.
         kind: the detector.
-        data: shapes, shapes:size=128,most=4, coco:PATH or voc:PATH.
+        data: data spec: shapes, shapes:size=128,most=4, coco:PATH or voc:PATH.
         recipe: a recipe's name or YAML file; auto takes shapes for shapes and small for other data.
         out: run directory; by default runs/KIND-BACKBONE-DATA, numbered where that exists.
         train_split: images to train on.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from excite.card import code_refused
+from excite.common.options import flag
 from excite.errors import UsageError, near
 
 Values = dict[str, Any]  # options by name, as YAML holds them
@@ -143,11 +144,6 @@ class RunConfig:
 
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
-
-
-def flag(name: str) -> str:
-    """Return the option of a field, as --batch-size."""
-    return f"--{name.replace('_', '-')}"
 
 
 def at_least(config: object, least: int, *names: str) -> None:

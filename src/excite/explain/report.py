@@ -21,6 +21,7 @@ from excite.explain.kernel_figure import plot_learned
 from excite.explain.kernels import learned_parts
 from excite.explain.networks import Network
 from excite.explain.scales import SiteScales, collect_scales
+from excite.runtime import pick_device
 
 
 @dataclass
@@ -108,10 +109,8 @@ def _read(path: str) -> Any:
 
 def open_device(name: str) -> torch.device:
     """Return the device; "auto": a GPU if there is one. Raises UsageError where it does not exist here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(pick_device(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error

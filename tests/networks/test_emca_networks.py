@@ -132,7 +132,9 @@ def test_compiles_as_one_graph(options: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["emca_se_resnet18_cifar", "emca_srm_resnet20", "emca_eca_mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["emca_se_resnet18_cifar", "emca_srm_resnet20", "emca_eca_mobilenet_v2", "emca_se_regnetx_200mf_cifar"]
+)
 @pytest.mark.parametrize("options", [{}, {"form": "released"}], ids=str)
 def test_others_compile_as_one_graph(name: str, options: dict) -> None:
     torch.manual_seed(0)
@@ -149,6 +151,7 @@ def test_others_compile_as_one_graph(name: str, options: dict) -> None:
         pytest.param("emca_eca_mobilenet_v2_cifar", {}, marks=pytest.mark.slow),
         pytest.param("emca_eca_mobilenet_v2_cifar", {"form": "released"}, marks=pytest.mark.slow),
         pytest.param("emca_se_resnet50", {}, marks=pytest.mark.slow),
+        pytest.param("emca_srm_regnety_400mf_cifar", {"form": "released"}, marks=pytest.mark.slow),
     ],
 )
 def test_exports_with_a_dynamic_batch(name: str, options: dict) -> None:

@@ -1,5 +1,7 @@
 """What sites() lists and what a user's words select."""
 
+import inspect
+
 import pytest
 import torch
 from attach_hosts import Plain, Residual, Vgg, build
@@ -166,3 +168,18 @@ def test_train_flags_and_hooks_are_as_before() -> None:
     excite.sites(model, input_size=(2, 16, 16))
     assert [m.training for m in model.modules()] == flags
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_attention_that_holds_its_convolution_is_no_site_to_replace() -> None:
+    model = excite.create_model("psa_resnet50", num_classes=4, blocks_per_stage=(1, 1, 1, 1))
+    with pytest.raises(UsageError, match="no attention to replace"):
+        excite.attach(model, "eca", replace=True, input_size=(3, 64, 64))
+    report = excite.attach(model, "eca", input_size=(3, 64, 64))
+    assert report.existing == tuple(f"layer{i}.0.conv2" for i in (1, 2, 3, 4))
+
+
+def test_attach_is_a_function_whose_settings_go_by_name(resnet: nn.Module) -> None:
+    names = inspect.signature(excite.attach).parameters
+    assert list(names) == ["model", "method", "sites", "replace", "input_size", "options"]
+    with pytest.raises(TypeError):
+        excite.attach(resnet, "eca", "residual")  # type: ignore[misc]

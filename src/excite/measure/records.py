@@ -8,8 +8,6 @@ from pathlib import Path
 from excite.common.options import parse_pairs
 from excite.errors import ExciteError
 
-DEFAULT = Path("benchmarks/results")
-
 
 @dataclass(frozen=True)
 class Record:

@@ -1,14 +1,104 @@
-"""List the sites of a network."""
+"""The sites of a network: what there is, where a tensor can be got at, and which ones a user means."""
 
+import difflib
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from torch import nn
 
+from excite.errors import UsageError, near
+from excite.inspect.trace import WEIGHTED
 from excite.surgery.carrier import refuse
-from excite.surgery.graph import Graph, follow
-from excite.surgery.locate import Place, locate, usable
-from excite.surgery.site import Kind, Site
+from excite.surgery.graph import CONTAINERS, Graph, Kind, follow
+
+PRESETS = ("residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place for attention.
+
+    path: the module there. channels: of the map that attention will weigh. kind: "residual" (end of a residual branch,
+    before the addition), "concat" (the same, before a concatenation with the shortcut), "block" (end of a block without
+    a shortcut), "stage-end", "attention" (attention that the network came with), "conv" (the k x k convolution of a
+    residual branch) or "named" (asked for by path). stage, block: position counted from 0; a stage is a run of blocks
+    of one spatial size. size: spatial size of the map when it was found. place: attention goes "after" the
+    module, "before" it (where the module hands its input through, such as drop path) or "instead" of it.
+    presets: names under which `attach` selects the site.
+    """
+
+    path: str
+    channels: int
+    kind: Kind
+    stage: int = 0
+    block: int = 0
+    size: tuple[int, ...] = ()
+    place: Literal["after", "before", "instead"] = "after"
+    presets: tuple[str, ...] = ()
+
+
+STEPS = 4
+
+
+class Place(NamedTuple):
+    """A module, and the side of it on which the tensor is."""
+
+    path: str
+    side: Literal["after", "before"]
+    node: int
+
+
+def locate(graph: Graph, node: int) -> Place | None:
+    """Return the place of a tensor, or None where no module can carry attention for it.
+
+    Best is the innermost module that made the tensor, then one that hands it through (drop path, identity), then its
+    only reader; where all fail, the same is asked of the tensor one element-wise operation earlier (layer scale).
+    """
+    for _ in range(STEPS):
+        for search in (_maker, _conduit, _reader):
+            path = search(graph, node)
+            if path is not None:
+                return Place(path, "after" if search is _maker else "before", node)
+        made = graph.trace.nodes[node]
+        maps = [i for i in made.inputs if graph.trace.nodes[i].shape == made.shape]
+        if len(maps) != 1 or made.op in WEIGHTED or not graph.trace.is_map(maps[0]):
+            return None
+        node = maps[0]
+    return None
+
+
+def usable(graph: Graph, path: str) -> bool:
+    """Tell whether a module may carry attention: it ran once, is no mere container, and is not inside attention."""
+    module = graph.modules[path]
+    inside = any(path.startswith(a + ".") for a in graph.attention)
+    return bool(path) and graph.once(path) and not isinstance(module, CONTAINERS) and not inside
+
+
+def _maker(graph: Graph, node: int) -> str | None:
+    stack = graph.trace.nodes[node].stack
+    for path in reversed(stack):
+        if usable(graph, path) and graph.output(path) == node:
+            return path
+    return None
+
+
+def _conduit(graph: Graph, node: int) -> str | None:
+    for path, calls in graph.calls.items():
+        if usable(graph, path) and calls[0].output == node and calls[0].inputs[:1] == (node,):
+            return path
+    return None
+
+
+def _reader(graph: Graph, node: int) -> str | None:
+    if len(graph.users[node]) != 1 or node in graph.trace.results:
+        return None
+    user = graph.trace.nodes[graph.users[node][0]]
+    for path in reversed(user.stack):
+        if usable(graph, path) and graph.calls[path][0].inputs[:1] == (node,):
+            return path
+    return None
 
 
 def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Site]:
@@ -141,3 +231,125 @@ def _spatial(graph: Graph, node: int) -> str | None:
     depthwise = 1 < module.groups == module.in_channels
     plain = all(k > 1 for k in module.kernel_size) and all(d == 1 for d in module.dilation)
     return path if plain and not depthwise else None
+
+
+Wanted = str | Sequence[str]
+
+
+def select(graph: Graph, wanted: Wanted, kind: str | None = None) -> list[Site]:
+    """Return the sites that `wanted` names: a preset, a pattern (or several with commas), or a list of either.
+
+    In a pattern `*` stands for anything but a dot, `**` for anything, `[34]` for one of these characters. kind: where
+    given ("attention", "conv"), choose among what can be replaced, else among places to add to.
+    Raises UsageError where nothing is found, naming what was looked for.
+    """
+    listed = [s for s in find(graph) if (s.kind == kind if kind else s.place != "instead")]
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    names = [part.strip() for name in names for part in _split(name)]
+    if not names:
+        raise UsageError("sites is empty; name a preset, a pattern or a list of module paths")
+    chosen: dict[tuple[str, str], Site] = {}
+    for name in names:
+        for site in _preset(graph, listed, name, kind) if name in PRESETS else _named(graph, listed, name, kind):
+            chosen[site.path, site.place] = site
+    return list(chosen.values())
+
+
+def _split(name: str) -> list[str]:
+    if not isinstance(name, str):
+        raise UsageError(f"sites takes a preset, a pattern or a list of module paths, got {name!r}")
+    return re.split(r",(?![^\[]*\])", name)
+
+
+def _preset(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -> list[Site]:
+    found = [s for s in listed if name in s.presets]
+    if found:
+        return found
+    model, count = type(graph.model).__name__, len(graph.trace.nodes)
+    if kind == "attention":
+        raise UsageError(f"{model} has no attention to replace at {name!r} (looked for {_looked(kind)})")
+    others = {p: sum(p in s.presets for s in listed) for p in PRESETS}
+    rest = ", ".join(f"{p!r} has {n}" for p, n in others.items() if n) or "the other presets have none either"
+    raise UsageError(
+        f"no sites {name!r} in {model}: among its {count} operations, looked for {_looked(kind or name)}; "
+        f"{rest}; or name modules, for example sites={_example(graph)!r}"
+    )
+
+
+def _looked(what: str) -> str:
+    return {
+        "attention": "channel attention that keeps the shape of a feature map and holds no convolution",
+        "conv": "the first k x k convolution (not depthwise, not dilated) of every residual branch",
+        "residual": "an addition or concatenation of a branch of convolutions and a shortcut",
+        "stage-ends": "the last block, or convolution unit, before the map gets smaller",
+    }.get(what, "blocks: modules that join branches, or convolution units on the main path")
+
+
+def _example(graph: Graph) -> str:
+    paths = [p for p in graph.modules if p and graph.output(p) is not None]
+    return paths[len(paths) // 2] if paths else "features.3"
+
+
+def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -> list[Site]:
+    expression = re.compile(_translate(name))
+    exact = [s for s in listed if expression.fullmatch(s.path)]
+    if exact:
+        # The same path may be matched again below as a plain module; what is known of the site is kept.
+        matched = {s.path for s in exact}
+    else:
+        matched = set()
+    if kind:
+        if not exact:
+            raise UsageError(f"no {kind} matches {name!r}; there are: {_some([s.path for s in listed])}")
+        return exact
+    paths = [p for p in graph.modules if p and p not in matched and expression.fullmatch(p)]
+    found = exact + [_named_site(graph, p, listed) for p in paths]
+    if not found:
+        close = near(name, [*graph.modules, *PRESETS]) or difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise UsageError(
+            f"sites={name!r} is no preset ({', '.join(PRESETS)}) and matches no module of {name_of(graph)}; "
+            f"{hint}excite.sites(model) lists: {_some([s.path for s in listed])}"
+        )
+    return found
+
+
+def name_of(graph: Graph) -> str:
+    """Return the class name of the network."""
+    return type(graph.model).__name__
+
+
+def _some(paths: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(paths[:most]) or "none"
+    return shown + (f", ... ({len(paths)} in all)" if len(paths) > most else "")
+
+
+def _translate(pattern: str) -> str:
+    """Turn a pattern of paths into a regular expression."""
+    parts = re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern)
+    special = {"**": ".*", "*": r"[^.]*", "?": r"[^.]"}
+    return "".join(special.get(p) or (p if p.startswith("[") and p.endswith("]") else re.escape(p)) for p in parts)
+
+
+def _named_site(graph: Graph, path: str, listed: Sequence[Site]) -> Site:
+    """Return the site of a module that was named. Raises UsageError, saying why, where it cannot be one."""
+    calls = graph.calls.get(path, [])
+    if not calls:
+        raise UsageError(f"{path!r} did not run in the forward pass, so its channels are unknown; name another module")
+    if len(calls) > 1:
+        raise UsageError(f"{path!r} runs {len(calls)} times in a forward pass; name a module that runs once")
+    inside = next((a for a in graph.attention if path.startswith(a + ".")), None)
+    if inside is not None:
+        raise UsageError(f"{path!r} is inside the attention {inside!r}; name another module, or use replace=True")
+    node = calls[0].output
+    if node is None or not graph.trace.is_map(node):
+        shape = "no single tensor" if node is None else f"a tensor of shape {graph.trace.nodes[node].shape}"
+        raise UsageError(
+            f"channels unknown: {path!r} returns {shape}, not a feature map [n c *space]; name another module"
+        )
+    place = locate(graph, node)
+    if place is None or place.node != node:
+        raise UsageError(f"{path!r} is a container and none of its members returns its output; name one of them")
+    made = graph.trace.nodes[node]
+    stage = next((s.stage for s in listed if s.size == made.space), 0)
+    return Site(place.path, made.shape[1], "named", stage, size=made.space, place=place.side)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -14,8 +14,8 @@ from torch import nn
 from excite.errors import ExciteError, UsageError
 from excite.inspect.attention import attention_paths, convolves
 from excite.inspect.trace import WEIGHTED, LayerCall, Node, Trace, run_on_fakes, run_on_meta, run_on_zeros
-from excite.surgery.site import Kind
 
+Kind = Literal["residual", "concat", "block", "stage-end", "attention", "conv", "named"]
 JOINS = {"add", "cat"}
 POOLS = {"max_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d", "mean"}
 # Input sizes to try, by the number of space axes.

@@ -1,7 +1,8 @@
-"""attach and detach."""
+"""attach and detach, and the report of what was done."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,20 +13,65 @@ from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
 from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in
-from excite.surgery.find import find
+from excite.surgery.emca import GraphHost, connect
+from excite.surgery.find import Site, Wanted, find, select
 from excite.surgery.graph import Graph, follow
-from excite.surgery.hosted import GraphHost
-from excite.surgery.network import connect
-from excite.surgery.report import AttachReport
-from excite.surgery.select import Wanted, select
-from excite.surgery.site import Site
 
 DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
+
+
+@dataclass(frozen=True)
+class AttachReport:
+    """What `attach` did to a network.
+
+    parameters_added, parameters_removed: counts (the latter by replace). macs_before, macs_added: convolutions and
+    matrix products for one sample of input_size. kept_tensors, kept_parameters: the host's tensors that are the very
+    same after as before. removed: keys of the host's state dict that went with replaced modules. existing: attention
+    that the network came with and keeps.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    sites: tuple[Site, ...]
+    input_size: tuple[int, ...]
+    parameters_added: int
+    parameters_removed: int
+    macs_before: int
+    macs_added: int
+    kept_tensors: int
+    kept_parameters: int
+    removed: tuple[str, ...]
+    existing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain containers."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.input_size))
+        extra = "".join(f" {k}={v}" for k, v in self.options.items())
+        lines = [f"{self.method}{extra} attached at {len(self.sites)} sites"]
+        width = max(len(s.path) for s in self.sites)
+        lines += [f"  {s.path:<{width}}  {s.channels:>5} channels  {s.place} ({s.kind})" for s in self.sites]
+        lines.append(f"parameters  +{self.parameters_added:,}" + self._removed())
+        share = 100 * self.macs_added / self.macs_before if self.macs_before else 0.0
+        lines.append(f"MACs        {self.macs_added:+,} ({share:+.4f} %) at {size}")
+        lines.append(f"kept        {self.kept_tensors} tensors, {self.kept_parameters:,} parameters of the host")
+        if self.existing:
+            swaps = "replace=True swaps those that hold no convolution"
+            lines.append(f"existing    {len(self.existing)} attention modules stay ({swaps})")
+        return "\n".join(lines)
+
+    def _removed(self) -> str:
+        if not self.removed:
+            return ""
+        return f", -{self.parameters_removed:,} with {len(self.removed)} tensors of replaced modules"
 
 
 def attach(
     model: nn.Module,
     method: str,
+    *,
     sites: Wanted | None = None,
     replace: bool = False,
     input_size: Sequence[int] | None = None,
@@ -83,7 +129,7 @@ def _note(model: nn.Module, report: AttachReport | None, asked: dict[str, Any] |
         model.__dict__["excite_attach_report"] = report
     card: Any = getattr(model, "excite_card", None)
     if card is not None:
-        nothing = {"attach": None, "attach_sites": None, "attach_options": {}}
+        nothing: dict[str, Any] = {"attach": None, "attach_sites": None, "attach_options": {}}
         model.excite_card = dataclasses.replace(card, **(asked or nothing))
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from excite.common.files import write_text
+from excite.export.convert import to_onnx_bytes, to_openvino
 from excite.export.engines import open_onnx, open_openvino
-from excite.export.write import to_onnx_bytes, to_openvino
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.environment import place
 from excite.models import create_model

@@ -9,12 +9,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from excite.common.files import write_json
 from excite.detect.data import open_split
 from excite.detect.data.base import DetectionDataset, Sample, Thing
 from excite.detect.data.segments import decode, to_json
 from excite.detect.evaluate import all_metrics, show
 from excite.detect.metrics import coco_metrics
-from excite.detect.results import read_results, write_json
+from excite.detect.results import read_results
 from excite.detect.voc_ap import area, eleven_points, match, voc_metrics
 from excite.errors import ExciteError, UsageError
 

@@ -31,9 +31,9 @@ def predict(
         excite detect predict runs/masks --threshold 0.7 'photos/*.jpg' --out drawn
     """
     from excite.cli.predict import find_images
+    from excite.common.files import write_json
     from excite.detect.checkpoint import load_detector
     from excite.detect.predict import predict_images
-    from excite.detect.results import write_json
 
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
@@ -45,6 +45,6 @@ def predict(
         if not json:
             counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"
             print(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
-    write_json(Path(out) / "predictions.json", rows)
+    write_json(Path(out) / "predictions.json", rows, indent=None)
     if json:
         print(json_.dumps(rows, indent=2))

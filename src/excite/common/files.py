@@ -1,31 +1,72 @@
-"""Atomic writes: a reader never sees half a file."""
+"""Atomic writes: a reader never sees half a file, whatever writes it."""
 
+import contextlib
+import json
 import os
-import tempfile
+import re
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from excite.errors import ExciteError
 
+LONGEST_NAME = 120  # bytes; file systems take 255, endings and temporary names need some
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}  # of Windows
 
-def write_bytes(path: str | Path, data: bytes) -> Path:
-    """Write `data` to `path` under a temporary name, then move it there. Raises ExciteError where it cannot."""
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with its ending, to be written; then move it there.
+
+    What was written is on the disk before it gets its name. After an error inside nothing is left. Folders are made.
+    Raises ExciteError where it cannot be written.
+    """
     target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(4)}.partial{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ExciteError(f"cannot write {target}: {error.strerror or error}") from error
-    return target
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write `data` atomically. Raises ExciteError where it cannot."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
 
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write text (UTF-8) atomically."""
     return write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> Path:  # whatever json takes
+    """Write JSON atomically."""
+    return write_text(path, json.dumps(content, indent=indent) + "\n")
+
+
+def safe_name(text: object, taken: set[str] | None = None) -> str:
+    """Return a file name (without ending) for an id, a class or a path that somebody else chose.
+
+    Letters, digits, `_`, `-` and inner dots stay, all else becomes `_`; so no name leaves its folder, is hidden, or is
+    too long. taken: names in use, told apart by a number and added to.
+    """
+    name = re.sub(r"[^\w.-]", "_", str(text)).strip(".").encode()[:LONGEST_NAME].decode(errors="ignore")
+    if not name or name.startswith("-") or name.split(".")[0].casefold() in RESERVED:
+        name = f"_{name}"
+    if taken is None:
+        return name
+    free, number = name, 2
+    while free.casefold() in taken:  # some file systems do not tell capitals apart
+        free, number = f"{name}-{number}", number + 1
+    taken.add(free.casefold())
+    return free

@@ -1,12 +1,12 @@
 """How our plots look: one column of a paper is 3.4 inches, two are 7; colours that colour-blind readers tell apart."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from excite.common.extras import require
+from excite.common.files import replacing
 
 COLUMN, PAGE = 3.4, 7.0
 
@@ -67,13 +67,11 @@ def dash(i: int) -> Any:
     return DASHES[(i // len(COLOURS)) % len(DASHES)]
 
 
-def save(figure: Any, path: Path) -> Path:
-    """Write a figure (the suffix names the format) so that a half-written file never carries its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    figure.savefig(partial)
-    os.replace(partial, path)
-    return path
+def save(figure: Any, path: str | Path, **options: Any) -> Path:
+    """Write a figure atomically; the suffix names the format. options: `savefig`'s. Raises ExciteError."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, **options)
+    return Path(path)
 
 
 def legend_above(figure: Any, axes: Any) -> None:

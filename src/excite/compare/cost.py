@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from excite.common.files import write_text
+from excite.common.files import write_json
 from excite.compare.plan import Plan
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
@@ -126,5 +126,5 @@ def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> di
         if set(known["costs"]) == set(plan.methods):
             return known
     found = measure(plan, num_classes, size)
-    write_text(file, json.dumps(found, indent=2) + "\n")
+    write_json(file, found)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from excite.backbones.names import BACKBONES
-from excite.common.files import write_text
+from excite.common.files import write_json
 from excite.errors import ExciteError, UsageError, unknown
 from excite.registry import METHODS
 from excite.train.config import TrainConfig
@@ -123,7 +123,7 @@ def save(plan: Plan, folder: Path) -> None:
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is no comparison; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(plan.to_dict(), indent=2) + "\n")
+    write_json(file, plan.to_dict())
 
 
 def load(folder: Path) -> Plan:

@@ -1,9 +1,8 @@
 """The files of a comparison: table as CSV, JSON and Markdown, pictures, one page."""
 
-import json
 from pathlib import Path
 
-from excite.common.files import write_text
+from excite.common.files import write_json, write_text
 from excite.compare.page import page
 from excite.compare.plots import draw
 from excite.compare.results import Results
@@ -13,7 +12,7 @@ from excite.compare.table import to_csv, to_markdown
 def write_reports(results: Results, folder: Path) -> None:
     """Write results.json, results.csv, results.md, the pictures and report.html into `folder`."""
     pictures = draw(results, folder)
-    write_text(folder / "results.json", json.dumps(results.to_dict(), indent=2) + "\n")
+    write_json(folder / "results.json", results.to_dict())
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "results.md", to_markdown(results))
     write_text(folder / "report.html", page(results, pictures))

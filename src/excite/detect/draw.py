@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from excite.common.files import replacing
+from excite.common.plotting import save
 from excite.detect.data.segments import decode
 from excite.detect.results import Result
 
@@ -88,10 +90,8 @@ def _meet(a: Plate, b: Plate) -> bool:
 
 def save_image(picture: Image.Image, path: Path) -> None:
     """Write an image under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
 
 
 def draw_curves(metrics: dict[str, Any], path: Path, *, most: int = 12) -> None:
@@ -116,7 +116,4 @@ def draw_curves(metrics: dict[str, Any], path: Path, *, most: int = 12) -> None:
         axes.grid(alpha=0.3)
         if rows:
             axes.legend(fontsize=8, loc="lower left", title="category (AP50)", title_fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=100, format="png")
-    temporary.replace(path)
+    save(figure, path, dpi=100)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
+from excite.common.files import safe_name
 from excite.detect.data.base import load_image
 from excite.detect.draw import draw_detections, save_image
 from excite.detect.results import to_results
@@ -27,13 +28,13 @@ def predict_images(
     card: Any = detector.excite_card
     names = dict(enumerate(card.class_names or [str(i) for i in range(1, card.num_classes)], start=1))
     device = next(detector.parameters()).device
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for file in files:
         image = load_image(file)
         pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(device)
         results = to_results(str(file), detector([pixels])[0], list(names))
         kept = [r for r in results if r["score"] >= threshold]
-        target = _free(folder / f"{file.stem}.jpg", taken)
+        target = folder / f"{safe_name(file.stem, taken)}.jpg"
         save_image(draw_detections(image, kept, names, threshold=threshold), target)
         objects = [
             {"name": names[r["category_id"]], "score": round(r["score"], 4), "box": [round(v, 2) for v in r["bbox"]]}
@@ -42,12 +43,3 @@ def predict_images(
         ]
         counts = dict(Counter(o["name"] for o in objects))
         yield {"image": str(file), "picture": str(target), "counts": counts, "objects": objects}
-
-
-def _free(path: Path, taken: set[Path]) -> Path:
-    """Return a path that no image of this call has been given yet."""
-    candidate, number = path, 2
-    while candidate in taken:
-        candidate, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    taken.add(candidate)
-    return candidate

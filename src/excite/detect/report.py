@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.common.files import safe_name, write_json
 from excite.detect.data.base import DetectionDataset
 from excite.detect.draw import draw_curves, draw_detections, save_image
 from excite.detect.evaluate import all_metrics, detect, without_curves
-from excite.detect.results import Result, by_image, write_json
+from excite.detect.results import Result, by_image
 
 
 def write_report(
@@ -29,7 +30,7 @@ def write_report(
     `pictures/NAME_*.jpg`.
     """
     results = detect(detector, dataset, device=device, workers=workers)
-    write_json(folder / f"results_{name}.json", results)
+    write_json(folder / f"results_{name}.json", results, indent=None)
     return write_figures(results, dataset, folder, name=name, pictures=pictures, threshold=threshold)
 
 
@@ -44,13 +45,14 @@ def write_figures(
 ) -> dict[str, Any]:
     """Evaluate results and write figures, curves and pictures; returns the figures without the curves."""
     metrics = all_metrics(results, dataset, masks=dataset.with_masks)
-    write_json(folder / f"metrics_{name}.json", metrics)
+    write_json(folder / f"metrics_{name}.json", metrics, indent=None)
     draw_curves(metrics, folder / f"pr_{name}.png")
     names = dict(zip(dataset.category_ids, dataset.class_names, strict=True))
     groups = by_image(results)
+    taken: set[str] = set()
     for index in range(min(pictures, len(dataset))):
         sample = dataset.samples[index]
         found = groups.get(sample.image_id, [])
         picture = draw_detections(dataset.image(index), found, names, threshold=threshold)
-        save_image(picture, folder / "pictures" / f"{name}_{sample.image_id}.jpg")
+        save_image(picture, folder / "pictures" / f"{safe_name(f'{name}_{sample.image_id}', taken)}.jpg")
     return without_curves(metrics)

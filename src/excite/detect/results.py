@@ -1,7 +1,5 @@
 """Detections in COCO's results format: one dictionary per object, as JSON."""
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,14 +37,6 @@ def to_results(image_id: int | str, found: Detection, category_ids: Sequence[int
             result["segmentation"] = to_json(masks[i])
         results.append(result)
     return results
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename it, so that no half-written file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_results(path: Path, dataset: DetectionDataset, *, masks: bool = False) -> list[Result]:

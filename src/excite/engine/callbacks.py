@@ -1,6 +1,5 @@
 """What happens around the steps: rows of numbers, averaged weights, checkpoints, words on the terminal."""
 
-import os
 import shutil
 import sys
 import time
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from excite.common.files import replacing
 from excite.engine.history import History
 from excite.engine.module import RunModule
 from excite.engine.run import RunDirectory
@@ -52,9 +52,8 @@ class CheckpointCallback(Checkpoint):
         trainer.save_checkpoint(self.last)
         *earlier, now = [pl_module.score(row) for row in self.history.rows]
         if trainer.is_global_zero and now is not None and all(score is None or now > score for score in earlier):
-            temporary = self.last.with_name(".best.ckpt")
-            shutil.copyfile(self.last, temporary)
-            os.replace(temporary, self.last.with_name("best.ckpt"))
+            with replacing(self.last.with_name("best.ckpt")) as temporary:
+                shutil.copyfile(self.last, temporary)
         self._note(pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,14 +1,13 @@
 """Everything `excite explain` does, as one function: numbers, pictures, and what could not be shown."""
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from excite.common.files import write_json
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError, read_rgb
 from excite.data.specs import open_run_data
@@ -89,7 +88,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
         if data is not None or not shown
         else ["the scales are means over the images given, not a data set"],
     }
-    files.append(_write(result, out / "explain.json"))
+    files.append(write_json(out / "explain.json", result))
     result["files"] = [str(f) for f in files]
     return result
 
@@ -115,14 +114,6 @@ def open_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
-
-
-def _write(result: Mapping[str, Any], path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2))
-    os.replace(partial, path)
-    return path
 
 
 def _classes(network: Network, request: Request) -> int | list[int]:

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from excite.common.extras import require
-from excite.errors import UsageError, unknown
 
-ENGINES = ("torch", "onnxruntime", "openvino")
 Engine = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -64,34 +61,3 @@ def open_torch_program(path: str | Path) -> tuple[Engine, str]:
             return module(x)
 
     return run, extra["excite.json"]
-
-
-def open_engine(model: nn.Module, engine: str, example: torch.Tensor, precision: str = "fp32") -> Engine:
-    """Return `model` (put into eval mode) running in `engine`: "torch" (eager), "onnxruntime" or "openvino".
-
-    example: images of the batch size that will be run, `[n c h w]`. precision: "fp32", or "bf16" (torch, openvino).
-    Raises UsageError for an unknown engine, a missing package, or a precision that the engine lacks.
-    """
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"engine precision {precision!r}; expected fp32 or bf16")
-    model = model.eval()
-    if engine == "torch":
-        return _eager(model, precision)
-    require(engine)
-    from excite.export.write import to_onnx_bytes, to_openvino
-
-    if engine == "openvino":
-        return open_openvino(to_openvino(model, example, dynamic=False), precision)
-    if precision == "bf16":
-        raise UsageError("onnxruntime has no bfloat16 convolutions on the CPU; use openvino or torch for bf16")
-    return open_onnx(to_onnx_bytes(model, example, dynamic=False))[0]
-
-
-def _eager(model: nn.Module, precision: str) -> Engine:
-    def run(x: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return model(x)
-
-    return run

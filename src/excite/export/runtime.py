@@ -1,17 +1,20 @@
-"""An exported file, opened: the engine, and the card with class names and preprocessing."""
+"""Open an exported file (with its card), or a network as it would run in another engine."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from excite.card import LARGEST_SIDE, CardFields, parse_card
 from excite.common.extras import require
-from excite.errors import ExciteError, UsageError
+from excite.errors import ExciteError, UsageError, unknown
+from excite.export.convert import to_onnx_bytes, to_openvino
 from excite.export.engines import Engine, open_onnx, open_openvino, open_torch_program
 from excite.models import NetworkSpec
 
+ENGINES = ("torch", "onnxruntime", "openvino")
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 
 
@@ -89,3 +92,32 @@ def _open(path: Path) -> tuple[Engine, str]:
     text = str(model.get_rt_info("excite").value) if model.has_rt_info("excite") else ""
     precision = json.loads(text)["precision"] if text else "fp32"
     return open_openvino(model, precision), text
+
+
+def open_engine(model: nn.Module, engine: str, example: torch.Tensor, precision: str = "fp32") -> Engine:
+    """Return `model` (put into eval mode) running in `engine`: "torch" (eager), "onnxruntime" or "openvino".
+
+    example: images of the batch size that will be run, `[n c h w]`. precision: "fp32", or "bf16" (torch, openvino).
+    Raises UsageError for an unknown engine, a missing package, or a precision that the engine lacks.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"engine precision {precision!r}; expected fp32 or bf16")
+    model = model.eval()
+    if engine == "torch":
+        return _eager(model, precision)
+    require(engine)
+    if engine == "openvino":
+        return open_openvino(to_openvino(model, example, dynamic=False), precision)
+    if precision == "bf16":
+        raise UsageError("onnxruntime has no bfloat16 convolutions on the CPU; use openvino or torch for bf16")
+    return open_onnx(to_onnx_bytes(model, example, dynamic=False))[0]
+
+
+def _eager(model: nn.Module, precision: str) -> Engine:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return model(x)
+
+    return run

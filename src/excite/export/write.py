@@ -1,19 +1,20 @@
 """Write a network as ONNX, OpenVINO or torch.export; check what the file computes before it gets its name."""
 
-import os
+import shutil
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from excite.common.extras import require
+from excite.common.files import replacing
 from excite.errors import ExciteError, UsageError, unknown
-from excite.export.graph import Rewrites, capture, rewrite
+from excite.export.convert import onnx_model, openvino_model, prepare
+from excite.export.graph import Rewrites
+from excite.export.quantise import quantise
 from excite.export.runtime import describe, open_exported
 from excite.models import NetworkSpec
 
@@ -57,54 +58,6 @@ class Cast(nn.Module):
         return self.model(x.to(self.dtype)).float()
 
 
-def prepare(
-    model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True
-) -> tuple[fx.GraphModule, Rewrites, Any]:
-    """Return the rewritten graph of `model.eval()`, what was rewritten, and the graph as an exported program."""
-    graph = capture(model.eval(), example, dynamic)
-    done = rewrite(graph, move_squeezes=move_squeezes)
-    example = torch.cat([example, example]) if dynamic and example.shape[0] == 1 else example
-    shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},) if dynamic else None
-    return graph, done, torch.export.export(graph, (example,), dynamic_shapes=shapes)
-
-
-def _onnx(program: Any, dynamic: bool) -> Any:
-    require("onnx")
-    require("onnxscript")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            program, dynamo=True, input_names=["images"], output_names=["logits"], optimize=True, verbose=False
-        )
-    assert made is not None
-    proto = made.model_proto
-    if dynamic:
-        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    return proto
-
-
-def to_onnx_bytes(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = False) -> bytes:
-    """Return `model.eval()` as a serialised ONNX model; onnxruntime gains nothing from moved squeezes."""
-    program = prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2]
-    return _onnx(program, dynamic).SerializeToString()
-
-
-def to_openvino(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True) -> Any:
-    """Return `model.eval()` as an OpenVINO model object."""
-    return _openvino(prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2], dynamic)
-
-
-def _openvino(program: Any, dynamic: bool) -> Any:
-    require("openvino")
-    import openvino
-
-    # Through ONNX: its reader keeps a dynamic batch and the names of inputs and outputs.
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        file.write_bytes(_onnx(program, dynamic).SerializeToString())
-        return openvino.convert_model(str(file))
-
-
 def export_model(
     model: nn.Module,
     card: NetworkSpec,
@@ -141,15 +94,15 @@ def export_model(
     moves = format == "openvino" if move_squeezes is None else move_squeezes
     _, done, program = prepare(inside, images[:1], dynamic=dynamic, move_squeezes=moves)
     text = describe(card, precision, input_size, None if dynamic else 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="excite-export-") as folder:
         draft = Path(folder) / path.name
         _write(program, draft, format, precision, text, dynamic, calibration)
         error = _compare(draft, images, wanted, precision)
-        size = sum(f.stat().st_size for f in Path(folder).iterdir()) / 1e6
-        # Weights first: an .xml must never stand without its .bin.
-        for file in sorted(Path(folder).iterdir(), key=lambda f: f.suffix == ".xml"):
-            os.replace(file, path.parent / file.name)
+        files = sorted(Path(folder).iterdir(), key=lambda f: f.suffix == ".xml")
+        size = sum(f.stat().st_size for f in files) / 1e6
+        for file in files:  # weights first: an .xml must never stand without its .bin
+            with replacing(path.parent / file.name) as temporary:
+                shutil.copyfile(file, temporary)
     tolerance = TOLERANCES.get(precision)
     return ExportResult(str(path), format, precision, error, tolerance, len(images), size, done)
 
@@ -179,25 +132,27 @@ def _check_request(
 
 
 def _write(
-    program: Any, path: Path, format: str, precision: str, text: str, dynamic: bool, calibration: Sequence[torch.Tensor]
+    program: torch.export.ExportedProgram,
+    path: Path,
+    format: str,
+    precision: str,
+    text: str,
+    dynamic: bool,
+    calibration: Sequence[torch.Tensor],
 ) -> None:
     if format == "torch-export":
         torch.export.save(program, str(path), extra_files={"excite.json": text})
         return
     if format == "onnx":
-        proto = _onnx(program, dynamic)
+        proto = onnx_model(program, dynamic)
         if precision == "int8":
-            from excite.export.quantise import quantise
-
             proto = quantise(proto, calibration, fixed_batch=not dynamic, input_name="images")
         entry = proto.metadata_props.add()
         entry.key, entry.value = "excite", text
         path.write_bytes(proto.SerializeToString())
         return
-    model = _openvino(program, dynamic)
+    model = openvino_model(program, dynamic)
     if precision == "int8":
-        from excite.export.quantise import quantise
-
         model = quantise(model, calibration, fixed_batch=not dynamic)
     import openvino
 

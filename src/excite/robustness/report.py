@@ -1,7 +1,5 @@
 """Everything `excite robustness` does, as one function: errors, scores, pictures."""
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import torch
 
+from excite.common.files import write_json
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.data.specs import open_run_data
@@ -226,10 +225,6 @@ def _finish(
             for n in networks
         ],
     }
-    path = request.output / "robustness.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2))
-    os.replace(partial, path)
+    path = write_json(request.output / "robustness.json", result)
     result["files"] = [str(f) for f in [*files, path]]
     return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from excite.common.plotting import save
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
@@ -102,6 +103,4 @@ def draw_confusion(evaluation: Evaluation, names: Sequence[str], path: Path) -> 
         for row, column in counts.nonzero().tolist():
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=100, format="png")
-    temporary.replace(path)
+    save(figure, path, dpi=100)

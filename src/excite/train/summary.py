@@ -1,12 +1,11 @@
 """What a run says at its end, on the terminal and as summary.json."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from excite.common.files import write_text
+from excite.common.files import write_json
 from excite.inspect.trace import trace_model
 
 MACS = "multiply-accumulates of convolutions and matrix products for one image (torch flop counter / 2)"
@@ -40,7 +39,7 @@ def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write summary.json."""
-    write_text(path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(path / "summary.json", summary)
 
 
 def show(summary: dict[str, Any]) -> str:

@@ -1,12 +1,11 @@
 """Bench results as pictures."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from excite.common.extras import require
-from excite.common.files import write_bytes
+from excite.common.plotting import save
 from excite.errors import UsageError
 from excite.measure.bench.report import groups
 from excite.measure.bench.run import Report
@@ -26,9 +25,7 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any
 def _save(figure: Any, path: str | Path) -> Path:
     if Path(path).suffix.lower() != ".png":
         raise UsageError(f"plot file {str(path)!r}: plots are PNG; name it something.png")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return write_bytes(path, buffer.getvalue())
+    return save(figure, path, dpi=110)
 
 
 def bars(report: Report, path: str | Path) -> Path:

@@ -10,8 +10,7 @@ from torch import nn
 from excite.backbones.names import ALIASES
 from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
 from excite.checkpoints.bundle import build
-from excite.checkpoints.emca_form import emca_options
-from excite.checkpoints.infer import attention_options, method_of
+from excite.checkpoints.infer import attention_options, emca_options, method_of
 from excite.checkpoints.layouts import LAYOUTS, OURS, Layout
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport

@@ -1,10 +1,13 @@
 """From weights to the attention: method and options, read off the shapes of one module after the other."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 
+from excite.backbones.emca_plan import EmcaSpec
+from excite.backbones.placement import Site
 from excite.checkpoints.backbone import Backbone
 from excite.errors import ExciteError
 from excite.methods.psa import GROUPS
@@ -210,3 +213,26 @@ def _shuffle_groups(parts: list[int | None], backbone: Backbone) -> Any:
     groups = [64 * 2**s * expansion // (2 * p) if p else None for s, p in enumerate(parts)]
     known = [g for g in groups if g is not None]
     return known[0] if len(set(known)) == 1 else tuple(g or known[0] for g in groups)
+
+
+CHOICES: tuple[int | str, ...] = ("all", 1, 2, 3, 4, 5, 6)
+
+
+def emca_options(method: str, backbone: Backbone) -> dict[str, Any]:
+    """Return form, stages and blocks. Raises ExciteError where no choice explains the fusions."""
+    found = [[m["fusion.weight"].numel() if "fusion.weight" in m else 0 for m in stage] for stage in backbone.blocks]
+    released = any("join" in m for stage in backbone.blocks for m in stage)
+    form = "released" if released else "paper"
+    depths = tuple(len(stage) for stage in found)
+    # The released network's own setting first: the last block of every earlier stage.
+    for stages, blocks in sorted(
+        product(CHOICES, CHOICES), key=lambda c: c != (("all", 1) if released else (1, "all"))
+    ):
+        spec = EmcaSpec(method, depths=depths, form=form, stages=stages, blocks=blocks)
+        expected = [
+            [spec.scales(Site(0, s, b, depth)) if spec.plan[s][b] is not None else 0 for b in range(depth)]
+            for s, depth in enumerate(depths)
+        ]
+        if expected == found:
+            return {"form": form, "stages": stages, "blocks": blocks}
+    raise ExciteError(f"{method}: no choice of earlier stages and blocks gives fusions of {found} scales")

@@ -1,20 +1,31 @@
-"""The families of files that are recognised, by their keys; one file per family."""
+"""The families of files that are recognised, by their keys: tables of the papers' repositories and of libraries."""
 
 from excite.checkpoints.layouts.base import Layout, State
-from excite.checkpoints.layouts.cbam_bam import BAM, CBAM, CBAM_CHANNEL
-from excite.checkpoints.layouts.ecanet import ECANET, ECANET_MOBILE
-from excite.checkpoints.layouts.emanet import EMANET, EMANET_CBAM, EPSANET
-from excite.checkpoints.layouts.emca import EMCA_ECA, EMCA_SE
-from excite.checkpoints.layouts.fcanet import FCANET
-from excite.checkpoints.layouts.se_sa import SANET, SENET
-from excite.checkpoints.layouts.srm import SRM, SRM_GE, SRM_SE
-from excite.checkpoints.layouts.timm_torchvision import (
+from excite.checkpoints.layouts.libraries import (
     EMANET_RESNET,
     MOBILENET,
     RESNET,
     TIMM_CBAM,
     TIMM_ECA,
     TIMM_SE,
+)
+from excite.checkpoints.layouts.published import (
+    BAM,
+    CBAM,
+    CBAM_CHANNEL,
+    ECANET,
+    ECANET_MOBILE,
+    EMANET,
+    EMANET_CBAM,
+    EMCA_ECA,
+    EMCA_SE,
+    EPSANET,
+    FCANET,
+    SANET,
+    SENET,
+    SRM,
+    SRM_GE,
+    SRM_SE,
 )
 
 OURS = Layout(name="excite", mark=r".*\.attention\..*|attention_after\d+\..*|layer1\.0\.conv2\.branches\.0\..*")

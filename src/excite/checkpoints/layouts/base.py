@@ -10,8 +10,6 @@ import torch
 State = Mapping[str, torch.Tensor]
 Rule = tuple[str, str]
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
 
 @dataclass(frozen=True)
 class Layout:

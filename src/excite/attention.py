@@ -1,37 +1,49 @@
 """Channel attention: squeeze, gate, recalibrate."""
 
+from typing import Protocol, runtime_checkable
+
 from torch import nn
 
-from excite.errors import UsageError
+from excite.common.checks import check_map
 from excite.ops import attend, factored
 from excite.ops.precision import without_autocast
 from excite.types import Descriptor, FeatureMap, Weights
+
+
+@runtime_checkable
+class WeighsChannels(Protocol):
+    """A module that can say by what it multiplies each channel; those without `weights` add, or weigh positions alone.
+
+    Where the factor of a channel differs between positions, or the module has further factors that are no part of its
+    channel attention, the docstring of its `weights` says what is returned.
+    """
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the factors `[n c]` of the channels of `x`, or of the maps that the module makes of them (psa, ma)."""
+        ...
 
 
 @factored
 class ChannelAttention(nn.Module):
     """`x * gate(squeeze(x))`, `[n c *space] -> [n c *space]`.
 
-    squeeze: module `[n c *space] -> [n c k]`; gate: module `[n c k] -> [n c]`; channels: checked on every call.
-    Raises UsageError when the input has another number of channels or no space axes.
+    squeeze: module `[n c *space] -> [n c k]`; gate: module `[n c k] -> [n c]`; channels, and dims (space axes) where it
+    is given: checked on every call. Raises UsageError for other maps.
     """
 
-    def __init__(self, squeeze: nn.Module, gate: nn.Module, channels: int) -> None:
+    def __init__(self, squeeze: nn.Module, gate: nn.Module, channels: int, dims: int | None = None) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.dims = channels, dims
         self.squeeze = squeeze
         self.gate = gate
 
     def check(self, x: FeatureMap) -> None:
         """Raise UsageError unless `x` is `[n channels *space]`."""
-        if x.dim() < 3 or x.shape[1] != self.channels:
-            raise UsageError(
-                f"attention over {self.channels} channels got a map of shape {tuple(x.shape)}; "
-                f"expected [n {self.channels} *space]"
-            )
+        check_map("attention", x, self.channels, self.dims)
 
     def weights(self, x: FeatureMap) -> Weights:
-        """Return the weights `[n c]` that `x` would be multiplied by; autocast does not reach them."""
+        """Return the weights `[n c]` that `x` is multiplied by; autocast does not reach them."""
+        self.check(x)
         return without_autocast(lambda maps: self.gate(self.squeeze(maps)), x)
 
     def weights_of(self, descriptor: Descriptor) -> Weights:

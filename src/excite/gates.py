@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from excite.errors import UsageError
+from excite.common.checks import check_batch
 from excite.ops.correlate import correlate
 from excite.types import Descriptor, Weights
 
@@ -18,10 +18,13 @@ __all__ = [
     "LocalConv",
     "PerChannelLocal",
     "Plain",
+    "ReduceExpand",
     "ScalarPerChannel",
     "SharedBottleneck",
     "StyleNorm",
 ]
+
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class Plain(nn.Module):
@@ -83,39 +86,54 @@ class GroupedMatrix(nn.Module):
         return torch.sigmoid(self.conv(descriptor.to(self.conv.weight.dtype)).squeeze(-1))
 
 
-class Bottleneck(nn.Module):
+class ReduceExpand(nn.Module):
+    """`expand(relu(norm(reduce(s))))`, the part that bottlenecks share: no gate yet, the activation is missing.
+
+    reduce, expand: linear layers or 1x1 convolutions; norm: after `reduce`, or None. Works in the type of its weights.
+    """
+
+    def __init__(self, reduce: Layer, expand: Layer, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.reduce = reduce
+        self.norm = norm
+        self.act = nn.ReLU()  # a module, as in the references: some counters see only modules
+        self.expand = expand
+
+    def forward(self, s: torch.Tensor) -> torch.Tensor:
+        """Return as many numbers as came in, `[... c]` for linear layers, `[n c *space]` for convolutions."""
+        hidden: torch.Tensor = self.reduce(s.to(self.reduce.weight.dtype))
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        expanded: torch.Tensor = self.expand(self.act(hidden))
+        return expanded
+
+
+class Bottleneck(ReduceExpand):
     """`w = sigmoid(W2 relu(W1 s))`, `[n c 1] -> [n c]` (Hu et al., Squeeze-and-Excitation Networks, eq. 3).
 
     channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper counts none).
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool = False) -> None:
-        super().__init__()
-        self.reduce = nn.Linear(channels, hidden, bias=bias)
-        self.act = nn.ReLU(inplace=True)  # a module, as in the reference: some counters see only modules
-        self.expand = nn.Linear(hidden, channels, bias=bias)
+        super().__init__(nn.Linear(channels, hidden, bias=bias), nn.Linear(hidden, channels, bias=bias))
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(self.expand(self.act(self.reduce(descriptor.squeeze(-1).to(self.reduce.weight.dtype)))))
+        return torch.sigmoid(super().forward(descriptor.squeeze(-1)))
 
 
-class SharedBottleneck(nn.Module):
+class SharedBottleneck(ReduceExpand):
     """`w = sigmoid(sum_k W2 relu(W1 s_k))`, `[n c k] -> [n c]` (CBAM, eq. 2).
 
     channels: c; hidden: rows of W1; bias: of both layers (Jongchan's code has them, timm's has not).
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
-        super().__init__()
-        self.reduce = nn.Linear(channels, hidden, bias=bias)
-        self.act = nn.ReLU()
-        self.expand = nn.Linear(hidden, channels, bias=bias)
+        super().__init__(nn.Linear(channels, hidden, bias=bias), nn.Linear(hidden, channels, bias=bias))
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        s = descriptor.transpose(1, 2).to(self.reduce.weight.dtype)
-        return torch.sigmoid(self.expand(self.act(self.reduce(s))).sum(dim=1))
+        return torch.sigmoid(super().forward(descriptor.transpose(1, 2)).sum(dim=1))
 
 
 class LocalConv(nn.Module):
@@ -136,7 +154,7 @@ class LocalConv(nn.Module):
 class CircularConv(nn.Module):
     """`w = sigmoid(conv1d_k(s))` with circular padding, `[n c 1] -> [n c]`; k parameters.
 
-    kernel_size: odd k, at most twice the channels.
+    kernel_size: odd k, at most the number of channels.
     """
 
     def __init__(self, kernel_size: int) -> None:
@@ -181,11 +199,7 @@ class StyleNorm(nn.Module):
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        if self.training and descriptor.shape[0] == 1:
-            raise UsageError(
-                "srm normalises its descriptor over the batch and needs at least 2 samples in train mode; "
-                "enlarge the batch, drop the last partial one, or call .eval()"
-            )
+        check_batch("srm", self, descriptor)
         return torch.sigmoid(self.bn((descriptor.to(self.cfc.dtype) * self.cfc).sum(dim=-1)))
 
 

@@ -3,8 +3,10 @@
 import fnmatch
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from excite.common.checks import Positive, check, check_options, shown
 from excite.errors import UsageError, near, unknown
 
 if TYPE_CHECKING:
@@ -73,15 +75,27 @@ def method_options(name: str) -> dict[str, inspect.Parameter]:
 def create_attention(name: str, channels: int, **options: Any) -> "nn.Module":
     """Build method `name` over `channels` channels.
 
-    Raises UsageError for an unknown method, an unknown option, or fewer than one channel.
+    Raises UsageError for an unknown method or option, fewer than one channel, and an option of a wrong type or out of
+    its range, or without effect beside the others.
     """
     method = get_method(name)
-    if not isinstance(channels, int) or channels < 1:
-        raise UsageError(f"{name}: channels must be a positive integer, got {channels!r}")
     known = method_options(name)
     for option in options:
         if option not in known:
             close = near(option, known)
             remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known) or 'no options'}"
             raise UsageError(f"method {name!r} has no option {option!r}; {remedy}")
+    check(name, "channels", channels, Positive)
+    check_options(name, method.build, options)
+    _refuse_idle(name, method, {k: p.default for k, p in known.items()}, options)
     return method.build(channels, **options)
+
+
+def _refuse_idle(name: str, method: "Method", defaults: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    values = {**defaults, **options}
+    for need in method.needs:
+        for option in need.options:
+            if values[option] != defaults[option] and not need.holds(values):
+                raise UsageError(
+                    f"{name}: {option}={shown(values[option])} has no effect {need.otherwise}; leave it out"
+                )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from excite.common.checks import check_batch
 from excite.errors import UsageError
 from excite.ops.precision import widen
 from excite.spectral import Spectral
@@ -26,10 +27,6 @@ class Mean(nn.Module):
     def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor | None, count: int) -> Descriptor:
         """Return the same descriptor from the mean `[n c]` of every channel."""
         return mean.unsqueeze(-1)
-
-    def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor | None, count: int) -> Descriptor:
-        """Return the same descriptor from per-channel sums `[n c]` over `count` positions."""
-        return self.from_statistics(sum_x / count, None, count)
 
 
 class MeanStd(nn.Module):
@@ -61,14 +58,6 @@ class MeanStd(nn.Module):
         made.select(-1, 1).sqrt_()
         return made
 
-    def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor, count: int) -> Descriptor:
-        """Return the same descriptor from per-channel sums `[n c]` over `count` positions.
-
-        The difference of squares cancels where the mean is large against the deviation: keep the sums in float32.
-        """
-        mean = sum_x / count
-        return self.from_statistics(mean, (sum_x2 - sum_x * mean).clamp_min(0) / count, count)
-
     def extra_repr(self) -> str:
         """Show eps."""
         return f"eps={self.eps}"
@@ -94,10 +83,6 @@ class L2(nn.Module):
     def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> Descriptor:
         """Return the same descriptor from mean and biased variance `[n c]` over `count` positions."""
         return (torch.addcmul(variance, mean, mean) * count + self.eps).sqrt().unsqueeze(-1)
-
-    def from_moments(self, sum_x: torch.Tensor, sum_x2: torch.Tensor, count: int) -> Descriptor:
-        """Return the same descriptor from the per-channel sum of squares `[n c]`."""
-        return (sum_x2 + self.eps).sqrt().unsqueeze(-1)
 
     def extra_repr(self) -> str:
         """Show eps."""
@@ -176,8 +161,7 @@ class GlobalGather(nn.Module):
                 f"ge: a learned global gather for maps of size {self.size} got {tuple(x.shape[2:])}; "
                 "give the right size, or a finite extent, which takes any size"
             )
-        if self.training and x.shape[0] == 1:
-            raise UsageError("ge with a global extent needs at least 2 samples in train mode: it normalises over them")
+        check_batch("ge with a global extent", self, x)
         # The product stands in the dtype of the weights: sums of half-precision products overflow.
         sums = (x.to(self.weight.dtype) * self.weight[:, 0]).flatten(2).sum(dim=2)
         return self.norm(sums if self.bias is None else sums + self.bias).unsqueeze(-1)

@@ -41,13 +41,13 @@ def test_emca_released_form_gives_the_joined_factor() -> None:
     assert joined
     factors: dict[str, torch.Tensor] = {}
     for site in joined:
-        real = site.module.factor
+        real = site.module.weights_of
 
         def spy(descriptor, context, real=real, name=site.name):
             factors[name] = real(descriptor, context)
             return factors[name]
 
-        site.module.factor = spy  # type: ignore[assignment]
+        site.module.weights_of = spy  # type: ignore[assignment]
     with torch.no_grad():
         found = recorded(model, lambda: model(images()))
     for name, expected in factors.items():

@@ -17,7 +17,7 @@ from excite.registry import METHODS
         ("se_gc", 64, {"groups": 3}, r"near values that do: \[1, 2, 4"),
         ("se_gc", 64, {"groups": 4, "group_size": 4}, "not both"),
         ("eca_ns", 64, {"kernel_size": 4}, "odd"),
-        ("ceca", 2, {"kernel_size": 7}, "wraps"),
+        ("ceca", 2, {"kernel_size": 7}, "larger than the 2 channels"),
         ("fca", 24, {"frequencies": "top16"}, "frequencies"),
         ("fca", 64, {"frequencies": "best16"}, "top16"),
         ("fca", 64, {"size": "7,7,7"}, "2 integers"),
@@ -43,9 +43,9 @@ from excite.registry import METHODS
         ("psa", 64, {"groups": (1, 4, 8, 32)}, "branch's output channels"),
         ("psa", 64, {"kernels": "3,4,5,7"}, "odd"),
         ("psa", 64, {"kernels": "three"}, "integers"),
-        ("ma", 66, {}, "branches"),
+        ("ma", 66, {}, "4 branches"),
         ("ma", 64, {"stride": 0}, "positive"),
-        ("cbam", 64, {"dims": 4}, "1 or 2 or 3"),
+        ("cbam", 64, {"dims": 4}, "1, 2, 3 or None"),
     ],
 )
 def test_wrong_options(method: str, channels: int, options: dict, message: str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import excite
 import goldens
 from excite.backbones.blocks import BasicBlock
 from excite.errors import UsageError
@@ -103,7 +104,7 @@ def test_context_reaches_the_weights() -> None:
     assert torch.isfinite(module(x.bfloat16(), [earlier]).float()).all()
 
 
-@pytest.mark.parametrize(("options", "says"), [({"form": "papre"}, "papre"), ({"scales": -1}, "negative")])
+@pytest.mark.parametrize(("options", "says"), [({"form": "papre"}, "papre"), ({"scales": -1}, "at least 0")])
 def test_bad_options(options: dict, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        emca_eca(64, **options)
+        excite.create_attention("emca_eca", 64, **options)

@@ -17,7 +17,7 @@ class ContextAttention(Protocol):
 
     squeeze: nn.Module
 
-    def factor(self, descriptor: Descriptor, context: Sequence[Descriptor]) -> Weights:
+    def weights_of(self, descriptor: Descriptor, context: Sequence[Descriptor]) -> Weights:
         """Return what the map is multiplied by, `[n c]`."""
 
     def __call__(self, x: FeatureMap, context: Sequence[Descriptor]) -> FeatureMap:
@@ -83,7 +83,7 @@ class Block(nn.Module):
             emca = cast("ContextAttention | None", attention)
 
             def weigh(descriptor: Descriptor) -> Weights:
-                return cast("ContextAttention", emca).factor(descriptor, context)
+                return cast("ContextAttention", emca).weights_of(descriptor, context)
 
             squeeze = cast(nn.Module, self.squeeze if emca is None else emca.squeeze)
             x, descriptor = described_tail(z, norm, squeeze, None if emca is None else weigh, shortcut, act)

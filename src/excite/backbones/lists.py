@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from excite.errors import UsageError
+from excite.methods.base import stage_digits
 
 
 def listed(value: object) -> object:
@@ -33,11 +34,11 @@ def kernel_sizes(value: object, stages: int) -> object:
 
     Only for three stages and more: 11 is a kernel size.
     """
-    digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if stages < 3 or len(digits) < 3 or set(digits) - set("13579"):
+    digits = stage_digits(value)
+    if stages < 3 or digits is None:
         return value
     if len(digits) == stages:
-        return [int(digit) for digit in digits]
+        return list(digits)
     if isinstance(value, str):
         raise UsageError(f"option kernel_size={value!r} has {len(digits)} digits; this backbone has {stages} stages")
     return value

@@ -10,7 +10,7 @@ from excite.backbones.lists import whole_numbers
 from excite.backbones.network import Network, refuse_conv_methods
 from excite.backbones.placement import AttentionSpec, Site
 from excite.errors import UsageError, unknown
-from excite.methods.senet import round_channels
+from excite.methods.widths import round_channels
 from excite.ops import norm_act
 from excite.types import FeatureMap
 

@@ -11,7 +11,7 @@ from excite.backbones.placement import Site
 from excite.checkpoints.backbone import Backbone
 from excite.errors import ExciteError
 from excite.methods.psa import GROUPS
-from excite.methods.senet import round_channels
+from excite.methods.widths import round_channels
 from excite.registry import method_options
 
 Module = Mapping[str, torch.Tensor]

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
+from excite.common.checks import Positive, check_map
 from excite.methods.base import Method
-from excite.methods.nd import check_map, check_positive
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.types import FeatureMap
 
@@ -38,14 +39,14 @@ class DoubleAttention(nn.Module):
         return x + y if self.residual else y
 
 
-def a2(channels: int, *, features: int | None = None, maps: int | None = None, residual: bool = False) -> nn.Module:
+def a2(
+    channels: int, *, features: Positive | None = None, maps: Positive | None = None, residual: bool = False
+) -> DoubleAttention:
     """Build double attention over `channels` channels.
 
     features, maps: channels of A, and of B and V (None: c / 4, as in the paper); residual: add the input.
     """
-    width = max(1, channels // 4)
-    features, maps = width if features is None else features, width if maps is None else maps
-    check_positive("a2", features=features, maps=maps)
+    features, maps = hidden_channels(channels, 4, hidden=features), hidden_channels(channels, 4, hidden=maps)
     return DoubleAttention(channels, features, maps, residual)
 
 

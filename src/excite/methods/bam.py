@@ -1,40 +1,31 @@
 """BAM: bottleneck attention between stages."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
-from excite.errors import UsageError
-from excite.methods.base import Method
-from excite.methods.nd import (
-    batch_norm,
-    check_choice,
-    check_dims,
-    check_map,
-    check_positive,
-    conv,
-    over_space,
-)
+from excite.common.checks import Dims, Positive, check_batch, check_map
+from excite.gates import ReduceExpand
+from excite.methods.base import REDUCTION, Method
+from excite.methods.nd import batch_norm, conv, over_space
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import Mean
-from excite.types import Descriptor, FeatureMap
+from excite.types import FeatureMap, Weights
 
 
-class ChannelBranch(nn.Module):
+class ChannelBranch(ReduceExpand):
     """`W2 relu(norm(W1 mean(x)))` with biases, `[n c *space] -> [n c]` (BAM, eq. 3)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
+        super().__init__(nn.Linear(channels, hidden), nn.Linear(hidden, channels), nn.BatchNorm1d(hidden))
         self.squeeze = Mean()
-        self.reduce = nn.Linear(channels, hidden)
-        self.norm = nn.BatchNorm1d(hidden)
-        self.expand = nn.Linear(hidden, channels)
 
-    def forward(self, x: FeatureMap) -> Descriptor:
+    def forward(self, x: FeatureMap) -> torch.Tensor:
         """Return one number per channel, before the sigmoid."""
-        if self.training and x.shape[0] == 1:
-            raise UsageError("bam normalises over the batch: it needs at least 2 samples in train mode, or .eval()")
-        s = self.squeeze(x).squeeze(-1).to(self.reduce.weight.dtype)
-        return self.expand(torch.relu(self.norm(self.reduce(s))))
+        check_batch("bam", self, x)
+        return super().forward(self.squeeze(x).squeeze(-1))
 
 
 class SpatialBranch(nn.Sequential):
@@ -56,30 +47,40 @@ class Bam(nn.Module):
         self.channel = ChannelBranch(channels, hidden)
         self.spatial = SpatialBranch(dims, channels, hidden, depth, dilation)
 
-    def _weights(self, per_channel: torch.Tensor, per_position: torch.Tensor) -> torch.Tensor:
+    def _factors(self, x: FeatureMap) -> FeatureMap:
+        check_map("bam", x, self.channels, self.dims)
+        per_channel: torch.Tensor = widen(over_space(without_autocast(self.channel, x), x))
+        per_position: torch.Tensor = widen(self.spatial(x))
         both = per_channel + per_position if self.combine == "sum" else per_channel * per_position
         return 1 + torch.sigmoid(both)
 
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return what each channel is multiplied by `[n c]`: the mean over positions of `1 + sigmoid(a . b)`."""
+        return self._factors(x).flatten(2).mean(dim=2)
+
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated map."""
-        check_map("bam", x, self.channels, self.dims)
-        per_channel = over_space(without_autocast(self.channel, x), x)
-        weights = self._weights(widen(per_channel), widen(self.spatial(x)))
-        return x * weights.to(x.dtype)
+        return x * self._factors(x).to(x.dtype)
 
 
 def bam(
-    channels: int, *, reduction: int = 16, combine: str = "sum", depth: int = 2, dilation: int = 4, dims: int = 2
-) -> nn.Module:
+    channels: int,
+    *,
+    reduction: Positive = 16,
+    combine: Literal["sum", "product"] = "sum",
+    depth: Positive = 2,
+    dilation: Positive = 4,
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+    dims: Dims = 2,
+) -> Bam:
     """Build BAM over `channels` channels.
 
-    reduction: of both branches; combine: "sum" of the branches as in the paper, "product" as in the released code
-    (its checkpoints need it); depth, dilation: of the spatial branch's convolutions; dims: space axes.
+    reduction, divisor, hidden: of both branches, as in `se`; combine: "sum" of the branches as in the paper, "product"
+    as in the released code (its checkpoints need it); depth, dilation: of the spatial branch's convolutions; dims:
+    space axes.
     """
-    check_choice("bam", "combine", combine, ("sum", "product"))
-    check_positive("bam", reduction=reduction, depth=depth, dilation=dilation)
-    check_dims("bam", dims)
-    return Bam(dims, channels, max(1, channels // reduction), depth, dilation, combine)
+    return Bam(dims, channels, hidden_channels(channels, reduction, divisor, hidden), depth, dilation, combine)
 
 
 BAM = Method(
@@ -88,4 +89,5 @@ BAM = Method(
     paper="Park, Woo, Lee, Kweon: BAM, BMVC 2018, arXiv:1807.06514, eq. 1-4",
     place="between stages, after stages 1, 2 and 3",
     role="between-stages",
+    needs=(REDUCTION,),
 )

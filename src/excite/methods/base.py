@@ -1,22 +1,49 @@
 """What the registry knows of a method."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
+from excite.common.checks import shown
+
 Role = Literal["residual", "between-stages", "conv", "network"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """When options have an effect; elsewhere they are refused rather than ignored.
+
+    options: their names; otherwise: when they have none, as in "unless mode='position'"; holds: whether they have one,
+    from all options by name.
+    """
+
+    options: tuple[str, ...]
+    otherwise: str
+    holds: Callable[[Mapping[str, Any]], bool]
+
+
+def stage_digits(value: object) -> tuple[int, ...] | None:
+    """Return the digits of a number of three or more odd ones, as authors write sizes per stage (3557), else None."""
+    text = shown(value).strip("'")
+    return tuple(int(digit) for digit in text) if re.fullmatch("[13579]{3,}", text) else None
+
+
+# What `hidden` stands for, in every method with a bottleneck.
+REDUCTION = Need(("reduction", "divisor"), "where hidden is given", lambda o: o["hidden"] is None)
 
 
 @dataclass(frozen=True)
 class Method:
     """A method's card.
 
-    build: `build(channels, **options) -> nn.Module`; equation and paper: for people; place: where the paper puts it.
-    dims: numbers of space axes it accepts. role: "residual" after the last norm of a residual branch,
-    "between-stages", "conv" (replaces a 3x3 convolution), "network" (needs the network's bank of descriptors).
-    identity_at_init: a freshly built module returns its input.
+    build: `build(channels, **options) -> nn.Module`, whose annotations say what the options may be; equation and paper:
+    for people; place: where the paper puts it. dims: numbers of space axes it accepts. role: "residual" after the last
+    norm of a residual branch, "between-stages", "conv" (replaces a 3x3 convolution), "network" (needs the network's
+    bank of descriptors). identity_at_init: a freshly built module returns its input. needs: options without effect in
+    some combinations. digit_options: those whose `stage_digits` a network reads.
     """
 
     build: Callable[..., nn.Module]
@@ -26,3 +53,5 @@ class Method:
     dims: tuple[int, ...] = (1, 2, 3)
     role: Role = "residual"
     identity_at_init: bool = False
+    needs: tuple[Need, ...] = ()
+    digit_options: tuple[str, ...] = ()

@@ -1,16 +1,20 @@
 """CBAM: convolutional block attention, channels first, then positions."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from excite.attention import ChannelAttention
+from excite.common.checks import Dims, Number, Odd, Positive, check_map, parts, shown
 from excite.errors import UsageError
 from excite.gates import SharedBottleneck
-from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_dims, check_map, check_positive, conv, parts
+from excite.methods.base import REDUCTION, Method, Need
+from excite.methods.nd import batch_norm, conv
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import POOLS, Pools
-from excite.types import FeatureMap
+from excite.types import FeatureMap, Weights
 
 
 class SpatialGate(nn.Module):
@@ -28,7 +32,7 @@ class SpatialGate(nn.Module):
         self.conv = conv(dims, 1 if average else 2, 1, kernel_size, bias=False)
         self.norm = batch_norm(dims, 1, momentum=0.01) if norm else None
         if self.norm is not None:
-            nn.init.constant_(self.norm.weight, norm_scale)  # type: ignore[arg-type]
+            nn.init.constant_(self.norm.weight, norm_scale)
 
     def _weights(self, x: FeatureMap) -> torch.Tensor:
         largest, mean = widen(x.amax(dim=1, keepdim=True)), widen(x.mean(dim=1, keepdim=True))
@@ -36,7 +40,7 @@ class SpatialGate(nn.Module):
             maps = (largest + mean) / 2
         else:
             maps = torch.cat((largest, mean) if self.max_first else (mean, largest), dim=1)
-        maps = self.conv(maps.to(self.conv.weight.dtype))  # type: ignore[arg-type]
+        maps = self.conv(maps.to(self.conv.weight.dtype))
         return torch.sigmoid(maps if self.norm is None else self.norm(maps))
 
     def forward(self, x: FeatureMap) -> FeatureMap:
@@ -52,50 +56,54 @@ class Cbam(nn.Module):
         self.dims, self.channels = dims, channel.channels
         self.channel, self.spatial = channel, spatial
 
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` of the channel gate; the spatial gate multiplies every position further."""
+        check_map("cbam", x, self.channels, self.dims)
+        return self.channel.weights(x)
+
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated map."""
         check_map("cbam", x, self.channels, self.dims)
         return self.spatial(self.channel(x))
 
 
-def pool_names(pools: str | tuple[str, ...]) -> tuple[str, ...]:
+def pool_names(pools: str | Sequence[str]) -> tuple[str, ...]:
     """Return the pools of a list such as `avg,max`. Raises UsageError for unknown ones, none or repeated ones."""
     names = tuple(parts(pools))
     if not names or set(names) - set(POOLS) or len(set(names)) < len(names):
-        raise UsageError(f"cbam: pools {pools!r}; expected some of {','.join(POOLS)}, each once")
+        raise UsageError(f"cbam: pools={shown(pools)}; expected some of {','.join(POOLS)}, each once")
     return names
 
 
 def cbam(
     channels: int,
     *,
-    reduction: int = 16,
-    pools: str | tuple[str, ...] = "avg,max",
+    reduction: Positive = 16,
+    pools: str | Sequence[str] = "avg,max",
     mlp_bias: bool = True,
     spatial: bool = True,
-    kernel_size: int = 7,
+    kernel_size: Odd = 7,
     spatial_norm: bool = True,
-    norm_scale: float = 1.0,
+    norm_scale: Number = 1.0,
     max_first: bool = True,
     average_pools: bool = False,
-    dims: int = 2,
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+    dims: Dims | None = None,
 ) -> nn.Module:
     """Build CBAM over `channels` channels.
 
-    reduction, mlp_bias: of the shared bottleneck; pools: some of avg, max, lp, lse; spatial: with the spatial gate
-    (else channels only); kernel_size, spatial_norm, norm_scale, max_first: of the spatial gate (norm_scale is the
-    initial scale of its norm; the original ResNets start from 0); average_pools: one mean of the pools in both gates
-    (timm's light CBAM); dims: space axes. timm: mlp_bias=False, max_first=False. EMANet's tables: mlp_bias=False,
-    spatial_norm=False, max_first=False.
+    reduction, divisor, hidden, mlp_bias: of the shared bottleneck, as in `se`; pools: some of avg, max, lp, lse;
+    spatial: with the spatial gate (else channels only); kernel_size, spatial_norm, norm_scale, max_first: of the
+    spatial gate (norm_scale is the initial scale of its norm; the original ResNets start from 0); average_pools: one
+    mean of the pools in both gates (timm's light CBAM); dims: space axes (None: 2, or without the spatial gate any).
+    timm: mlp_bias=False, max_first=False. EMANet's tables: mlp_bias=False, spatial_norm=False, max_first=False.
     """
-    check_positive("cbam", reduction=reduction, kernel_size=kernel_size)
-    check_dims("cbam", dims)
-    if kernel_size % 2 == 0:
-        raise UsageError(f"cbam: kernel_size {kernel_size} is even; the spatial gate needs an odd one")
-    gate = SharedBottleneck(channels, max(1, channels // reduction), mlp_bias)
-    channel = ChannelAttention(Pools(pool_names(pools), average_pools), gate, channels)
+    gate = SharedBottleneck(channels, hidden_channels(channels, reduction, divisor, hidden), mlp_bias)
+    channel = ChannelAttention(Pools(pool_names(pools), average_pools), gate, channels, dims)
     if not spatial:
         return channel
+    dims = 2 if dims is None else dims
     return Cbam(dims, channel, SpatialGate(dims, kernel_size, spatial_norm, norm_scale, max_first, average_pools))
 
 
@@ -104,4 +112,19 @@ CBAM = Method(
     equation="w = sigmoid(mlp(mean(x)) + mlp(max(x))),  x' = w * x,  "
     "v = sigmoid(norm(conv7([max_c x', mean_c x']))),  y = v * x'",
     paper="Woo, Park, Lee, Kweon: CBAM, ECCV 2018, arXiv:1807.06521, eq. 1-3",
+    needs=(
+        REDUCTION,
+        Need(
+            ("kernel_size", "spatial_norm", "norm_scale", "max_first"),
+            "without the spatial gate (spatial=False)",
+            lambda o: o["spatial"],
+        ),
+        Need(("norm_scale",), "with spatial_norm=False", lambda o: o["spatial_norm"]),
+        Need(("max_first",), "where average_pools makes one map of both", lambda o: not o["average_pools"]),
+        Need(
+            ("average_pools",),
+            "on one pool without the spatial gate",
+            lambda o: o["spatial"] or len(parts(o["pools"])) > 1,
+        ),
+    ),
 )

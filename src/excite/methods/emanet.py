@@ -1,17 +1,19 @@
 """EMANet: multi-scale attention (MA) and its norm (SoftBAN)."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_positive, conv, over_space
-from excite.methods.psa import pyramid
+from excite.common.checks import Dims, Integers, Odd, Odds, Positive
+from excite.methods.base import REDUCTION, Method
+from excite.methods.nd import batch_norm, conv, over_space
+from excite.methods.psa import PyramidAttention, pyramid
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import Mean
-from excite.types import FeatureMap
+from excite.types import FeatureMap, Weights
 
 
 class SoftNorm(nn.Module):
@@ -30,7 +32,7 @@ class SoftNorm(nn.Module):
         self.readjust_weight = nn.Parameter(torch.zeros(channels))
         self.readjust_bias = nn.Parameter(torch.full((channels,), -1.0))
 
-    def _scale(self, x: FeatureMap) -> torch.Tensor:
+    def _scale(self, x: FeatureMap) -> Weights:
         s = widen(self.squeeze(x).squeeze(-1)) * self.readjust_weight + self.readjust_bias
         return self.weight * torch.softmax(torch.sigmoid(s), dim=-1)
 
@@ -69,26 +71,29 @@ class MixerBranch(nn.Module):
 def ma(
     channels: int,
     *,
-    out_channels: int | None = None,
-    stride: int = 1,
-    kernels: Sequence[int] | str = (3, 5, 7, 9),
-    groups: Sequence[int] | str | None = None,
-    mixer_size: int = 9,
-    reduction: int = 16,
-    dims: int = 2,
-) -> nn.Module:
+    out_channels: Positive | None = None,
+    stride: Positive = 1,
+    kernels: Odds = (3, 5, 7, 9),
+    groups: Integers | None = None,
+    mixer_size: Odd = 9,
+    reduction: Positive = 16,
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+    dims: Dims = 2,
+) -> PyramidAttention:
     """Build MA, which stands for a 3x3 convolution from `channels` to `out_channels`.
 
     out_channels: None for as many as `channels`; stride: of every branch; kernels, groups: one per branch (groups
     None: 1,4,8,16, less where the channels are too few); mixer_size: kernel of the depth-wise convolutions;
-    reduction: of the shared bottleneck; dims: space axes.
+    reduction, divisor, hidden: of the shared bottleneck, as in `se`; dims: space axes.
     """
-    check_positive("ma", stride=stride, mixer_size=mixer_size)
 
     def branch(inputs: int, outputs: int, kernel_size: int, group: int) -> nn.Module:
         return MixerBranch(dims, inputs, outputs, kernel_size, group, stride, mixer_size)
 
-    return pyramid("ma", branch, channels, out_channels, kernels, groups, reduction, dims)
+    outputs = channels if out_channels is None else out_channels
+    inner = partial(hidden_channels, reduction=reduction, divisor=divisor, hidden=hidden)
+    return pyramid("ma", branch, channels, outputs, kernels, groups, inner, dims)
 
 
 MA = Method(
@@ -98,4 +103,5 @@ MA = Method(
     paper="EMANet: efficient multi-scale attention network, code github.com/Xsmile-love/pytorch-emanet-master",
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
+    needs=(REDUCTION,),
 )

@@ -1,20 +1,24 @@
 """EMCA: a gate whose descriptor is fused with the descriptors of earlier blocks. One class for every gate."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from excite.attention import ChannelAttention
+from excite.common.checks import Count, Number, Positive, PositiveNumber
 from excite.errors import UsageError
 from excite.methods.base import Method
-from excite.methods.ecanet import eca
-from excite.methods.senet import se
+from excite.methods.ecanet import ECA, Size, eca
+from excite.methods.senet import SE, se
 from excite.methods.srm import srm
 from excite.ops import recalibrate
+from excite.ops.precision import without_autocast
 from excite.types import Descriptor, FeatureMap, Weights
 
-FORMS = ("paper", "released")
+Form = Literal["paper", "released"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def align(descriptor: Descriptor, channels: int) -> Descriptor:
@@ -40,14 +44,18 @@ class ScaleFusion(nn.Module):
 
     def forward(self, descriptors: Sequence[Descriptor]) -> Descriptor:
         """Return the fused descriptor, `[n c k]`."""
-        return torch.relu(torch.stack(tuple(descriptors), dim=-1) @ self.weight.to(descriptors[0].dtype))
+        stacked = torch.stack(tuple(descriptors), dim=-1)
+        # Descriptors of blocks under autocast may be of half precision: the wider type of both.
+        wide = torch.promote_types(stacked.dtype, self.weight.dtype)
+        return torch.relu(stacked.to(wide) @ self.weight.to(wide))
 
 
 class Emca(ChannelAttention):
     """The paper's module: `w = gate(fusion(context, squeeze(x)))`, `y = w * x`.
 
     attention: the method whose squeeze and gate are used; scales: 1 + the number of earlier descriptors, or 0 for no
-    fusion at all (then this is the method itself).
+    fusion at all (then this is the method itself). The context, earlier descriptors `[n any k]`, oldest first, is given
+    with every call. Raises UsageError for another number of them.
     """
 
     def __init__(self, attention: ChannelAttention, scales: int) -> None:
@@ -55,70 +63,69 @@ class Emca(ChannelAttention):
         self.scales = scales
         self.fusion = ScaleFusion(scales) if scales else None
 
-    def factor(self, descriptor: Descriptor, context: Sequence[Descriptor]) -> Weights:
-        """Return what the map is multiplied by, `[n c]`, from its descriptor and those of earlier blocks."""
-        if len(context) != max(0, self.scales - 1):
-            raise UsageError(f"this EMCA fuses {max(0, self.scales - 1)} earlier descriptors, got {len(context)}")
-        if self.fusion is not None:
-            descriptor = self.fusion([*(align(d, self.channels) for d in context), descriptor])
-        return self.gate(descriptor)
+    def _fused(self, descriptor: Descriptor, context: Sequence[Descriptor]) -> Descriptor:
+        """Return the descriptor fused with its context, the descriptor itself where nothing is fused."""
+        expected = max(0, self.scales - 1)
+        if len(context) != expected:
+            raise UsageError(f"this EMCA fuses {expected} earlier descriptors, got {len(context)}")
+        for earlier in context:
+            if earlier.dim() != 3 or earlier.shape[2] != descriptor.shape[2]:
+                raise UsageError(
+                    f"this EMCA fuses descriptors [n any {descriptor.shape[2]}], "
+                    f"got one of shape {tuple(earlier.shape)}"
+                )
+        if self.fusion is None:
+            return descriptor
+        return self.fusion([*(align(d, self.channels) for d in context), descriptor])
+
+    def _gated(self, descriptor: Descriptor, *context: Descriptor) -> Weights:
+        weights: Weights = self.gate(self._fused(descriptor, context))
+        return weights
+
+    def weights_of(self, descriptor: Descriptor, context: Sequence[Descriptor] = ()) -> Weights:
+        """Return what the map is multiplied by `[n c]`, from its descriptor and its context, beyond autocast."""
+        return without_autocast(self._gated, descriptor, *context)
 
     def weights(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> Weights:
-        """Return the weights `[n c]` of `x` in its context."""
-        return self.factor(self.squeeze(x), context)
+        """Return what `x` is multiplied by `[n c]` in its context, beyond autocast."""
+        self.check(x)
+        return without_autocast(lambda maps, *earlier: self._gated(self.squeeze(maps), *earlier), x, *context)
 
     def forward(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> FeatureMap:
         """Return the recalibrated map."""
-        self.check(x)
         return recalibrate(x, self.weights(x, context))
 
 
-class LocalGlobalEmca(nn.Module):
+class LocalGlobalEmca(Emca):
     """The released code's module: `y = x * (1 + s)`.
 
-    Without context `s = local(squeeze(x))`; with it `s = sigmoid(a * local(own) + b * across(relu(sum_r v_r s_r)))`,
+    Without fusion `s = local(squeeze(x))`; with it `s = sigmoid(a * local(own) + b * across(relu(sum_r v_r s_r)))`,
     a sigmoid of sigmoids. local and across are two gates of the same kind.
     build: makes one ChannelAttention; scales: as in `Emca` (0: the local gate alone).
     """
 
     def __init__(self, build: Callable[[], ChannelAttention], scales: int) -> None:
-        super().__init__()
-        local = build()
-        self.channels, self.scales = local.channels, scales
-        self.squeeze, self.gate = local.squeeze, local.gate
+        super().__init__(build(), 0)
+        self.scales = scales
         self.across: nn.Module | None = None
-        self.fusion: ScaleFusion | None = None
         if scales:
             self.across = build().gate
-            self.fusion = ScaleFusion(scales)
+            self.fusion = ScaleFusion(scales)  # after `across`: optimizers know parameters by their order
             self.join = nn.Parameter(torch.empty(2).uniform_(-(0.5**0.5), 0.5**0.5))
 
-    def factor(self, descriptor: Descriptor, context: Sequence[Descriptor]) -> Weights:
-        """Return what the map is multiplied by, `[n c]`: 1 + s."""
-        local = self.gate(descriptor)
-        if self.fusion is None or self.across is None:
+    def _gated(self, descriptor: Descriptor, *context: Descriptor) -> Weights:
+        local: Weights = self.gate(descriptor)
+        fused = self._fused(descriptor, context)
+        if self.across is None:
             return 1 + local
-        wide = self.fusion([*(align(d, self.channels) for d in context), descriptor])
         join = self.join.to(local.dtype)
-        return 1 + torch.sigmoid(join[0] * local + join[1] * self.across(wide))
-
-    def forward(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> FeatureMap:
-        """Return the recalibrated map."""
-        return recalibrate(x, self.factor(self.squeeze(x), context))
+        return 1 + torch.sigmoid(join[0] * local + join[1] * self.across(fused))
 
 
-def emca(build: Callable[[], nn.Module], *, form: str = "paper", scales: int = 0) -> nn.Module:
-    """Build the module of either form. Raises UsageError for another form or a negative number of scales."""
-    if form not in FORMS:
-        raise UsageError(f"emca: form {form!r}; it is one of {', '.join(map(repr, FORMS))}")
-    if scales < 0:
-        raise UsageError(f"emca: scales must not be negative, got {scales}")
-    made = build()
-    if not isinstance(made, ChannelAttention):
-        raise UsageError("emca: only methods made of a squeeze and a gate can be fused across scales")
-    if form == "paper":
-        return Emca(made, scales)
-    return LocalGlobalEmca(build, scales)  # type: ignore[arg-type]
+def emca(build: Callable[[], ChannelAttention], form: Form, scales: int) -> Emca:
+    """Return the module of either form; build: makes the method whose squeeze and gate are used."""
+    attention = build()  # in the released form only for the random numbers that it draws: seeds keep their meaning
+    return Emca(attention, scales) if form == "paper" else LocalGlobalEmca(build, scales)
 
 
 PAPER = (
@@ -131,21 +138,19 @@ PLACE = "one per stage, after its first block, fed with descriptors of earlier s
 def emca_se(
     channels: int,
     *,
-    form: str = "paper",
-    scales: int = 0,
-    reduction: int = 16,
+    form: Form = "paper",
+    scales: Count = 0,
+    reduction: Positive = 16,
     bias: bool = False,
-    divisor: int = 1,
-    hidden: int | None = None,
-) -> nn.Module:
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+) -> Emca:
     """Build EMCA over `channels` channels with the gate of SE.
 
     form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
     are those of `se`.
     """
-    return emca(
-        lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form=form, scales=scales
-    )
+    return emca(lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form, scales)
 
 
 EMCA_SE = Method(
@@ -155,24 +160,25 @@ EMCA_SE = Method(
     paper=PAPER,
     place=PLACE,
     role="network",
+    needs=SE.needs,
 )
 
 
 def emca_eca(
     channels: int,
     *,
-    form: str = "paper",
-    scales: int = 0,
-    kernel_size: int | str = "adaptive",
-    gamma: float = 2,
-    b: float = 1,
-) -> nn.Module:
+    form: Form = "paper",
+    scales: Count = 0,
+    kernel_size: Size = "adaptive",
+    gamma: PositiveNumber = 2,
+    b: Number = 1,
+) -> Emca:
     """Build EMCA over `channels` channels with the gate of ECA.
 
     form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
     are those of `eca`.
     """
-    return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form=form, scales=scales)
+    return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form, scales)
 
 
 EMCA_ECA = Method(
@@ -182,16 +188,18 @@ EMCA_ECA = Method(
     paper=PAPER,
     place=PLACE,
     role="network",
+    needs=ECA.needs,
+    digit_options=ECA.digit_options,
 )
 
 
-def emca_srm(channels: int, *, form: str = "paper", scales: int = 0) -> nn.Module:
+def emca_srm(channels: int, *, form: Form = "paper", scales: Count = 0) -> Emca:
     """Build EMCA over `channels` channels with the gate of SRM.
 
     form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); it has
     no other options.
     """
-    return emca(lambda: srm(channels), form=form, scales=scales)
+    return emca(lambda: srm(channels), form, scales)
 
 
 EMCA_SRM = Method(

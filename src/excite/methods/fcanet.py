@@ -1,14 +1,15 @@
 """FcaNet: frequency channel attention."""
 
-from typing import Any
-
-from torch import nn
+import re
+from collections.abc import Sequence
+from typing import Annotated
 
 from excite.attention import ChannelAttention
+from excite.common.checks import Integers, Positive, Rule, check_divides, integers, parts, shown
 from excite.errors import UsageError
 from excite.gates import Bottleneck
-from excite.methods.base import Method
-from excite.methods.nd import check_divides, check_positive, integers, largest_divisor, parts
+from excite.methods.base import REDUCTION, Method
+from excite.methods.widths import hidden_channels, largest_divisor
 from excite.spectral import Spectral
 
 # (u, v) of a 7x7 transform, u along h, one digit each: best first ("top"), worst first ("bot"), by frequency ("low").
@@ -19,44 +20,49 @@ TABLES = {
 }
 
 
+Selection = Annotated[str, Rule("text such as top16", lambda text: True)]
+
+
 def frequency_pairs(frequencies: str) -> list[tuple[int, int]]:
     """Return the (u, v) of a selection such as `top16`. Raises UsageError for anything else."""
     kind, count = frequencies[:3], frequencies[3:]
-    if kind not in TABLES or not count.isdigit() or not 1 <= int(count) <= 32:
-        raise UsageError(f"fca: frequencies {frequencies!r}; expected top, low or bot and a number from 1 to 32: top16")
+    if kind not in TABLES or not re.fullmatch(r"[0-9]{1,2}", count) or not 1 <= int(count) <= 32:
+        raise UsageError(
+            f"fca: frequencies={shown(frequencies)}; expected top, low or bot and a number from 1 to 32: top16"
+        )
     return [(int(uv[0]), int(uv[1])) for uv in TABLES[kind].split()[: int(count)]]
 
 
-def _size(size: Any) -> tuple[int, int] | None:
+def transform_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return the sides of the transform, None for those of the map. Raises UsageError for anything but one or two."""
     if size is None or (isinstance(size, str) and size.lower() in ("none", "any")):
         return None
     entries = parts(size)
     height, width = integers("fca", "size", entries * 2 if len(entries) == 1 else entries, 2)
-    check_positive("fca", height=height, width=width)
     return height, width
 
 
 def fca(
     channels: int,
     *,
-    frequencies: str | None = None,
-    size: int | str | tuple[int, int] | None = None,
-    reduction: int = 16,
+    frequencies: Selection | None = None,
+    size: Integers | None = None,
+    reduction: Positive = 16,
     bias: bool = False,
-) -> nn.Module:
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+) -> ChannelAttention:
     """Build FcaNet's attention over `channels` channels.
 
     frequencies: top, low or bot (best, lowest, worst of the paper) and their number, which must divide the
     channels; None: top16, the paper's, or where 16 does not divide the channels the most that does; size: side
     of the transform, to which other maps are resampled (released networks: 56, 28, 14, 7 per stage), None: the
-    map's own; reduction, bias: of the bottleneck.
+    map's own; reduction, bias, divisor, hidden: of the bottleneck, as in `se`.
     """
-    check_positive("fca", reduction=reduction)
-    pairs = frequency_pairs(frequencies or f"top{largest_divisor(channels, 16)}")
+    pairs = frequency_pairs(f"top{largest_divisor(channels, 16)}" if frequencies is None else frequencies)
     check_divides("fca", "the number of frequencies", len(pairs), channels, "the channels")
-    return ChannelAttention(
-        Spectral(pairs, _size(size)), Bottleneck(channels, max(1, channels // reduction), bias), channels
-    )
+    gate = Bottleneck(channels, hidden_channels(channels, reduction, divisor, hidden), bias)
+    return ChannelAttention(Spectral(pairs, transform_size(size)), gate, channels)
 
 
 FCA = Method(
@@ -64,4 +70,5 @@ FCA = Method(
     equation="s_c = sum_hw x_c[h w] dct_{u_c}[h] dct_{v_c}[w],  w = sigmoid(W2 relu(W1 s)),  y = w * x",
     paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",
     dims=(2,),
+    needs=(REDUCTION,),
 )

@@ -1,29 +1,29 @@
 """GCNet: global context."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
-from excite.methods.base import Method
-from excite.methods.nd import check_choice, check_map, check_positive, over_space
+from excite.common.checks import Positive, PositiveNumber, check_map
+from excite.gates import ReduceExpand
+from excite.methods.base import REDUCTION, Method
+from excite.methods.nd import over_space
+from excite.methods.widths import hidden_channels
+from excite.ops import recalibrate
 from excite.ops.precision import widen, without_autocast
-from excite.types import FeatureMap
+from excite.types import FeatureMap, Weights
 
 
-class ContextTransform(nn.Module):
+class ContextTransform(ReduceExpand):
     """`W2 relu(layer_norm(W1 s))`, `[n c] -> [n c]` (GCNet, figure 4d); zero: W2 and its bias start at 0."""
 
     def __init__(self, channels: int, hidden: int, zero: bool, eps: float) -> None:
-        super().__init__()
-        self.reduce = nn.Linear(channels, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=eps)
-        self.expand = nn.Linear(hidden, channels)
+        reduce, expand = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        super().__init__(reduce, expand, nn.LayerNorm(hidden, eps=eps))
         if zero:
-            nn.init.zeros_(self.expand.weight)
-            nn.init.zeros_(self.expand.bias)
-
-    def forward(self, s: torch.Tensor) -> torch.Tensor:
-        """Return the transformed context."""
-        return self.expand(torch.relu(self.norm(self.reduce(s.to(self.reduce.weight.dtype)))))
+            nn.init.zeros_(expand.weight)
+            nn.init.zeros_(expand.bias)
 
 
 class GlobalContext(nn.Module):
@@ -43,39 +43,48 @@ class GlobalContext(nn.Module):
         logits = self.mask(flat.to(self.mask.weight.dtype))
         return torch.matmul(flat, torch.softmax(logits.to(flat.dtype), dim=2).transpose(1, 2)).squeeze(2)
 
-    def _terms(self, x: FeatureMap) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _terms(self, x: FeatureMap) -> tuple[Weights | None, torch.Tensor | None]:
         context = self._context(x)
-        scale = None if self.scale is None else torch.sigmoid(self.scale(context)).to(x.dtype)
-        shift = None if self.shift is None else self.shift(context).to(x.dtype)
-        return scale, shift
+        scale = None if self.scale is None else torch.sigmoid(self.scale(context))
+        return scale, None if self.shift is None else self.shift(context)
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the map with its context."""
         check_map("gc", x, self.channels)
         scale, shift = without_autocast(self._terms, x)
-        y = x if scale is None else x * over_space(scale, x)
-        return y if shift is None else y + over_space(shift, x)
+        y = x if scale is None else recalibrate(x, scale)
+        return y if shift is None else y + over_space(shift.to(x.dtype), x)
+
+
+class ScalingContext(GlobalContext):
+    """The same where the context multiplies (fusion "multiply" or "both")."""
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` that `x` is multiplied by, before anything is added."""
+        check_map("gc", x, self.channels)
+        weights: Weights = without_autocast(self._terms, x)[0]
+        return weights
 
 
 def gc(
     channels: int,
     *,
-    reduction: int = 16,
-    pool: str = "attention",
-    fusion: str = "add",
+    reduction: Positive = 16,
+    pool: Literal["attention", "average"] = "attention",
+    fusion: Literal["add", "multiply", "both"] = "add",
     zero_init: bool = True,
-    eps: float = 1e-5,
-) -> nn.Module:
+    eps: PositiveNumber = 1e-5,
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+) -> GlobalContext:
     """Build GCNet's block over `channels` channels.
 
-    reduction: of the transform; pool: "attention" (softmax over positions) or "average"; fusion: "add", "multiply"
-    (by a sigmoid) or "both"; zero_init: the last layer starts at 0, so that "add" starts as the identity; eps: of the
-    layer norm. timm's default is fusion="multiply", reduction=8, zero_init=False, eps=1e-6.
+    reduction, divisor, hidden: of the transform, as in `se`; pool: "attention" (softmax over positions) or "average";
+    fusion: "add", "multiply" (by a sigmoid) or "both"; zero_init: the last layer starts at 0, so that "add" starts as
+    the identity; eps: of the layer norm. timm's default is fusion="multiply", reduction=8, zero_init=False, eps=1e-6.
     """
-    check_positive("gc", reduction=reduction)
-    check_choice("gc", "pool", pool, ("attention", "average"))
-    check_choice("gc", "fusion", fusion, ("add", "multiply", "both"))
-    return GlobalContext(channels, max(1, channels // reduction), pool, fusion, zero_init, eps)
+    kind = GlobalContext if fusion == "add" else ScalingContext
+    return kind(channels, hidden_channels(channels, reduction, divisor, hidden), pool, fusion, zero_init, eps)
 
 
 GC = Method(
@@ -83,4 +92,5 @@ GC = Method(
     equation="s = sum_p softmax_p(v x) x_p,  y = x + W2 relu(layer_norm(W1 s))",
     paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV workshops 2019, arXiv:1904.11492, eq. 5",
     identity_at_init=True,
+    needs=(REDUCTION,),
 )

@@ -1,17 +1,16 @@
 """GCT: gated channel transformation."""
 
-from torch import nn
+from typing import Literal
 
 from excite.attention import ChannelAttention
+from excite.common.checks import PositiveNumber
 from excite.gates import Competition
 from excite.methods.base import Method
-from excite.methods.nd import check_choice
 from excite.squeezes import L1, L2
 
 
-def gct(channels: int, *, norm: str = "l2", eps: float = 1e-5) -> nn.Module:
+def gct(channels: int, *, norm: Literal["l2", "l1"] = "l2", eps: PositiveNumber = 1e-5) -> ChannelAttention:
     """Build GCT over `channels` channels; norm: "l2" (paper) or "l1"; eps: inside the roots (l1: in the divisor)."""
-    check_choice("gct", "norm", norm, ("l2", "l1"))
     return ChannelAttention(L2(eps) if norm == "l2" else L1(), Competition(channels, norm, eps), channels)
 
 

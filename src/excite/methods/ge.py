@@ -1,23 +1,24 @@
 """GE: gather-excite."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from excite.attention import ChannelAttention
+from excite.common.checks import Dims, Integers, Positive, check_map, integers, parts
 from excite.errors import UsageError
-from excite.gates import Bottleneck, Plain
-from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_choice, check_dims, check_map, check_positive, conv, integers, parts
+from excite.gates import Bottleneck, Plain, ReduceExpand
+from excite.methods.base import REDUCTION, Method, Need
+from excite.methods.nd import batch_norm, conv
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import GlobalGather, Mean
 from excite.types import FeatureMap
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-VARIANTS = ("theta-", "theta", "theta+")
 
 
 class MeanGather(nn.Module):
@@ -69,66 +70,66 @@ class GatherExcite(nn.Module):
         return x * torch.sigmoid(upsampled).to(x.dtype)
 
 
-class PointwiseMlp(nn.Sequential):
-    """`W2 relu(W1 s + b1) + b2` at every position, `[n c *space]`."""
-
-    def __init__(self, dims: int, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.reduce = conv(dims, channels, hidden, 1)
-        self.act = nn.ReLU()
-        self.expand = conv(dims, hidden, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the transformed map, in the dtype of the weights."""
-        return super().forward(x.to(self.reduce.weight.dtype))  # type: ignore[arg-type]
-
-
-def _global(channels: int, learned: bool, mlp: bool, hidden: int, size: Any, dims: int, bias: bool) -> nn.Module:
-    if learned and size is None:
+def size_of(size: int | str | Sequence[int] | None, dims: int | None) -> tuple[int, ...]:
+    """Return the sides of the maps of a learned gather: one for all axes, or one per axis. Raises UsageError."""
+    if size is None:
         raise UsageError("ge: a learned gather over the whole map (extent 0) needs the map's size: size=14 or size=7,9")
-    gate = Bottleneck(channels, hidden, bias=True) if mlp else Plain()
-    if not learned:
-        return ChannelAttention(Mean(), gate, channels)
     entries = parts(size)
-    sides = integers("ge", "size", entries * dims if len(entries) == 1 else entries, max(dims, len(entries)))
-    check_positive("ge", **{f"size[{i}]": s for i, s in enumerate(sides)})
-    return ChannelAttention(GlobalGather(channels, sides, bias), gate, channels)
+    if len(entries) == 1:
+        entries *= 2 if dims is None else dims
+    return integers("ge", "size", entries, min(3, max(1, len(entries))) if dims is None else dims)
 
 
 def ge(
     channels: int,
     *,
-    variant: str = "theta-",
-    extent: int = 0,
+    variant: Literal["theta-", "theta", "theta+"] = "theta-",
+    extent: Literal[0, 2, 4, 8] = 0,
     mlp: bool | None = None,
-    reduction: int = 16,
-    size: int | str | Sequence[int] | None = None,
+    reduction: Positive = 16,
+    size: Integers | None = None,
     bias: bool = False,
-    dims: int = 2,
-) -> nn.Module:
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+    dims: Dims | None = None,
+) -> ChannelAttention | GatherExcite:
     """Build gather-excite over `channels` channels.
 
     variant: gather by averages ("theta-") or by depth-wise convolutions ("theta", and "theta+" with an MLP); extent:
-    0 for the whole map, or 2, 4, 8; mlp: a bottleneck after the gather (None: only in theta+); reduction: of it;
-    size: side(s) of the maps, for a learned gather over the whole map, bias: its bias; dims: space axes (any for the
-    averages of extent 0).
+    0 for the whole map, or 2, 4, 8; mlp: a bottleneck after the gather (None: only in theta+); reduction, divisor,
+    hidden: of it, as in `se`; size: side(s) of the maps, for a learned gather over the whole map, bias: its bias;
+    dims: space axes (None: as many as size has sides; any for the averages of extent 0; else 2).
     """
-    check_choice("ge", "variant", variant, VARIANTS)
-    check_choice("ge", "extent", str(extent), ("0", "2", "4", "8"))
-    check_positive("ge", reduction=reduction)
-    check_dims("ge", dims)
-    with_mlp, learned = (variant == "theta+" if mlp is None else mlp), variant != "theta-"
-    hidden = max(1, channels // reduction)
+    with_mlp, learned = has_mlp({"variant": variant, "mlp": mlp}), variant != "theta-"
+    width = hidden_channels(channels, reduction, divisor, hidden)
     if extent == 0:
-        return _global(channels, learned, with_mlp, hidden, size, dims, bias)
-    if size is not None or bias:
-        raise UsageError("ge: size and bias belong to a learned gather over the whole map (extent=0)")
+        gate = Bottleneck(channels, width, bias=True) if with_mlp else Plain()
+        if not learned:
+            return ChannelAttention(Mean(), gate, channels, dims)
+        sides = size_of(size, dims)
+        return ChannelAttention(GlobalGather(channels, sides, bias), gate, channels, len(sides))
+    dims = 2 if dims is None else dims
     gather = conv_gather(dims, channels, extent) if learned else MeanGather(dims, extent)
-    return GatherExcite(channels, dims, gather, PointwiseMlp(dims, channels, hidden) if with_mlp else None)
+    mlp_layers = ReduceExpand(conv(dims, channels, width, 1), conv(dims, width, channels, 1)) if with_mlp else None
+    return GatherExcite(channels, dims, gather, mlp_layers)
+
+
+def has_mlp(options: Mapping[str, Any]) -> bool:
+    """Return whether a bottleneck follows the gather."""
+    return options["variant"] == "theta+" if options["mlp"] is None else bool(options["mlp"])
 
 
 GE = Method(
     build=ge,
     equation="y = x * upsample(sigmoid(f(gather_e(x)))),  gather: average or depth-wise convs,  f: identity or MLP",
     paper="Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, NeurIPS 2018, arXiv:1810.12348, section 3",
+    needs=(
+        Need(("reduction", "divisor", "hidden"), "without a bottleneck: variant='theta+' or mlp=True", has_mlp),
+        REDUCTION,
+        Need(
+            ("size", "bias"),
+            "except in a learned gather over the whole map (variant='theta' or 'theta+', extent=0)",
+            lambda o: o["variant"] != "theta-" and o["extent"] == 0,
+        ),
+    ),
 )

@@ -1,13 +1,20 @@
 """GSoP: global second-order pooling."""
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from excite.methods.base import Method
-from excite.methods.nd import batch_norm, check_choice, check_dims, check_map, check_positive, conv
+from excite.common.checks import Dims, Positive, Rule, check_map
+from excite.methods.base import Method, Need
+from excite.methods.nd import batch_norm, conv
+from excite.ops import recalibrate
 from excite.ops.precision import widen, without_autocast
-from excite.types import FeatureMap
+from excite.types import FeatureMap, Weights
+
+Side = Annotated[int, Rule("an integer from 1 to 32", lambda side: 1 <= side <= 32)]
+"""Of the grid of positions, whose covariance has the fourth power of it as entries."""
 
 _POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -47,15 +54,17 @@ class ChannelSecondOrder(nn.Module):
         self.reduce_norm = batch_norm(dims, reduced)
         self.gate = RowGate(reduced, channels, relu=False)
 
-    def _weights(self, reduced: torch.Tensor) -> torch.Tensor:
+    def _gate(self, reduced: FeatureMap) -> Weights:
         return torch.sigmoid(self.gate(covariance(widen(reduced).flatten(2))))
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` that `x` is multiplied by."""
+        check_map("gsop", x, self.channels, self.dims)
+        return without_autocast(self._gate, torch.relu(self.reduce_norm(self.reduce(torch.relu(x)))))
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated map."""
-        check_map("gsop", x, self.channels, self.dims)
-        reduced = torch.relu(self.reduce_norm(self.reduce(torch.relu(x))))
-        weights = without_autocast(self._weights, reduced).to(x.dtype)
-        return x * weights.reshape(weights.shape + (1,) * self.dims)
+        return recalibrate(x, self.weights(x))
 
 
 class PositionSecondOrder(nn.Module):
@@ -68,7 +77,7 @@ class PositionSecondOrder(nn.Module):
         self.reduce_norm = batch_norm(dims, reduced)
         self.gate = RowGate(grid**dims, grid**dims, relu=True)
 
-    def _weights(self, reduced: torch.Tensor) -> torch.Tensor:
+    def _weights(self, reduced: FeatureMap) -> FeatureMap:
         pooled = _POOLS[self.dims](widen(reduced), self.grid)  # type: ignore[arg-type]
         matrix = covariance(pooled.flatten(2).transpose(1, 2))
         return torch.sigmoid(self.gate(matrix)).reshape(-1, 1, *self.grid)
@@ -81,17 +90,20 @@ class PositionSecondOrder(nn.Module):
 
 
 def gsop(
-    channels: int, *, mode: str = "channel", reduced: int = 128, stride: int = 1, grid: int = 8, dims: int = 2
-) -> nn.Module:
+    channels: int,
+    *,
+    mode: Literal["channel", "position"] = "channel",
+    reduced: Positive = 128,
+    stride: Positive = 1,
+    grid: Side = 8,
+    dims: Dims = 2,
+) -> ChannelSecondOrder | PositionSecondOrder:
     """Build GSoP over `channels` channels.
 
     mode: weights of channels ("channel") or of positions ("position"); reduced: channels before the covariance;
     stride: of the reduction (the original: 2 in the first stage); grid: side of the grid of positions; dims: space
     axes.
     """
-    check_choice("gsop", "mode", mode, ("channel", "position"))
-    check_positive("gsop", reduced=reduced, stride=stride, grid=grid)
-    check_dims("gsop", dims)
     if mode == "channel":
         return ChannelSecondOrder(dims, channels, reduced, stride)
     return PositionSecondOrder(dims, channels, reduced, stride, grid)
@@ -101,4 +113,5 @@ GSOP = Method(
     build=gsop,
     equation="h = relu(norm(conv1(relu(x)))),  w = sigmoid(W row_conv(norm(cov(h)))),  y = w * x",
     paper="Gao, Xie, Wang, Li: Global Second-order Pooling ConvNets, CVPR 2019, arXiv:1811.12006, section 3.1",
+    needs=(Need(("grid",), "unless mode='position'", lambda o: o["mode"] == "position"),),
 )

@@ -1,11 +1,14 @@
 """NL: the non-local block."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from excite.methods.base import Method
-from excite.methods.nd import check_choice, check_map, check_positive
+from excite.common.checks import Positive, check_map
+from excite.methods.base import REDUCTION, Method
+from excite.methods.widths import hidden_channels
 from excite.ops.precision import widen, without_autocast
 from excite.types import FeatureMap
 
@@ -59,22 +62,22 @@ class NonLocal(nn.Module):
 def nl(
     channels: int,
     *,
-    reduction: int = 2,
-    mode: str = "embedded",
+    reduction: Positive = 2,
+    mode: Literal["embedded", "gaussian", "dot"] = "embedded",
     norm: bool = True,
     subsample: bool = False,
     scale: bool = False,
-) -> nn.Module:
+    divisor: Positive = 1,
+    hidden: Positive | None = None,
+) -> NonLocal:
     """Build the non-local block over `channels` channels.
 
-    reduction: channels of the embeddings are c / reduction; mode: "embedded" (Gaussian), "gaussian" or "dot" (of
-    third order in the map, so not for large maps in half precision); norm: a
-    batch norm at the end; subsample: max-pool keys and values by 2; scale: products divided by the root of their
+    reduction, divisor, hidden: channels of the embeddings, c / reduction, as in `se`; mode: "embedded" (Gaussian),
+    "gaussian" or "dot" (of third order in the map, so not for large maps in half precision); norm: a batch norm at the
+    end; subsample: max-pool keys and values by 2; scale: products divided by the root of their
     length, as in transformers.
     """
-    check_positive("nl", reduction=reduction)
-    check_choice("nl", "mode", mode, ("embedded", "gaussian", "dot"))
-    return NonLocal(channels, max(1, channels // reduction), mode, norm, subsample, scale)
+    return NonLocal(channels, hidden_channels(channels, reduction, divisor, hidden), mode, norm, subsample, scale)
 
 
 NL = Method(
@@ -83,4 +86,5 @@ NL = Method(
     paper="Wang, Girshick, Gupta, He: Non-local Neural Networks, CVPR 2018, arXiv:1711.07971, eq. 1-6",
     place="after the last norm of a residual branch; the paper: one to ten after whole blocks of stages 2 and 3",
     identity_at_init=True,
+    needs=(REDUCTION,),
 )

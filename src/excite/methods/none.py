@@ -5,7 +5,7 @@ from torch import nn
 from excite.methods.base import Method
 
 
-def none(channels: int) -> nn.Module:
+def none(channels: int) -> nn.Identity:
     """Return the identity over `channels` channels."""
     return nn.Identity()
 

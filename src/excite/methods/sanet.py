@@ -3,9 +3,12 @@
 import torch
 from torch import nn
 
+from excite.common.checks import Positive, check_divides, check_map
 from excite.errors import UsageError
 from excite.methods.base import Method
-from excite.methods.nd import check_divides, check_map, largest_divisor, over_space
+from excite.methods.nd import over_space
+from excite.methods.widths import largest_divisor
+from excite.ops import recalibrate
 from excite.ops.precision import widen, without_autocast
 from excite.squeezes import Mean
 from excite.types import FeatureMap, Weights
@@ -28,37 +31,38 @@ class ShuffleAttention(nn.Module):
         self.spatial_bias = nn.Parameter(torch.ones(part))
         self.norm = nn.GroupNorm(part, part)
 
-    def _by_channel(self, x: torch.Tensor) -> torch.Tensor:
+    def _by_channel(self, x: FeatureMap) -> Weights:
         s = widen(self.squeeze(x).squeeze(-1))
-        return over_space(torch.sigmoid(s * self.channel_weight + self.channel_bias), x)
+        return torch.sigmoid(s * self.channel_weight + self.channel_bias)
 
-    def _by_position(self, x: torch.Tensor) -> torch.Tensor:
+    def _by_position(self, x: FeatureMap) -> FeatureMap:
         normed = self.norm(x)
         weight, bias = over_space(self.spatial_weight, x), over_space(self.spatial_bias, x)
         return torch.sigmoid(normed * weight.to(normed.dtype) + bias.to(normed.dtype))
 
-    def weights(self, x: FeatureMap) -> Weights:
-        """Return the weights `[n c]` of the channels of `x`; those that differ by position are averaged over them."""
+    def _halves(self, x: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
         check_map("sa", x, self.channels)
         first, second = x.reshape(x.shape[0] * self.groups, -1, *x.shape[2:]).chunk(2, dim=1)
-        by_channel = without_autocast(self._by_channel, first).flatten(1)
+        return first, second
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` of the channels of `x`; those that differ by position are averaged over them."""
+        first, second = self._halves(x)
+        by_channel: Weights = without_autocast(self._by_channel, first)
         by_position = self._by_position(second).flatten(2).mean(2)
         return torch.cat((by_channel, by_position.to(by_channel.dtype)), dim=1).reshape(x.shape[:2])
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the recalibrated, shuffled map."""
-        check_map("sa", x, self.channels)
-        n, space = x.shape[0], x.shape[2:]
-        grouped = x.reshape(n * self.groups, -1, *space)
-        first, second = grouped.chunk(2, dim=1)
-        first = first * without_autocast(self._by_channel, first).to(x.dtype)
+        first, second = self._halves(x)
+        first = recalibrate(first, without_autocast(self._by_channel, first))
         second = second * self._by_position(second).to(x.dtype)
         y = torch.cat((first, second), dim=1)
         # Channel shuffle with two groups: channel 2i comes from the first half, 2i + 1 from the second.
-        return y.reshape(n, 2, self.channels // 2, *space).transpose(1, 2).reshape(x.shape)
+        return y.reshape(x.shape[0], 2, self.channels // 2, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
 
 
-def sa(channels: int, *, groups: int | None = None) -> nn.Module:
+def sa(channels: int, *, groups: Positive | None = None) -> ShuffleAttention:
     """Build shuffle attention over `channels` channels.
 
     groups: twice as many must divide the channels; None: 64, the paper's, or for narrow maps the most that fits.

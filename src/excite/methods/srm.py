@@ -1,14 +1,13 @@
 """SRM: style-based recalibration."""
 
-from torch import nn
-
 from excite.attention import ChannelAttention
+from excite.common.checks import PositiveNumber
 from excite.gates import StyleNorm
 from excite.methods.base import Method
 from excite.squeezes import MeanStd
 
 
-def srm(channels: int, *, eps: float = 1e-5) -> nn.Module:
+def srm(channels: int, *, eps: PositiveNumber = 1e-5) -> ChannelAttention:
     """Build SRM over `channels` channels; eps: added to the variance before the root."""
     return ChannelAttention(MeanStd(eps), StyleNorm(channels), channels)
 

@@ -1,14 +1,12 @@
 """VoVNetV2: effective squeeze-and-excitation (eSE)."""
 
-from torch import nn
-
 from excite.attention import ChannelAttention
 from excite.gates import HardFullMatrix
 from excite.methods.base import Method
 from excite.squeezes import Mean
 
 
-def ese(channels: int) -> nn.Module:
+def ese(channels: int) -> ChannelAttention:
     """Build eSE over `channels` channels."""
     return ChannelAttention(Mean(), HardFullMatrix(channels), channels)
 

@@ -41,7 +41,7 @@ class Port(nn.Module):
         """Return the recalibrated map and the descriptor."""
         if self.where == "branch" and self.emca is not None:
             own: Descriptor = self.emca.squeeze(x)  # type: ignore[operator]
-            return recalibrate(x, self.emca.factor(own, context)), own  # type: ignore[operator]
+            return recalibrate(x, self.emca.weights_of(own, context)), own  # type: ignore[operator]
         y = x if self.emca is None else self.emca(x, context)
         return y, None if self.squeeze is None else self.squeeze(y)
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from excite.common.checks import annotations, describe
 from excite.registry import METHODS, get_method, method_options
 
 COUNTED = "multiply-accumulates of convolutions and matrix products (torch's flop counter / 2)"
@@ -20,7 +21,7 @@ ROLES = {
 class Card:
     """One method. params, macs: with default options for `channels` channels and maps of side `size`, one sample.
 
-    options: (name, type, default) as text; about: the build function's description of them; parts: (squeeze, gate)
+    options: (name, what it may be, default) as text; about: the build function's description of them; parts: (squeeze, gate)
     where the method is made of these.
     """
 
@@ -69,7 +70,10 @@ def card(name: str, channels: int = 256, size: int = 56) -> Card:
     """Return the card of one method. Raises UsageError for an unknown name."""
     method = get_method(name)
     params, macs, parts = cost(name, channels, size)
-    options = tuple((option, _type_text(p.annotation), repr(p.default)) for option, p in method_options(name).items())
+    kinds = annotations(method.build)
+    options = tuple(
+        (option, describe(kinds.get(option, Any)), repr(p.default)) for option, p in method_options(name).items()
+    )
     about = inspect.cleandoc(method.build.__doc__ or "").partition("\n\n")[2]
     return Card(
         name=name,
@@ -93,13 +97,6 @@ def card(name: str, channels: int = 256, size: int = 56) -> Card:
 def cards(channels: int = 256, size: int = 56) -> list[Card]:
     """Return the cards of all methods, in the registry's order."""
     return [card(name, channels, size) for name in METHODS]
-
-
-def _type_text(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-    if hasattr(annotation, "__args__"):
-        text = str(annotation)
-    return re.sub(r"(typing|collections\.abc)\.", "", text)
 
 
 def _one_line_options(doc: str) -> str:

@@ -77,7 +77,7 @@ def text_of(card: "Card") -> str:
     if card.options:
         lines += ["", "  options"]
         width = max(len(name) for name, _, _ in card.options)
-        lines += [f"    {name:<{width}}  {kind} = {default}" for name, kind, default in card.options]
+        lines += [f"    {name:<{width}}  {default}: {kind}" for name, kind, default in card.options]
         lines += ["", *textwrap.wrap(card.about, WIDTH, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join([*lines, "", f"  in Python     {example_of(card)}"])
 

@@ -76,7 +76,9 @@ def pyramid(
     groups do not fit.
     """
     if outputs % 4:
-        raise UsageError(f"{method}: out_channels={outputs} cannot be cut into its 4 branches; it must be a multiple of 4")
+        raise UsageError(
+            f"{method}: out_channels={outputs} cannot be cut into its 4 branches; it must be a multiple of 4"
+        )
     width = outputs // 4
     if groups is None:
         groups = tuple(math.gcd(g, channels, width) for g in GROUPS)

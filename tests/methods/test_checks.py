@@ -207,7 +207,7 @@ def test_a_network_reads_the_authors_notation() -> None:
     assert sizes("eca_resnet18", 3557) == [3, 3, 5, 5, 5, 5, 7, 7]
     assert sizes("eca_resnet18", "3557") == sizes("eca_resnet18", "3,5,5,7")
     assert sizes("eca_resnet20", 335) == [3] * 6 + [5] * 3
-    with pytest.raises(UsageError, match="3 stages"):
+    with pytest.raises(UsageError, match="a network with 4 stages"):
         sizes("eca_resnet20", 3557)
     assert stage_digits(13) is None, "a size of two digits is a size"
     assert stage_digits(3507) is None

@@ -21,8 +21,8 @@ ROLES = {
 class Card:
     """One method. params, macs: with default options for `channels` channels and maps of side `size`, one sample.
 
-    options: (name, what it may be, default) as text; about: the build function's description of them; parts: (squeeze, gate)
-    where the method is made of these.
+    options: (name, what it may be, default) as text; about: the build function's description of them; parts: (squeeze,
+    gate) where the method is made of these.
     """
 
     name: str

@@ -43,7 +43,7 @@ class Method:
     for people; place: where the paper puts it. dims: numbers of space axes it accepts. role: "residual" after the last
     norm of a residual branch, "between-stages", "conv" (replaces a 3x3 convolution), "network" (needs the network's
     bank of descriptors). identity_at_init: a freshly built module returns its input. needs: options without effect in
-    some combinations. digit_options: those whose `stage_digits` a network reads.
+    some combinations.
     """
 
     build: Callable[..., nn.Module]
@@ -54,4 +54,3 @@ class Method:
     role: Role = "residual"
     identity_at_init: bool = False
     needs: tuple[Need, ...] = ()
-    digit_options: tuple[str, ...] = ()

@@ -63,7 +63,6 @@ ECA = Method(
     equation="w = sigmoid(conv1d_k(mean(x))),  k = |(log2 c + b) / gamma| made odd,  y = w * x",
     paper=f"{PAPER}, eq. 7 and 12",
     needs=(ADAPTIVE,),
-    digit_options=("kernel_size",),
 )
 
 
@@ -83,7 +82,6 @@ ECA_NS = Method(
     equation="w_c = sigmoid(sum_j a_cj mean(x)_{c+j-k//2}),  a: c x k,  y = w * x",
     paper=f"{PAPER}, eq. 5-6 and table 1",
     needs=(ADAPTIVE,),
-    digit_options=("kernel_size",),
 )
 
 
@@ -102,7 +100,6 @@ CECA = Method(
     equation="w = sigmoid(conv1d_k(mean(x))) with circular padding,  y = w * x",
     paper="variant of ECA-Net (CVPR 2020, arXiv:1910.03151) in PyTorch Image Models (CecaModule)",
     needs=(ADAPTIVE,),
-    digit_options=("kernel_size",),
 )
 
 

@@ -189,7 +189,6 @@ EMCA_ECA = Method(
     place=PLACE,
     role="network",
     needs=ECA.needs,
-    digit_options=ECA.digit_options,
 )
 
 

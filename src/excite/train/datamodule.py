@@ -74,7 +74,7 @@ class ImageData(L.LightningDataModule):
 
 def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> Preprocess:
     """Return the data's preprocessing with the configuration's size and resize."""
-    preprocess = Preprocess.from_dict(bundle.default_preprocess).at(config.size)
+    preprocess = Preprocess.from_dict(bundle.default_preprocess).at(config.size or None)
     if config.resize:
         preprocess = replace(preprocess, resize=config.resize)
     if preprocess.resize < preprocess.size:

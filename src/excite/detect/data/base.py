@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from excite.data.preprocess import UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 
 Segment = Any  # list of polygons, an RLE dictionary, or an array [h w]
@@ -78,9 +79,17 @@ class DetectionDataset(Dataset[Item]):
         return len(self.samples)
 
     def image(self, index: int) -> Image.Image:
-        """Return image number `index`. Raises ExciteError when its file is gone, broken or of another size."""
+        """Return image number `index`, turned as its annotation means it.
+
+        Annotation tools show a picture as its EXIF orientation says, so boxes are taken to be of the upright picture;
+        where only the stored pixels have the size that the annotation gives, they are of those, and it stays unturned.
+        Raises ExciteError when the file is gone, broken or of another size.
+        """
         sample = self.samples[index]
         picture = load_image(sample.path)  # type: ignore[arg-type]
+        if picture.size == (sample.height, sample.width) != (sample.width, sample.height):
+            stored = load_image(sample.path, upright=False)  # type: ignore[arg-type]
+            picture = stored if stored.size == (sample.width, sample.height) else picture
         if picture.size != (sample.width, sample.height):
             raise ExciteError(
                 f"{sample.path}: the image is {picture.size[0]}x{picture.size[1]} pixels, its annotation says "
@@ -143,15 +152,14 @@ class DetectionDataset(Dataset[Item]):
         return self
 
 
-def load_image(path: Path) -> Image.Image:
-    """Read an image file as RGB. Raises ExciteError when it is missing or broken."""
+def load_image(path: Path, *, upright: bool = True) -> Image.Image:
+    """Read an image file as RGB, as `read_rgb` does. Raises ExciteError when it is missing or broken."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise ExciteError(f"image {path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ExciteError(f"image {path} cannot be read: {error}") from None
+        return read_rgb(path, upright=upright)
+    except UnreadableImageError as error:
+        if not path.exists():
+            raise ExciteError(f"image {path} is missing") from None
+        raise ExciteError(f"image {path} cannot be read: {error.reason}") from None
 
 
 def clip_box(

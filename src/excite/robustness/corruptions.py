@@ -8,6 +8,7 @@ import torch
 
 from excite.errors import UsageError, unknown
 from excite.robustness import blur, digital, noise, weather
+from excite.robustness.blur import to_8_bits
 from excite.robustness.tables import FAMILIES, SEVERITIES, table_for
 
 Corruption = Callable[[torch.Tensor, Any, float, torch.Generator], torch.Tensor]
@@ -25,7 +26,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(pixels: torch.Tensor, family: str, severity: int, *, seed: int = 0, index: int = 0) -> torch.Tensor:
-    """Return `pixels` `[c h w]` in [0, 1] (c = 1 or 3) corrupted, in [0, 1] and rounded to 8 bits as stored images are.
+    """Return `pixels` `[c h w]` in [0, 1] (c = 1 or 3) corrupted, in [0, 1] and cut down to 8 bits as images are.
 
     severity: 1-5, of the table for the image's size. What is random depends on `seed`, `family` and `index` (the
     image's number) alone, so it is the same at all severities and in any batch.
@@ -43,5 +44,5 @@ def corrupt(pixels: torch.Tensor, family: str, severity: int, *, seed: int = 0, 
     x = pixels.float().expand(3, -1, -1) if grey else pixels.float()
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {family} {index}".encode()))
     y = CORRUPTIONS[family](x, table.constants[family][severity - 1], side / table.side, generator)
-    y = (y.clamp(0, 1) * 255).round() / 255
+    y = to_8_bits(y)
     return y.mean(0, keepdim=True) if grey else y

@@ -19,17 +19,33 @@ def contrast(x: Image, share: float, scale: float, generator: torch.Generator) -
 def elastic_transform(x: Image, constants: tuple[float, ...], scale: float, generator: torch.Generator) -> Image:
     """Deform by a random affine map and a smooth random field (Simard et al., ICDAR 2003).
 
-    constants: strength and smoothness of the field and size of the affine part, as shares of the side.
+    constants: strength and smoothness of the field, and how far the three points of the affine map move, in pixels.
     """
     h, w = x.shape[1:]
-    strength, smooth, affine = (c * min(h, w) for c in constants)
-    theta = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    # grid_sample's unit is half a side; a third of the side is the distance of the points that the affine map moves.
-    theta += (torch.rand(2, 3, generator=generator) * 2 - 1) * affine / min(h, w) * torch.tensor([3.0, 3.0, 1.0])
+    strength, smooth, affine = (c * scale for c in constants)
+    centre, third = torch.tensor([w // 2, h // 2], dtype=torch.float64), min(h, w) // 3
+    points = torch.stack([centre + third, centre + torch.tensor([third, -third]), centre - third])  # (x, y)
+    moved = points + (torch.rand(3, 2, generator=generator, dtype=torch.float64) * 2 - 1) * affine
+    # Where each pixel of the result comes from: the affine map that takes the moved points back.
+    back = torch.linalg.solve(torch.cat([moved, torch.ones(3, 1, dtype=torch.float64)], dim=1), points)
+    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    homogeneous = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).double()
+    x = sample(x, homogeneous @ back, "reflect")
     field = torch.rand(2, h, w, generator=generator) * 2 - 1
-    field = gaussian(field, smooth) * strength * torch.tensor([2 / w, 2 / h])[:, None, None]
-    grid = F.affine_grid(theta[None], [1, 3, h, w], align_corners=False) + field.permute(1, 2, 0)
-    return F.grid_sample(x[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+    field = gaussian(field, smooth, truncate=3, border="symmetric") * strength
+    return sample(x, homogeneous[..., :2] + field.permute(1, 2, 0), "symmetric")
+
+
+def sample(x: torch.Tensor, places: torch.Tensor, border: str) -> torch.Tensor:
+    """Return `x` `[c h w]` read at `places` `[h w 2]` (x, y in pixels), linear between pixels, mirrored outside."""
+    h, w = x.shape[1:]
+    size = torch.tensor([w, h], dtype=places.dtype)
+    # grid_sample mirrors at the last pixel where corners are aligned, and behind it where they are not.
+    aligned = border == "reflect"
+    grid = 2 * places / (size - 1) - 1 if aligned else (2 * places + 1) / size - 1
+    return F.grid_sample(
+        x[None], grid[None].to(x.dtype), mode="bilinear", padding_mode="reflection", align_corners=aligned
+    )[0]
 
 
 def pixelate(x: Image, share: float, scale: float, generator: torch.Generator) -> Image:

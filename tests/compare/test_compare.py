@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from excite.cli.main import main
-from excite.compare import Plan, collect, compare
-from excite.compare.execute import execute, shared_weights
-from excite.compare.experiment import report
-from excite.compare.plan import load, save
+from excite.comparison import Plan, collect, run_plan
+from excite.comparison.execute import execute, shared_weights
+from excite.comparison.experiment import write_report
+from excite.comparison.plan import load, make_plan, save
 from excite.errors import ExciteError, UsageError
 
 SMALL = {"epochs": 2, "limit_train": 96, "limit_val": 60}
@@ -35,7 +35,7 @@ def silent(line: str) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "c"
-    compare(small(), folder, tell=silent)
+    run_plan(small(), folder, report=silent)
     return folder
 
 
@@ -96,7 +96,7 @@ def test_a_killed_comparison_ends_with_the_same_table(finished: Path, tmp_path: 
     process.wait()
     assert not collect(folder).complete
     kept = (folder / "runs/none-seed0/summary.json").read_bytes()
-    compare(small(), folder, tell=silent)
+    run_plan(small(), folder, report=silent)
     assert accuracies(folder) == accuracies(finished)
     assert (folder / "runs/none-seed0/summary.json").read_bytes() == kept
 
@@ -117,7 +117,7 @@ def test_a_report_without_the_baselines_runs_names_no_gain(finished: Path, tmp_p
     shutil.copytree(finished, folder)
     for seed in range(2):
         (folder / "runs" / f"none-seed{seed}" / "summary.json").unlink()
-    results = report(folder)
+    results = write_report(folder)
     assert results.rows[1].verdict == "no seed in common with the baseline"
     json.dumps(results.to_dict(), allow_nan=False)
     assert "nan" not in (folder / "results.md").read_text()
@@ -170,7 +170,7 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, capsys,
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) -> None:
-    from excite.compare import experiment
+    from excite.comparison import experiment
 
     def fail(plan, folder, run):
         if run.method == "eca":
@@ -179,13 +179,13 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) 
 
     monkeypatch.setattr(experiment, "execute", fail)
     with pytest.raises(ExciteError, match="broken on purpose"):
-        compare(small(seeds=1), tmp_path / "c", tell=silent)
+        run_plan(small(seeds=1), tmp_path / "c", report=silent)
     assert collect(tmp_path / "c").finished == 1
 
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_table(finished: Path, tmp_path: Path) -> None:
-    compare(small(), tmp_path / "c", jobs=2, tell=silent)
+    run_plan(small(), tmp_path / "c", jobs=2, report=silent)
     # Two processes share the processor, so each has fewer threads; sums may be taken in another order.
     for one, two in zip(collect(finished).rows, collect(tmp_path / "c").rows, strict=True):
         assert one.top1.keys() == two.top1.keys()
@@ -215,7 +215,7 @@ def test_ray_retries_the_run_of_a_killed_worker(finished: Path, tmp_path: Path, 
 
         thread = threading.Thread(target=killer)
         thread.start()
-        compare(small(), folder, ray="auto", tell=silent)
+        run_plan(small(), folder, ray="auto", report=silent)
         thread.join()
     finally:
         ray.shutdown()
@@ -237,3 +237,29 @@ def worker_pids() -> list[int]:
             if title.startswith(b"ray::_task"):
                 found.append(int(entry.name))
     return found
+
+
+def test_compare_from_python(finished: Path, tmp_path: Path) -> None:
+    """The same experiment from Python: the folder goes on where the finished one stands, and nothing is left behind."""
+    import excite
+
+    folder = tmp_path / "c"
+    shutil.copytree(finished, folder)
+    before = torch.get_rng_state()
+    results = excite.compare("none,eca", seeds=2, out=folder, report=silent, **SMALL)
+    assert results.complete
+    assert [row.method for row in results.rows] == ["none", "eca"]
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(UsageError, match="did you mean 'eca'"):
+        excite.compare(["none", "ecca"], out=folder, report=silent)
+    with pytest.raises(UsageError, match="epohcs"):
+        excite.compare(out=tmp_path / "d", report=silent, epohcs=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"), [({}, 10), ({"epochs": 3}, 3), ({"train": {"epochs": 4}}, 4), ({"data": "cifar10"}, 200)]
+)
+def test_epochs_of_a_plan(given: dict, epochs: int) -> None:
+    plan = make_plan(**given)
+    assert plan.config("eca", 0, Path("unused")).epochs == epochs
+    assert plan.folder == Path(f"compare/resnet20-{given.get('data', 'digits')}")

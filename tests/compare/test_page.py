@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from excite.compare.page import page
-from excite.compare.plan import Plan
-from excite.compare.results import Results, Row
-from excite.compare.statistics import paired_gain
+from excite.comparison.page import page
+from excite.comparison.plan import Plan
+from excite.comparison.results import Results, Row
+from excite.comparison.statistics import paired_gain
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",

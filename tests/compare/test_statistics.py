@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from excite.compare.statistics import BETTER, NOISE, WORSE, mean_std, paired_gain
+from excite.comparison.statistics import BETTER, NOISE, WORSE, mean_std, paired_gain
 
 
 def test_interval_of_three_pairs() -> None:

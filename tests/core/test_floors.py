@@ -31,7 +31,7 @@ FLOORS = [
     ("train",),
     ("detect", "explain"),
     ("robustness", "loading"),  # robustness opens networks as explain does
-    ("compare",),
+    ("comparison",),
     ("cli",),
     ("__main__",),
 ]

@@ -1,7 +1,6 @@
 """`excite compare`: the fair experiment."""
 
 import json as json_
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +8,7 @@ from excite.common.options import options_of
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
-    from excite.compare import Plan, Results
-
-DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
+    from excite.comparison import Results
 
 
 def compare(
@@ -54,22 +51,17 @@ def compare(
         excite compare --methods none,se,eca,srm --backbone resnet50_cifar --data cifar10 --seeds 5
         excite compare --backbone timm/resnet18 --methods none,eca --data imagefolder:PATH --train.lr 0.05
     """
-    from excite.compare import Plan
-    from excite.compare import compare as run
-    from excite.compare.experiment import report as write_report
+    from excite.comparison.experiment import run_plan, write_report
+    from excite.comparison.plan import make_plan
 
     if report is not None:
         _show(write_report(report), report, json)
         return
-    changes = dict(train)
-    if epochs is not None:
-        changes["epochs"] = epochs
-    elif (data, recipe) == ("digits", "auto"):
-        changes.setdefault("epochs", DIGITS_EPOCHS)
     names = tuple(m.strip() for m in methods.split(",") if m.strip())
-    plan = Plan(names, backbone, data, recipe, seeds, changes, _method_options(names, options))
-    folder = out or Path("compare") / _folder_name(plan)
-    results = run(plan, folder, jobs=jobs, ray=ray, tell=(lambda line: None) if json else print)
+    own = _method_options(names, options)
+    plan = make_plan(names, backbone, data, recipe, seeds=seeds, epochs=epochs, train=train, options=own)
+    folder = out or plan.folder
+    results = run_plan(plan, folder, jobs=jobs, ray=ray, report=(lambda line: None) if json else print)
     _show(results, folder, json)
 
 
@@ -81,12 +73,6 @@ def _method_options(methods: tuple[str, ...], options: dict[str, Any]) -> dict[s
     return {method: values for method, values in own.items() if values}
 
 
-def _folder_name(plan: "Plan") -> str:
-    kind, _, place = plan.data.partition(":")
-    stem = f"{Path(plan.backbone).name}-{Path(place).name if place else kind}"
-    return re.sub(r"[^\w.]+", "-", stem).strip("-")
-
-
 def _show(results: "Results", folder: Path, json: bool) -> None:
     if json:
         print(json_.dumps(results.to_dict(), indent=2))
@@ -94,7 +80,7 @@ def _show(results: "Results", folder: Path, json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from excite.compare.table import cells, header, notes
+    from excite.comparison.table import cells, header, notes
 
     console = Console()
     if not console.is_terminal:

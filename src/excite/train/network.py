@@ -60,5 +60,12 @@ def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.
             f"the network {spec.name} has {spec.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
             f"build it with num_classes={bundle.num_classes}"
         )
+    size = data.preprocess["size"]
+    was_training = model.training
+    with torch.no_grad():
+        outputs = model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    model.train(was_training)
+    if tuple(outputs.shape) != (1, bundle.num_classes):
+        raise UsageError(f"the network {spec.name} gives {list(outputs.shape)}, not 1 x {bundle.num_classes} classes")
     describe(model, class_names=list(bundle.class_names))
     return model

@@ -1,6 +1,6 @@
 """Detection recipes."""
 
-from excite.recipes.shelf import Shelf
+from excite.recipes.collection import RecipeCollection
 
-_SHELF = Shelf(__name__, "detection recipe")
-names, text, load, summaries = _SHELF.names, _SHELF.text, _SHELF.load, _SHELF.summaries
+_COLLECTION = RecipeCollection(__name__, "detection recipe")
+names, text, load, summaries = _COLLECTION.names, _COLLECTION.text, _COLLECTION.load, _COLLECTION.summaries

@@ -1,20 +1,17 @@
 """Runs over a Ray cluster: one task per run, on a folder that all nodes share; a killed worker's run is tried again."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from excite.common.extras import require
-from excite.compare.execute import execute
-from excite.compare.plan import Plan, Run
+from excite.comparison.execute import Report, execute, outcome
+from excite.comparison.plan import Plan, Run
 from excite.errors import ExciteError
-
-if TYPE_CHECKING:
-    from excite.compare.experiment import Tell
 
 RETRIES = 3
 
 
-def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, tell: "Tell") -> list[tuple[Run, str]]:
+def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, report: Report) -> list[tuple[Run, str]]:
     """Train runs as Ray tasks; return those that failed with their reasons.
 
     address: of a running cluster ("auto", "HOST:PORT"), or "local" for one on this machine that ends with the call. A
@@ -28,7 +25,7 @@ def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, tel
     if started:
         _connect(ray, address)
     try:
-        return _run_all(ray, plan, folder.resolve(), waiting, tell)
+        return _run_all(ray, plan, folder.resolve(), waiting, report)
     finally:
         if started:
             ray.shutdown()
@@ -46,9 +43,7 @@ def _connect(ray: Any, address: str) -> None:
         raise ExciteError(f"--ray {address}: {error}; is the cluster running?") from error
 
 
-def _run_all(ray: Any, plan: Plan, folder: Path, waiting: list[Run], tell: "Tell") -> list[tuple[Run, str]]:
-    from excite.compare.experiment import outcome
-
+def _run_all(ray: Any, plan: Plan, folder: Path, waiting: list[Run], report: Report) -> list[tuple[Run, str]]:
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_task)
     shared = [Run(run.method, run.seed, folder / run.folder.relative_to(run.folder.parents[1])) for run in waiting]
@@ -64,9 +59,9 @@ def _run_all(ray: Any, plan: Plan, folder: Path, waiting: list[Run], tell: "Tell
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             failures.append((run, str(cause).strip().splitlines()[-1]))
-            tell(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
+            report(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
         else:
-            tell(f"{number} of {len(waiting)}: {outcome(run)}")
+            report(f"{number} of {len(waiting)}: {outcome(run)}")
     return failures
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from excite.common.files import write_json
-from excite.compare.plan import Plan
+from excite.comparison.plan import Plan
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
@@ -43,22 +43,19 @@ class Cost:
 
 def networks(plan: Plan, num_classes: int) -> dict[str, nn.Module]:
     """Return a freshly built network per method."""
-    made = {}
-    for method in plan.methods:
-        config = plan.config(method, 0, Path("unused"))
-        made[method] = spec_from(config, num_classes).build()
-    return made
+    configs = {method: plan.config(method, 0, Path("unused")) for method in plan.methods}
+    return {method: spec_from(config, num_classes).build() for method, config in configs.items()}
 
 
 def measure(
     plan: Plan, num_classes: int, size: int, *, batch: int = 64, rounds: int = 15, min_time: float = 0.05
 ) -> dict[str, Any]:
     """Return `{"costs": {method: Cost}, "environment": ...}` as plain containers."""
-    made = networks(plan, num_classes)
+    nets = networks(plan, num_classes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    profiles = {m: profile_model(n, size) for m, n in made.items()}
-    memory = {m: peak_memory(training_step(n, size, batch, num_classes, device), n, device) for m, n in made.items()}
-    for network in made.values():
+    profiles = {m: profile_model(n, size) for m, n in nets.items()}
+    memory = {m: peak_memory(training_step(n, size, batch, num_classes, device), n, device) for m, n in nets.items()}
+    for network in nets.values():
         network.to(device).eval()
     clock = None
     if device == "cuda":
@@ -66,10 +63,10 @@ def measure(
 
         clock = CudaClock()
     one = interleave(
-        {m: inference(n, size, 1, device) for m, n in made.items()}, rounds, min_time=min_time, clock=clock
+        {m: inference(n, size, 1, device) for m, n in nets.items()}, rounds, min_time=min_time, clock=clock
     )
     many = interleave(
-        {m: inference(n, size, batch, device) for m, n in made.items()}, rounds, min_time=min_time, clock=clock
+        {m: inference(n, size, batch, device) for m, n in nets.items()}, rounds, min_time=min_time, clock=clock
     )
     first = plan.methods[0]
     costs = {}
@@ -125,6 +122,6 @@ def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> di
         known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if set(known["costs"]) == set(plan.methods):
             return known
-    found = measure(plan, num_classes, size)
-    write_json(file, found)
-    return found
+    costs = measure(plan, num_classes, size)
+    write_json(file, costs)
+    return costs

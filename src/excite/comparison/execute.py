@@ -1,17 +1,23 @@
 """One run of a comparison: the method's network on the backbone weights that all methods of a seed share."""
 
 import contextlib
+import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from excite.backbones.names import BACKBONES
-from excite.compare.plan import BASELINE, Plan, Run
+from excite.comparison.plan import BASELINE, Plan, Run
+from excite.engine.process import unchanged
 from excite.models import NetworkSpec
-from excite.train import TrainConfig, fit
+from excite.train import fit
 from excite.train.network import spec_from
+
+Report = Callable[[str], None]  # takes a line about what happened
 
 
 def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Tensor]:
@@ -21,11 +27,12 @@ def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Te
     (or, where attention was attached, under the same host key) is taken over. What the method adds is drawn with the
     same seed.
     """
-    torch.manual_seed(run.seed)
-    config = plan.config(run.method, run.seed, run.folder)
-    backbone = NetworkSpec(plan.backbone, num_classes, options=backbone_options(plan)).build()
-    torch.manual_seed(run.seed)
-    network = spec_from(config, num_classes).build()
+    spec = spec_from(plan.config(run.method, run.seed, run.folder), num_classes)
+    with unchanged():
+        torch.manual_seed(run.seed)
+        backbone = NetworkSpec(plan.backbone, num_classes, options=backbone_options(plan)).build()
+        torch.manual_seed(run.seed)
+        network = spec.build()
     own, plain = network.state_dict(), backbone.state_dict()
     return {k: plain[k] if k in plain and plain[k].shape == v.shape else v for k, v in own.items()}
 
@@ -44,7 +51,7 @@ def execute(plan: Plan, folder: Path, run: Run) -> None:
     config = plan.config(run.method, run.seed, run.folder)
     classes = open_data(plan.data).num_classes
     if (run.folder / "config.yaml").is_file():
-        config = TrainConfig(**{**config.to_dict(), "resume": str(run.folder)})
+        config = replace(config, resume=str(run.folder))
     elif run.folder.exists():
         shutil.rmtree(run.folder)  # killed before its first file was whole
     start = shared_weights(plan, run, classes)
@@ -53,3 +60,9 @@ def execute(plan: Plan, folder: Path, run: Run) -> None:
     for leftover in ("samples", "tensorboard"):
         with contextlib.suppress(OSError):
             shutil.rmtree(run.folder / leftover)
+
+
+def outcome(run: Run) -> str:
+    """Return a finished run's result in a few words."""
+    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    return f"{run.name}: top-1 {100 * summary['last_top1']:.2f} % in {summary['seconds']:.0f} s"

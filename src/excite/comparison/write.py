@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from excite.common.files import write_json, write_text
-from excite.compare.page import page
-from excite.compare.plots import draw
-from excite.compare.results import Results
-from excite.compare.table import to_csv, to_markdown
+from excite.comparison.page import page
+from excite.comparison.plots import draw
+from excite.comparison.results import Results
+from excite.comparison.table import to_csv, to_markdown
 
 
 def write_reports(results: Results, folder: Path) -> None:

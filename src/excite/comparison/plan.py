@@ -1,6 +1,8 @@
 """What a comparison consists of: methods x seeds, everything else equal; written down so that it can go on."""
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from excite.registry import METHODS
 from excite.train.config import TrainConfig
 
 BASELINE = "none"
+METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
+DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
 # What every run decides for itself; a comparison that set them would not be one.
 RESERVED = ("model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init")
@@ -84,6 +88,13 @@ class Plan:
         values = {"data": self.data, "seed": seed, "out": str(folder), "quiet": True, **where, **self.changes}
         return TrainConfig.from_recipe(model, self.recipe, **values)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of a comparison that was given none: compare/BACKBONE-DATA."""
+        kind, _, place = self.data.partition(":")
+        stem = f"{Path(self.backbone).name}-{Path(place).name if place else kind}"
+        return Path("compare") / re.sub(r"[^\w.]+", "-", stem).strip("-")
+
     def runs(self, folder: Path) -> list[Run]:
         """Return all runs, seed by seed, so that an unfinished comparison is as balanced as it can be."""
         return [
@@ -103,6 +114,30 @@ class Plan:
             "changes": self.changes,
             "options": self.options,
         }
+
+
+def make_plan(
+    methods: Sequence[str] = METHODS_BY_DEFAULT,
+    backbone: str = "resnet20",
+    data: str = "digits",
+    recipe: str = "auto",
+    *,
+    seeds: int = 3,
+    epochs: int | None = None,
+    train: Mapping[str, Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Plan:
+    """Return a plan; the digits, which are for trying things out, take few epochs unless `epochs` says otherwise.
+
+    train: options of every run that differ from the recipe; options: per method, the method's own.
+    """
+    changes = dict(train or {})
+    if epochs is not None:
+        changes["epochs"] = epochs
+    elif (data, recipe) == ("digits", "auto"):
+        changes.setdefault("epochs", DIGITS_EPOCHS)
+    own = {method: dict(values) for method, values in (options or {}).items()}
+    return Plan(tuple(methods), backbone, data, recipe, seeds, changes, own)
 
 
 def save(plan: Plan, folder: Path) -> None:

@@ -4,20 +4,16 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from excite.compare.execute import execute
-from excite.compare.plan import Plan, Run
+from excite.comparison.execute import Report, execute, outcome
+from excite.comparison.plan import Plan, Run
 from excite.errors import ExciteError
 
-if TYPE_CHECKING:
-    from excite.compare.experiment import Tell
 
-
-def train_in_processes(plan: Plan, folder: Path, waiting: list[Run], jobs: int, tell: "Tell") -> list[tuple[Run, str]]:
+def train_in_processes(
+    plan: Plan, folder: Path, waiting: list[Run], jobs: int, report: Report
+) -> list[tuple[Run, str]]:
     """Train runs `jobs` at a time; return those that failed with their reasons."""
-    from excite.compare.experiment import outcome
-
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failures = []
     context = multiprocessing.get_context("spawn")
@@ -30,9 +26,9 @@ def train_in_processes(plan: Plan, folder: Path, waiting: list[Run], jobs: int, 
             except Exception as error:
                 known = isinstance(error, ExciteError)
                 failures.append((run, str(error) if known else f"{type(error).__name__}: {error}"))
-                tell(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
+                report(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
             else:
-                tell(f"{number} of {len(waiting)}: {outcome(run)}")
+                report(f"{number} of {len(waiting)}: {outcome(run)}")
     return failures
 
 

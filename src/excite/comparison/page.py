@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from excite.compare.results import Results, Row
-from excite.compare.table import cells, header, notes
+from excite.comparison.results import Results, Row
+from excite.comparison.table import cells, header, notes
 
 
 def page(results: Results, pictures: Sequence[Path]) -> str:
     """Return the page's text."""
     plan = results.plan
     title = f"{plan.backbone} on {plan.data}: {len(plan.methods)} methods, {plan.seeds} seed(s)"
-    assets = files("excite.compare")
+    assets = files("excite.comparison")
     return (
         assets.joinpath("page.html")
         .read_text(encoding="utf-8")

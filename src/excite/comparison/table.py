@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from excite.compare.results import Results, Row
+from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
 
 HEADER = (

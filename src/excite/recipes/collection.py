@@ -7,7 +7,7 @@ from typing import Any
 from excite.errors import UsageError, unknown
 
 
-class Shelf:
+class RecipeCollection:
     """The YAML files of a package; kind is what messages call one of them."""
 
     def __init__(self, package: str, kind: str) -> None:

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from excite.compare import cost
-from excite.compare.plan import Plan, load
-from excite.compare.statistics import Gain, mean_std, paired_gain
+from excite.comparison import cost
+from excite.comparison.plan import Plan, load
+from excite.comparison.statistics import Gain, mean_std, paired_gain
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from excite.common.plotting import COLUMN, PAGE, colour, drawing, legend_above, save
-from excite.compare.results import Results, Row
+from excite.comparison.results import Results, Row
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

@@ -1,0 +1,109 @@
+"""`excite.fit`: train from Python, on a network and data that need no name."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import nn
+
+from excite.data import DataBundle
+from excite.data.bundle import Images, chosen, preprocess
+from excite.errors import UsageError
+from excite.models import NetworkSpec
+from excite.train.config import TrainConfig
+from excite.train.fit import FitResult
+from excite.train.fit import fit as fit_config
+
+
+class LabelledImages(Protocol):
+    """A map-style data set of (PIL image or uint8 tensor [3 h w], label)."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+        """Return an image and its label."""
+
+
+class MapImages:
+    """A map-style data set, or some images of it, as a run reads them: RGB, with whole numbers as labels."""
+
+    def __init__(self, dataset: LabelledImages, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.dataset[self.indices[index]]
+        if isinstance(image, Image.Image):
+            return image.convert("RGB"), int(label)
+        if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
+            return image, int(label)
+        shown = f"{image.dtype} {list(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+        raise UsageError(
+            f"{self.name(index)} is {shown}; a run takes PIL images or uint8 tensors [3 h w] and normalises them"
+        )
+
+    def name(self, index: int) -> str:
+        """Say where image `index` comes from."""
+        return f"{type(self.dataset).__name__}[{self.indices[index]}]"
+
+
+def fit(
+    model: str | nn.Module,
+    data: str | DataBundle | tuple[LabelledImages, LabelledImages],
+    recipe: str = "finetune",
+    **options: Any,
+) -> FitResult:
+    """Train a classifier and return what came out; its directory can be tested, explained and exported.
+
+    model: a name (eca_resnet50, timm/NAME, ...), or a network with as many outputs as the data have classes, which is
+    trained in place. data: a spec (digits, imagefolder:PATH, ...), a DataBundle, or a pair of map-style data sets
+    (training, validation) of (image, label). recipe: a recipe's name or file; options: those of `excite train` that
+    differ from it, as epochs=4, out="runs/mine".
+    Raises UsageError for what cannot work, ExciteError for bad data or a loss that is not finite.
+    """
+    bundle = None
+    if not isinstance(data, str):
+        limits = (options.get("limit_train"), options.get("limit_val"))
+        bundle = limited(data if isinstance(data, DataBundle) else bundle_of(*data), *limits)
+    spec = data if isinstance(data, str) else bundle.spec  # type: ignore[union-attr]  # one of the two is there
+    config = TrainConfig.from_recipe(model if isinstance(model, str) else name_of(model), recipe, data=spec, **options)
+    return fit_config(config, network=None if isinstance(model, str) else model, bundle=bundle)
+
+
+def name_of(model: nn.Module) -> str:
+    """Return the name in a network's card, else that of its class."""
+    card = getattr(model, "excite_card", None)
+    return card.name if isinstance(card, NetworkSpec) else type(model).__name__
+
+
+def bundle_of(train: LabelledImages, val: LabelledImages) -> DataBundle:
+    """Return two map-style data sets as a run's data.
+
+    Classes are named by the training set's `classes` (as torchvision has them), else numbered up to the largest label.
+    Images of up to 64 pixels keep their size, larger ones are cut to 224. Raises UsageError for an empty set.
+    """
+    first, second = (MapImages(dataset, range(len(dataset))) for dataset in (train, val))
+    if not len(first) or not len(second):
+        raise UsageError("a training and a validation set with at least one image each are needed")
+    image, _ = first[0]
+    side = min(image.size) if isinstance(image, Image.Image) else min(image.shape[-2:])
+    names = [str(name) for name in getattr(train, "classes", ())]
+    if not names:
+        labels = (int(dataset[i][1]) for dataset in (train, val) for i in range(len(dataset)))
+        names = [str(i) for i in range(max(labels) + 1)]
+    how = preprocess(side) if side <= 64 else preprocess(224, 256)
+    return DataBundle(type(train).__name__, first, second, names, how)
+
+
+def limited(bundle: DataBundle, train: int | None, val: int | None) -> DataBundle:
+    """Return a bundle with so many images at most, always the same ones."""
+
+    def few(images: Images, limit: int | None) -> Images:
+        return images if limit is None else MapImages(images, chosen(len(images), limit))
+
+    return replace(bundle, train=few(bundle.train, train), val=few(bundle.val, val))

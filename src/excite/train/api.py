@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-import torch
-from PIL import Image
 from torch import nn
 
 from excite.data import DataBundle
-from excite.data.bundle import Images, chosen, preprocess
+from excite.data.bundle import Images, chosen
+from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import UsageError
 from excite.models import NetworkSpec
 from excite.train.config import TrainConfig
@@ -18,7 +17,7 @@ from excite.train.fit import fit as fit_config
 
 
 class LabelledImages(Protocol):
-    """A map-style data set of (PIL image or uint8 tensor [3 h w], label)."""
+    """A map-style data set of (image, label): a PIL image, an array [h w c], a tensor [c h w], or a file."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -38,14 +37,7 @@ class MapImages:
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.dataset[self.indices[index]]
-        if isinstance(image, Image.Image):
-            return image.convert("RGB"), int(label)
-        if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
-            return image, int(label)
-        shown = f"{image.dtype} {list(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
-        raise UsageError(
-            f"{self.name(index)} is {shown}; a run takes PIL images or uint8 tensors [3 h w] and normalises them"
-        )
+        return read_rgb(image, self.name(index)), int(label)
 
     def name(self, index: int) -> str:
         """Say where image `index` comes from."""
@@ -90,14 +82,13 @@ def bundle_of(train: LabelledImages, val: LabelledImages) -> DataBundle:
     first, second = (MapImages(dataset, range(len(dataset))) for dataset in (train, val))
     if not len(first) or not len(second):
         raise UsageError("a training and a validation set with at least one image each are needed")
-    image, _ = first[0]
-    side = min(image.size) if isinstance(image, Image.Image) else min(image.shape[-2:])
+    side = min(first[0][0].size)
     names = [str(name) for name in getattr(train, "classes", ())]
     if not names:
         labels = (int(dataset[i][1]) for dataset in (train, val) for i in range(len(dataset)))
         names = [str(i) for i in range(max(labels) + 1)]
-    how = preprocess(side) if side <= 64 else preprocess(224, 256)
-    return DataBundle(type(train).__name__, first, second, names, how)
+    how = Preprocess.for_images_of(side) if side <= 64 else Preprocess.usual()
+    return DataBundle(type(train).__name__, first, second, names, how.to_dict())
 
 
 def limited(bundle: DataBundle, train: int | None, val: int | None) -> DataBundle:

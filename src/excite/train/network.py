@@ -60,7 +60,7 @@ def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.
             f"the network {spec.name} has {spec.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
             f"build it with num_classes={bundle.num_classes}"
         )
-    size = data.preprocess["size"]
+    size = data.preprocess.size
     was_training = model.training
     with torch.no_grad():
         outputs = model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))

@@ -181,7 +181,7 @@ def test_unreadable_image_in_a_test_set(run, tmp_path, capsys):
         (["train", "--epochs", "none"], 2, ["epochs"]),
         (["train", "timm/resnet5"], 2, ["unknown timm model", "resnet50"]),
         (["train", "nowhere.py:net"], 2, ["no file 'nowhere.py'"]),
-        (["test", "/nowhere"], 2, ["no checkpoint /nowhere"]),
+        (["test", "/nowhere"], 2, ["no checkpoint '/nowhere'"]),
         (["test", "{run}", "--data", "digts"], 2, ["'digits'"]),
         (["test", "{run}", "--model", "se_resnet20"], 1, ["attention.gate.reduce.weight", "does not fit"]),
         (["test", "{run}", "--data", "parquet:{parquet}"], 2, ["knows 10 classes", "has 2"]),

@@ -1,10 +1,15 @@
-"""Means, intervals and verdicts."""
+"""Means, intervals, corrected verdicts, and how often a whole table says something false."""
 
 import math
 
+import numpy as np
 import pytest
+from scipy.special import stdtr
 
-from excite.comparison.statistics import BETTER, NOISE, WORSE, mean_std, paired_gain
+from excite.comparison.results import Row, judge
+from excite.comparison.statistics import BETTER, NOISE, WORSE, Gain, corrected, holm, mean_std, paired_gain
+
+FAMILIES = 20_000
 
 
 def test_interval_of_three_pairs() -> None:
@@ -14,7 +19,20 @@ def test_interval_of_three_pairs() -> None:
     assert gain.mean == pytest.approx(0.02)
     assert gain.low == pytest.approx(0.02 - half, abs=1e-8)
     assert gain.high == pytest.approx(0.02 + half, abs=1e-8)
+    # t = 2 sqrt(3) with two degrees of freedom: p = 1 - t / sqrt(2 + t²)
+    assert gain.p == pytest.approx(1 - math.sqrt(12 / 14))
     assert gain.verdict == NOISE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p_values_and_intervals_say_the_same(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for n in (2, 3, 5, 12):
+        gain = paired_gain(list(rng.normal(0.01, 0.01, n)), [0.0] * n)
+        assert gain.p is not None
+        assert gain.low is not None
+        assert gain.high is not None
+        assert (gain.p < 0.05) == (gain.low > 0 or gain.high < 0)
 
 
 def test_verdicts() -> None:
@@ -27,9 +45,70 @@ def test_pairing_removes_what_seeds_share() -> None:
     assert paired_gain(values, baseline).verdict == BETTER  # each seed agrees, though seeds differ by 40 points
 
 
+@pytest.mark.parametrize("difference", [0.0, 0.01, -0.25])
+def test_equal_differences_say_nothing(difference: float) -> None:
+    baseline = [0.61, 0.72, 0.85]
+    for n in (2, 3):
+        gain = paired_gain([b + difference for b in baseline[:n]], baseline[:n])  # rounding leaves 1e-17 of variance
+        assert (gain.low, gain.high, gain.p) == (None, None, None)
+        assert gain.verdict == "equal differences: no interval"
+
+
 def test_one_seed_has_no_interval() -> None:
     gain = paired_gain([0.9], [0.8])
     assert (gain.low, gain.high) == (None, None)
     assert "one seed" in gain.verdict
     assert mean_std([0.9]) == (0.9, None)
     assert mean_std([0.9, 0.8])[1] == pytest.approx(0.0707, abs=1e-4)
+
+
+def test_holm() -> None:
+    # An example by hand: 4 * 0.01, 3 * 0.02, then 2 * 0.02 would fall below what went before, 1 * 0.4.
+    assert holm([0.4, 0.01, 0.02, 0.02]) == pytest.approx([0.4, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_verdict_depends_on_how_many_methods_were_tried() -> None:
+    sure = paired_gain([0.95, 0.951, 0.956], [0.90, 0.90, 0.90])  # p = 0.0012
+    unsure = paired_gain([0.91, 0.925, 0.92], [0.90, 0.90, 0.90])  # p = 0.054 alone
+    borderline = paired_gain([0.914, 0.925, 0.92], [0.90, 0.90, 0.90])  # p = 0.026 alone
+    alone = Row("a", {}, {}, 0.9, 0.01, borderline, None)
+    gains = {"none": None, "a": borderline, "b": sure, "c": unsure, "d": Gain(0.1, None, None, 1, "one seed")}
+    table = [Row(m, {}, {}, 0.9, 0.01, g, None) for m, g in gains.items()]
+    assert judge([alone])[0].verdict == BETTER
+    assert [row.verdict for row in judge(table)] == ["baseline", NOISE, BETTER, NOISE, "one seed"]
+    assert judge(table)[1].gain.low > 0  # type: ignore[union-attr]  # the raw interval stays as it was
+
+
+def false_claims(rng: np.random.Generator, seeds: int, images: int | None, better: int) -> tuple[float, float]:
+    """Return the shares of simulated tables with a false claim: with the correction, and without it.
+
+    A table: a baseline and five methods, of which the last `better` are two points better and the others equal.
+    images: accuracies are shares of so many images.
+    """
+    accuracy = 0.6 + rng.normal(0, 0.01, (FAMILIES, 1, seeds)) + rng.normal(0, 0.006, (FAMILIES, 6, seeds))
+    accuracy[:, 6 - better :] += 0.02
+    if images:
+        accuracy = np.round(accuracy * images) / images
+    # The p-values of `paired_gain` for all tables at once; the first tables say that they are the same.
+    differences = accuracy[:, 1:] - accuracy[:, :1]
+    spread, mean = differences.std(axis=2, ddof=1), differences.mean(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(np.ptp(differences, axis=2) <= 1e-6, 1.0, 2 * stdtr(seeds - 1, -abs(mean) / spread * seeds**0.5))
+    for table, expected in zip(accuracy[:100].tolist(), p.tolist(), strict=False):
+        gains = corrected([paired_gain(values, table[0]) for values in table[1:]])
+        assert [1.0 if g.p is None else g.p for g in gains] == pytest.approx(expected)
+        assert [g.verdict in (BETTER, WORSE) for g in gains] == [h < 0.05 for h in holm(expected)]
+    null = 5 - better
+    with_correction = np.mean([min(holm(row)[:null]) < 0.05 for row in p.tolist()])
+    return float(with_correction), float((p[:, :null].min(axis=1) < 0.05).mean())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "better"), [(3, None, 0), (5, None, 0), (3, 3000, 0), (3, 360, 0), (4, None, 2)]
+)
+def test_a_table_claims_something_false_in_at_most_five_per_cent(seeds: int, images: int | None, better: int) -> None:
+    with_correction, without = false_claims(np.random.default_rng(0), seeds, images, better)
+    assert with_correction <= 0.05
+    assert without > 0.08  # the simulation can see false claims

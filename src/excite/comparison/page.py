@@ -48,6 +48,7 @@ def _row(row: Row) -> str:
         cost.get("training_memory", -1),
         -1 if row.mean is None else row.mean,
         -9 if row.gain is None or row.gain.mean is None else row.gain.mean,
+        2 if row.gain is None or row.gain.p_holm is None else row.gain.p_holm,
         row.verdict,
     )
     parts = []
@@ -73,7 +74,10 @@ def _seeds(results: Results) -> str:
 
 
 CAPTIONS = {
-    "bubbles": "Top-1 against multiply-accumulates; area: number of parameters, bar: one standard deviation.",
+    "bubbles": (
+        "Top-1 against multiply-accumulates; area: number of parameters, bar: mean ± one sample standard deviation "
+        "over the seeds."
+    ),
     "curves": "Training loss and validation top-1: means over the seeds, single runs faint.",
 }
 

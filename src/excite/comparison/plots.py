@@ -43,7 +43,7 @@ def bubbles(results: Results, rows: list[Row], path: Path) -> Path:
             axis.plot([], [], "o", color=colour(i), markersize=5, label=label)
         axis.margins(x=0.25, y=0.25)
         axis.set_xlabel("MACs (M, one image)")
-        axis.set_ylabel("top-1 (%)")
+        axis.set_ylabel("top-1 (%), mean ± 1 std over seeds")
         axis.ticklabel_format(useOffset=False)
         axis.locator_params(axis="x", nbins=4)
         axis.legend(title="method (parameters = area)", title_fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
@@ -62,7 +62,7 @@ def curves(results: Results, rows: list[Row], path: Path) -> Path:
                 epochs = min(len(c) for c in row.curves.values())
                 mean = [factor * statistics.fmean(c[e][key] for c in row.curves.values()) for e in range(epochs)]
                 axis.plot(range(1, epochs + 1), mean, color=colour(i), label=row.method)
-        axes[0].set_ylabel("training loss")
+        axes[0].set_ylabel("training loss (mean; seeds faint)")
         axes[0].set_yscale("log")
         axes[1].set_ylabel("validation top-1 (%)")
         for axis in axes:

@@ -1,13 +1,13 @@
 """Read a comparison's folder back: one row per method, whatever has finished by now."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from excite.comparison import cost
 from excite.comparison.plan import Plan, load
-from excite.comparison.statistics import Gain, mean_std, paired_gain
+from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,13 @@ def collect(folder: Path) -> Results:
             summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
             found[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
     rows = [_row(m, found[m], found[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
-    return Results(plan, rows, sum(map(len, found.values())), len(runs), environment)
+    return Results(plan, judge(rows), sum(map(len, found.values())), len(runs), environment)
+
+
+def judge(rows: list[Row]) -> list[Row]:
+    """Return the rows with verdicts corrected for the number of methods in the table."""
+    gains = iter(corrected([row.gain for row in rows if row.gain is not None]))
+    return [row if row.gain is None else replace(row, gain=next(gains)) for row in rows]
 
 
 def _costs(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

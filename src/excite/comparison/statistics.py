@@ -1,20 +1,24 @@
-"""Mean, deviation, and the paired gain over the baseline with its interval."""
+"""Mean, deviation, and the paired gain over the baseline: its interval, and a verdict that holds for a whole table."""
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from excite.common.extras import require
 
 NOISE, BETTER, WORSE = "within noise", "better", "worse"
+LEVEL = 0.05
+# Accuracies are shares of thousands of images in float32: differences nearer than this are the same difference.
+SAME = 1e-6
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The mean of the differences to the baseline, seed by seed, and its 95 % interval (Student's t).
+    """The mean of the differences to the baseline, seed by seed, its 95 % interval and p-value (paired Student t).
 
-    low and high are None, with a `reason`, where no interval can be given; mean too where no seed is common.
+    low, high and p are None, with a `reason`, where no test is possible; mean too where no seed is common.
+    p_holm: p corrected for all methods of the table (`corrected`); a gain that stands alone is judged by p.
     """
 
     mean: float | None
@@ -22,15 +26,18 @@ class Gain:
     high: float | None
     pairs: int
     reason: str = ""
+    p: float | None = None
+    p_holm: float | None = None
 
     @property
     def verdict(self) -> str:
-        """Return what the interval says: better, worse, or within noise."""
-        if self.low is None or self.high is None:
+        """Return better or worse where the corrected p-value is below 0.05, else within noise."""
+        p = self.p if self.p_holm is None else self.p_holm
+        if p is None or self.mean is None:
             return self.reason
-        if self.low > 0:
-            return BETTER
-        return WORSE if self.high < 0 else NOISE
+        if p >= LEVEL:
+            return NOISE
+        return BETTER if self.mean > 0 else WORSE
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -39,7 +46,10 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
-    """Return the gain of `values` over `baseline`, paired by position (the same seed)."""
+    """Return the gain of `values` over `baseline`, paired by position (the same seed).
+
+    Differences that are all equal have no variance to judge them by (two seeds often agree by chance): no interval.
+    """
     differences = [v - b for v, b in zip(values, baseline, strict=True)]
     if not differences:
         return Gain(None, None, None, 0, "no seed in common with the baseline")
@@ -47,8 +57,28 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     n = len(differences)
     if n < 2:
         return Gain(mean, None, None, n, "one seed: no interval")
+    if max(differences) - min(differences) <= SAME:
+        return Gain(mean, None, None, n, "equal differences: no interval")
     require("scipy")
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
-    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    return Gain(mean, mean - half, mean + half, n)
+    error = statistics.stdev(differences) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * error
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return Gain(mean, mean - half, mean + half, n, p=p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's corrected p-values: a family is wrong anywhere with at most the level (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def corrected(gains: Sequence[Gain]) -> list[Gain]:
+    """Return the gains of one table with Holm's p-values; a gain without a p-value counts as one that shows nothing."""
+    values = holm([1.0 if gain.p is None else gain.p for gain in gains])
+    return [gain if gain.p is None else replace(gain, p_holm=p) for gain, p in zip(gains, values, strict=True)]

@@ -8,7 +8,8 @@ from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
 
 HEADER = (
-    "method", "parameters", "MACs", "latency", "throughput", "training memory", "top-1", "gain over {}", "verdict",
+    "method", "parameters", "MACs", "latency", "throughput", "training memory", "top-1", "gain over {}", "p, Holm",
+    "verdict",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def cells(row: Row) -> tuple[str, ...]:
             _ratio(cost["throughput_ratio"], cost["throughput_spread"]),
             f"{cost['training_memory'] / 1e6:.1f} MB",
         )
-    return (row.method, *counted, accuracy(row), gain(row), row.verdict)
+    return (row.method, *counted, accuracy(row), gain(row), p_value(row), row.verdict)
 
 
 def _ratio(value: float, spread: tuple[float, float]) -> str:
@@ -50,6 +51,13 @@ def gain(row: Row) -> str:
     return f"{text} [{100 * row.gain.low:+.2f}, {100 * row.gain.high:+.2f}]"
 
 
+def p_value(row: Row) -> str:
+    """Return the p-value of the gain, corrected for all methods of the table."""
+    if row.gain is None or row.gain.p_holm is None:
+        return "-"
+    return "<0.001" if row.gain.p_holm < 0.001 else f"{row.gain.p_holm:.3f}"
+
+
 def header(results: Results) -> tuple[str, ...]:
     """Return the column names."""
     return tuple(h.format(results.plan.methods[0]) for h in HEADER)
@@ -68,10 +76,11 @@ def notes(results: Results) -> list[str]:
         f"{plan.backbone} on {plan.data}, recipe {recipe}{changed}; {plan.seeds} seed(s). Per seed all methods "
         "share the backbone's first weights, the data order and the augmentation; top-1 is that of the last epoch."
     )
+    lines.append("Top-1: mean over the seeds (n of them) ± one sample standard deviation.")
     lines.append(
-        f"Gain: mean over seeds of (method - {first}), percentage points, with its 95 % interval (paired Student t); "
-        "'within noise' where the interval holds 0. Several methods are compared with one baseline; the intervals are "
-        "not corrected for that."
+        f"Gain: mean over seeds of (method - {first}), percentage points, with its own 95 % interval (paired "
+        f"Student t). The verdict is stricter: its p-value is corrected for the {len(plan.methods) - 1} methods of the "
+        "table (Holm), so that 'better' or 'worse' is false somewhere in at most 5 % of tables."
     )
     if plan.seeds == 1:
         lines.append("One seed: no interval can be given, because nothing says how much a second run would differ.")
@@ -110,14 +119,14 @@ def to_csv(results: Results) -> str:
     writer.writerow(
         ["method", "parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio", "throughput",
          "throughput_ratio", "training_memory", "seeds", "top1_mean", "top1_std", "gain", "gain_low", "gain_high",
-         "verdict"]
+         "p", "p_holm", "verdict"]
     )  # fmt: skip
     for row in results.rows:
         cost = row.cost or {}
         known = [cost.get(k, "") for k in ("parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio",
                                            "throughput", "throughput_ratio", "training_memory")]  # fmt: skip
         g = row.gain
-        gains = ["", "", ""] if g is None else [_blank(g.mean), _blank(g.low), _blank(g.high)]
+        gains = [""] * 5 if g is None else [_blank(v) for v in (g.mean, g.low, g.high, g.p, g.p_holm)]
         writer.writerow([row.method, *known, len(row.top1), _blank(row.mean), _blank(row.std), *gains, row.verdict])
     return out.getvalue()
 

@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from excite.errors import UsageError
+from excite.errors import UsageError, unknown
 
 # mallopt's parameters (glibc, malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
@@ -22,6 +22,9 @@ SETTINGS = (
     (M_TRIM_THRESHOLD, -1),  # as unsigned: freed memory is never given back
     (M_TOP_PAD, 64 << 20),  # grow in large steps
 )
+
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,21 @@ def match_threads() -> int | None:
 
 
 def pick_device(device: str) -> str:
-    """Return the device that `auto` means here, and others as they are. Raises UsageError for cuda without a GPU."""
+    """Return "cpu" or "cuda": what `device` (auto, cpu or cuda) means on this machine.
+
+    Raises UsageError for another name, and for cuda where torch finds no GPU.
+    """
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    if device == "cpu":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
         raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    return "cpu"
 
 
 def cache_folder() -> Path:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from excite.cli import COMMANDS
 from excite.cli.help import GROUP_OF, help_text
-from excite.cli.main import load
+from excite.cli.main import load, main
 from excite.cli.parsing import parse
 from excite.cli.signature import Option, examples, read_options
+from excite.runtime import DEVICES
 
 # An idea, and how its help begins in every command.
 SHARED = {
@@ -83,8 +85,32 @@ def test_one_name_has_one_kind_of_value() -> None:
 
 def test_devices_are_the_same_three_everywhere() -> None:
     found = {command: typing.get_args(option.kind) for command, option in TABLE if option.name == "device"}
-    assert len(found) >= 3
-    assert set(found.values()) == {("auto", "cpu", "cuda")}
+    running = {"train", "test", "predict", "bench", "explain", "robustness"}
+    assert set(found) == running | {"detect train", "detect test", "detect predict"}
+    assert set(found.values()) == {DEVICES}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train",
+        "test nowhere.ckpt",
+        "predict nowhere.ckpt README.md",
+        "bench resnet20",
+        "explain random:resnet20 --data digits",
+        "robustness random:resnet20 --data digits",
+        "detect train",
+        "detect test nowhere.ckpt",
+        "detect predict nowhere.ckpt README.md",
+    ],
+)
+def test_a_gpu_asked_for_where_there_is_none(words: str, monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "README.md").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "--device", "cuda"]) == 2
+    assert "--device cuda: torch finds no GPU here; use --device cpu" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")

@@ -17,7 +17,7 @@ from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.plots import bars, latency_accuracy
 from excite.measure.bench.run import bench
 from excite.measure.bench.timing import median_interval, quantile
-from excite.measure.bench.variants import check_device, inference, training, variants
+from excite.measure.bench.variants import inference, training, variants
 from excite.measure.names import accuracies
 from excite.measure.records import load_records
 
@@ -136,14 +136,6 @@ def test_variants_are_every_combination() -> None:
 def test_impossible_variants(arguments: tuple[list[str], ...], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         variants(*arguments)
-
-
-def test_no_cuda_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="sees no CUDA device"):
-        check_device("cuda")
-    with pytest.raises(UsageError, match="unknown device 'tpu'"):
-        check_device("tpu")
 
 
 def net() -> nn.Module:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from excite import runtime
+from excite.errors import UsageError
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 FAULTS = """
@@ -84,3 +86,18 @@ def test_no_tune_is_taken_anywhere_and_leaves_the_process_alone() -> None:
         done = subprocess.run([sys.executable, "-c", probe, *args], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert ("TUNED" in done.stdout) == tuned
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_one_answer_to_which_device(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert runtime.pick_device("auto") == ("cuda" if gpu else "cpu")
+    assert runtime.pick_device("cpu") == "cpu"
+    if gpu:
+        assert runtime.pick_device("cuda") == "cuda"
+    else:
+        with pytest.raises(UsageError, match="--device cuda: torch finds no GPU here; use --device cpu"):
+            runtime.pick_device("cuda")
+    for name in ("tpu", "gpu", "cuda:1", ""):
+        with pytest.raises(UsageError, match="unknown device"):
+            runtime.pick_device(name)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from excite.checkpoints.bundle import load_bundle, save_bundle
+from excite.data.preprocess import Preprocess
 from excite.errors import ExciteError, UsageError
 from excite.models import create_model, describe
 
@@ -52,3 +53,19 @@ def test_files_that_are_no_checkpoints(tmp_path):
         load_bundle(tmp_path / "m.safetensors")
     with pytest.raises(UsageError, match="carries no card"):
         save_bundle(tmp_path / "x.safetensors", torch.nn.Linear(1, 1))
+
+
+def test_a_predictor_runs_on_the_device_it_is_given(tmp_path, monkeypatch):
+    from excite.train import predictor
+
+    model = create_model("eca_resnet20")
+    describe(model, preprocess=Preprocess.usual().to_dict())
+    save_bundle(tmp_path / "m.safetensors", model)
+    asked = []
+    monkeypatch.setattr(predictor, "pick_device", lambda name: asked.append(name) or "meta")
+    opened = predictor.open_predictor(tmp_path / "m.safetensors", device="auto").predictor
+    assert asked == ["auto"]
+    assert {p.device.type for p in opened.network.parameters()} == {"meta"}
+    for words in ({"device": "cuda"}, {"model": "resnet20"}):
+        with pytest.raises(UsageError, match="is an exported network"):
+            predictor.open_predictor(tmp_path / "m.onnx", **words)

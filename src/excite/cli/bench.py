@@ -76,7 +76,6 @@ def bench(
     from excite.measure.bench.variants import variants
     from excite.measure.names import accuracies, builder, parse_size
     from excite.measure.profile import input_shape
-    from excite.runtime import pick_device
 
     if threads is not None:
         _set_threads(threads)
@@ -105,7 +104,7 @@ def bench(
         input_shape=shape,
         tasks=task or ["latency", "throughput"],
         batch_sizes=batch_size or [8],
-        device=pick_device(device),
+        device=device,
         rounds=rounds,
         warmup=warmup,
         min_time=min_time,

@@ -2,7 +2,7 @@
 
 import json as json_
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from excite.errors import UsageError
 
@@ -14,6 +14,7 @@ def predict(
     backbone: str | None = None,
     threshold: float = 0.5,
     out: str = "predictions",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Find objects in images; writes each image with boxes, masks, names and scores, and predictions.json.
@@ -24,6 +25,7 @@ def predict(
         backbone: build the detector on this network instead of the one that the checkpoint names.
         threshold: lowest score that counts.
         out: the folder to write to: pictures and predictions.json.
+        device: where to run; auto takes a GPU if there is one.
         json: print JSON: the detections.
 
     Examples:
@@ -34,13 +36,15 @@ def predict(
     from excite.common.files import write_json
     from excite.detect.checkpoint import load_detector
     from excite.detect.predict import predict_images
+    from excite.runtime import pick_device
 
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
+    place = pick_device(device)
     files = find_images(images)
     detector, _ = load_detector(checkpoint, backbone)
     rows: list[dict[str, Any]] = []
-    for row in predict_images(detector, files, Path(out), threshold=threshold):
+    for row in predict_images(detector.to(place), files, Path(out), threshold=threshold):
         rows.append(row)
         if not json:
             counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"

@@ -2,7 +2,7 @@
 
 import json as json_
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from excite.errors import UsageError
 
@@ -20,6 +20,7 @@ def check(
     threshold: float = 0.5,
     workers: int = 0,
     out: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Test a detector: COCO's AP of boxes and masks, VOC's AP50, a table of categories, curves and pictures.
@@ -36,23 +37,27 @@ def check(
         threshold: lowest score that is drawn.
         workers: processes that read images.
         out: the folder to write to: results, metrics, curves and pictures; by default the run's (else the file's).
+        device: where to run; auto takes a GPU if there is one.
         json: print JSON.
 
     Examples:
         excite detect test runs/faster_rcnn-eca_resnet20-shapes
         excite detect test --results found.json --data coco:PATH --masks
     """
+    from excite.runtime import pick_device
+
     if (checkpoint is None) == (results is None):
         raise UsageError("give a checkpoint to test, or --results FILE.json, and not both")
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
-    drawing = {"pictures": pictures, "threshold": threshold}
+    drawing: dict[str, Any] = {"pictures": pictures, "threshold": threshold}
     if results is not None:
+        if device == "cuda":
+            raise UsageError("--results runs no detector, so --device cuda has no effect; leave it out")
         facts, metrics = _results(Path(results), data, split or "val", masks, limit, out, drawing)
     else:
-        facts, metrics = _checkpoint(
-            str(checkpoint), backbone, data, split, limit, out, {**drawing, "workers": workers}
-        )
+        drawing |= {"workers": workers, "device": pick_device(device)}
+        facts, metrics = _checkpoint(str(checkpoint), backbone, data, split, limit, out, drawing)
     if json:
         print(json_.dumps({**facts, **metrics}, indent=2))
         return

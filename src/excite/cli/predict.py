@@ -3,7 +3,7 @@
 import glob
 import json as json_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from excite.errors import UsageError
 
@@ -19,6 +19,7 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     skip_unreadable: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Print the most probable classes of images.
@@ -30,6 +31,7 @@ def predict(
         top: how many classes to show.
         batch_size: images at a time.
         skip_unreadable: go on without images that cannot be read, and count them.
+        device: where to run; auto takes a GPU if there is one.
         json: print JSON.
 
     Examples:
@@ -41,7 +43,7 @@ def predict(
     if top < 1 or batch_size < 1:
         raise UsageError("--top and --batch-size must be at least 1")
     files = find_images(images)
-    predictor = open_predictor(checkpoint, model).predictor
+    predictor = open_predictor(checkpoint, model, device).predictor
     rows, unreadable = classify(predictor, files, top, batch_size, skip_unreadable)
     if json:
         print(json_.dumps({"images": rows, "unreadable": unreadable}, indent=2))

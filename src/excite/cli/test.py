@@ -20,6 +20,7 @@ def check(
     limit: int | None = None,
     out: str | None = None,
     skip_unreadable: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
     """Test a checkpoint: top-1, top-5, a table per class and the confusion matrix as PNG (up to 100 classes).
@@ -33,6 +34,7 @@ def check(
         limit: use that many images only.
         out: the folder to write to: confusion.png; by default the run's, else the checkpoint's folder.
         skip_unreadable: go on without images that cannot be read, and count them.
+        device: where to run; auto takes a GPU if there is one.
         json: print JSON.
 
     Examples:
@@ -45,7 +47,7 @@ def check(
 
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
-    predictor, file, config = open_predictor(checkpoint, model)
+    predictor, file, config = open_predictor(checkpoint, model, device)
     run = RunOf(str(file), predictor.card, config.get("data"))
     bundle = open_run_data([run], data, **{f"limit_{split}": limit})
     names = bundle.class_names

@@ -14,6 +14,7 @@ from excite.comparison.plan import Plan
 from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
+from excite.runtime import pick_device
 from excite.train.network import spec_from
 
 FILE = "cost.json"
@@ -52,7 +53,7 @@ def measure(
 ) -> dict[str, Any]:
     """Return `{"costs": {method: Cost}, "environment": ...}` as plain containers."""
     nets = networks(plan, num_classes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device("auto")
     profiles = {m: profile_model(n, size) for m, n in nets.items()}
     memory = {m: peak_memory(training_step(n, size, batch, num_classes, device), n, device) for m, n in nets.items()}
     for network in nets.values():

@@ -16,6 +16,7 @@ from excite.engine.module import RunModule
 from excite.engine.process import quiet_libraries, unchanged
 from excite.engine.run import RunDirectory, check_free
 from excite.errors import ExciteError, UsageError
+from excite.runtime import pick_device
 
 
 @contextlib.contextmanager
@@ -35,10 +36,8 @@ def seeded_run(config: RunConfig) -> Iterator[None]:
 
 def check_device(config: RunConfig) -> None:
     """Raise UsageError where the machine lacks what the configuration asks for."""
-    cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not cuda:
-        raise UsageError("--device cuda: torch finds no GPU here")
-    if config.precision == "16" and (not cuda or config.device == "cpu"):
+    device = pick_device(config.device)
+    if config.precision == "16" and device == "cpu":
         raise UsageError("--precision 16 needs a GPU; on a CPU take --precision bf16 or 32")
 
 
@@ -60,7 +59,7 @@ def make_trainer(
     # Only the first process writes events, and it knows its directory by now.
     logger = TensorBoardLogger(directory.path, name="", version="tensorboard") if directory.first else False
     trainer = L.Trainer(
-        accelerator="gpu" if config.device == "cuda" else config.device,
+        accelerator="gpu" if pick_device(config.device) == "cuda" else "cpu",
         devices=config.devices,
         strategy="ddp_find_unused_parameters_true" if unused_parameters and config.devices > 1 else "auto",
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision],  # type: ignore[arg-type]  # a Literal of many

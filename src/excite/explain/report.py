@@ -43,7 +43,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     Raises UsageError for bad names and unreadable data specs, ExciteError for images that are none; nothing is written
     before all inputs were read.
     """
-    device = open_device(request.device)
+    device = torch.device(pick_device(request.device))
     pictures = [(Path(path).stem, _read(path)) for path in request.images]
     data = None
     if request.data is not None or not pictures:
@@ -104,16 +104,6 @@ def _read(path: str) -> Any:
         return read_rgb(path)
     except UnreadableImageError as error:
         raise ExciteError(f"{path} is not an image that can be read: {error.reason}") from error
-
-
-def open_device(name: str) -> torch.device:
-    """Return the device; "auto": a GPU if there is one. Raises UsageError where it does not exist here."""
-    try:
-        device = torch.device(pick_device(name))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _classes(network: Network, request: Request) -> int | list[int]:

@@ -13,7 +13,6 @@ from excite.data.preprocess import UnreadableImageError
 from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network, open_network
-from excite.explain.report import open_device
 from excite.robustness.corruptions import corrupt
 from excite.robustness.evaluate import Geometry, Labelled, error_rates, geometry, load_pixels
 from excite.robustness.figures import plot_heat_map, plot_probes, plot_sheet
@@ -21,6 +20,7 @@ from excite.robustness.probes import PROBES, probe
 from excite.robustness.published import Published, open_published
 from excite.robustness.scores import Baseline, Scores, alexnet, mean_by_family, score
 from excite.robustness.tables import FAMILIES, SEVERITIES
+from excite.runtime import pick_device
 
 Progress = Callable[[str], None]
 
@@ -78,7 +78,7 @@ def run(networks: Sequence[Network], request: Request, say: Progress = lambda te
 
 
 def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[str, Any]:
-    device = open_device(request.device)
+    device = torch.device(pick_device(request.device))
     published = None if request.published is None else open_published(request.published)
     families = _families(request, published)
     opened = None if request.baseline in (None, "alexnet") else open_network(str(request.baseline))

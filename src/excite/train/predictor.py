@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from excite.checkpoints.bundle import build
 from excite.checkpoints.reading import locate, read_checkpoint
 from excite.data.preprocess import Preprocess
+from excite.errors import UsageError
 from excite.export.runtime import SUFFIXES, open_exported
 from excite.models import NetworkSpec, spec_of
+from excite.runtime import pick_device
 
 
 class Predictor(Protocol):
@@ -19,19 +21,19 @@ class Predictor(Protocol):
     card: NetworkSpec
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return logits [n classes] of normalised images [n c h w] (float32)."""
+        """Return logits [n classes] of normalised images [n c h w] (both float32 on the CPU)."""
 
 
 class NetworkPredictor:
-    """A network in eval mode, without gradients."""
+    """A network in eval mode on `device`, without gradients."""
 
-    def __init__(self, network: nn.Module, card: NetworkSpec) -> None:
-        self.network, self.card = network.eval(), card
+    def __init__(self, network: nn.Module, card: NetworkSpec, device: str = "cpu") -> None:
+        self.network, self.card, self.device = network.eval().to(device), card, device
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return logits [n classes] of normalised images [n c h w]."""
         with torch.inference_mode():
-            return self.network(x).float()
+            return self.network(x.to(self.device)).float().cpu()
 
 
 class Opened(NamedTuple):
@@ -42,14 +44,19 @@ class Opened(NamedTuple):
     config: dict[str, Any]
 
 
-def open_predictor(path: str | Path, model: str | None = None) -> Opened:
+def open_predictor(path: str | Path, model: str | None = None, device: str = "cpu") -> Opened:
     """Open a checkpoint, a run directory or an exported file (.onnx, .xml, .pt2).
 
-    model: build this network for the weights, not the one that the file names.
-    Raises UsageError for a missing file, ExciteError for one that cannot be used, or that does not say
-    how images are prepared.
+    model: build this network for the weights, not the one that the file names. device: auto, cpu or cuda; exported
+    files run on the CPU. Raises UsageError for a missing file and for a model or device that an exported file cannot
+    have, ExciteError for a file that cannot be used, or that does not say how images are prepared.
     """
+    place = pick_device(device)
     if Path(path).suffix in SUFFIXES:
+        if model is not None:
+            raise UsageError(f"{path} is an exported network, built already; --model {model} has no effect on it")
+        if device == "cuda":
+            raise UsageError(f"--device cuda: {path} is an exported network, which runs on the CPU; use --device cpu")
         exported = open_exported(path)
         Preprocess.of(exported.card)
         return Opened(exported, Path(path), {})
@@ -58,4 +65,4 @@ def open_predictor(path: str | Path, model: str | None = None) -> Opened:
     network = build(checkpoint, model)
     spec = spec_of(network)
     Preprocess.of(spec)
-    return Opened(NetworkPredictor(network, spec), file, checkpoint.config)
+    return Opened(NetworkPredictor(network, spec, place), file, checkpoint.config)

@@ -12,7 +12,8 @@ from excite.errors import ExciteError, UsageError, unknown
 from excite.measure.bench.environment import environment, place
 from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.timing import Clock, CudaClock, Timing, interleave, ratio
-from excite.measure.bench.variants import TASKS, Variant, check_device, inference, load, training
+from excite.measure.bench.variants import TASKS, Variant, inference, load, training
+from excite.runtime import pick_device
 
 Builder = Callable[[], nn.Module]
 
@@ -117,7 +118,7 @@ def bench(
     of `batch_sizes`); the first variant is what ratios refer to; progress: called with (what, rounds done, rounds).
     Raises UsageError for impossible settings, ExciteError (with the model's name) where a network fails.
     """
-    check_device(device)
+    device = pick_device(device)
     check_tasks(tasks, batch_sizes)
     settings = {
         "input_shape": [1, *input_shape],

@@ -15,7 +15,6 @@ MODES = ("eager", "compiled", "channels-last", "compiled-channels-last")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENGINES = ("torch", "onnxruntime", "openvino")
 TASKS = ("latency", "throughput", "training")
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,6 @@ def variants(
         tags = [t for t, many in ((engine, engines), (mode, modes), (precision, precisions)) if len(many) > 1]
         made.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
     return made
-
-
-def check_device(device: str) -> None:
-    """Raise UsageError for an unknown device, or for CUDA where there is none."""
-    if device not in DEVICES:
-        raise unknown("device", device, DEVICES)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
 
 
 def load(name: str, build: Callable[[], nn.Module]) -> nn.Module:

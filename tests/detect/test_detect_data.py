@@ -157,7 +157,7 @@ def test_bad_segmentations_are_skipped_and_named(coco):
 def test_an_object_without_a_mask_is_fine_for_boxes_only(coco):
     values = content()
     del values["annotations"][0]["segmentation"]
-    assert len(open_split(coco(values), "train").samples[0].things) == 4
+    assert len(open_split(coco(values), "train").samples[0].annotations) == 4
     with pytest.raises(UsageError, match="image 7 has an object without a segmentation"):
         open_split(coco(values), "train", masks=True)
 
@@ -206,7 +206,7 @@ def test_voc_degenerate_boxes_are_named_with_their_line(voc):
     data = open_split(
         voc(thing("cell", (5, 5, 9, 9)), thing("cell", (5, 5, 5, 9)), thing("cell", (60, 5, 70, 9))), "train"
     )
-    assert len(data.samples[0].things) == 1
+    assert len(data.samples[0].annotations) == 1
     assert data.skipped[0].startswith("one.xml, line 5: cell box (5, 5, 5, 9)")
     assert len(data.skipped) == 2
 
@@ -310,5 +310,5 @@ def test_coco_tiny_opens_with_masks(shared_data):
     data = open_split(f"coco:{shared_data / 'coco_tiny'}", "val", masks=True)
     assert len(data) == 80
     assert len(data.class_names) == 80
-    assert sum(t.crowd for s in data.samples for t in s.things) == 11
+    assert sum(t.crowd for s in data.samples for t in s.annotations) == 11
     assert not data.skipped

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from excite.common.files import write_json
 from excite.detect.data import open_split
-from excite.detect.data.base import DetectionDataset, Sample, Thing
+from excite.detect.data.base import Annotation, DetectionDataset, Sample
 from excite.detect.data.segments import decode, to_json
 from excite.detect.evaluate import all_metrics, show
 from excite.detect.metrics import coco_metrics
@@ -27,7 +27,7 @@ def invent(dataset, seed=0):
     rng = np.random.default_rng(seed)
     results = []
     for index, sample in enumerate(dataset.samples):
-        for thing in sample.things:
+        for thing in sample.annotations:
             for _ in range(int(rng.integers(0, 3))):
                 box = np.array(thing.box) + rng.normal(0, 0.06, 4) * max(thing.box[2:])
                 box[2:] = np.maximum(box[2:], 1)
@@ -87,7 +87,7 @@ def test_ap_equals_pycocotools_on_the_same_file(shared_data, tmp_path):
 
 
 def dataset_of(*images, names=("a", "b")):
-    samples = [Sample(i, 100, 100, things=list(things)) for i, things in enumerate(images)]
+    samples = [Sample(i, 100, 100, annotations=list(annotations)) for i, annotations in enumerate(images)]
     return DetectionDataset(samples, names)
 
 
@@ -96,7 +96,7 @@ def found(image, label, box, score):
 
 
 def test_perfect_detections_score_one_and_none_score_zero():
-    data = dataset_of([Thing((10, 10, 30, 30), 1, 900)], [Thing((40, 40, 50, 50), 2, 2500)], [])
+    data = dataset_of([Annotation((10, 10, 30, 30), 1, 900)], [Annotation((40, 40, 50, 50), 2, 2500)], [])
     perfect = [found(0, 1, (10, 10, 30, 30), 0.9), found(1, 2, (40, 40, 50, 50), 0.8)]
     metrics = all_metrics(perfect, data)
     assert metrics["box"]["AP"] == pytest.approx(1)
@@ -107,7 +107,7 @@ def test_perfect_detections_score_one_and_none_score_zero():
 
 
 def test_a_crowd_is_neither_to_be_found_nor_wrong_to_find():
-    thing, crowd = Thing((10, 10, 20, 20), 1, 400), Thing((50, 50, 40, 40), 1, 1600, crowd=True)
+    thing, crowd = Annotation((10, 10, 20, 20), 1, 400), Annotation((50, 50, 40, 40), 1, 1600, crowd=True)
     inside = [found(0, 1, (55, 55, 20, 20), 0.99), found(0, 1, (10, 10, 20, 20), 0.5)]
     assert coco_metrics(inside, dataset_of([thing, crowd]))["box"]["AP"] == pytest.approx(1)
     assert coco_metrics(inside, dataset_of([thing]))["box"]["AP"] == pytest.approx(0.5, abs=0.01)
@@ -116,8 +116,8 @@ def test_a_crowd_is_neither_to_be_found_nor_wrong_to_find():
 
 def test_voc_rule_by_hand():
     # Five detections by falling score: right, double (wrong), difficult (nothing), wrong place, right.
-    easy, other = Thing((0, 0, 10, 10), 1, 100), Thing((50, 50, 10, 10), 1, 100)
-    hard = Thing((30, 30, 10, 10), 1, 100, difficult=True)
+    easy, other = Annotation((0, 0, 10, 10), 1, 100), Annotation((50, 50, 10, 10), 1, 100)
+    hard = Annotation((30, 30, 10, 10), 1, 100, difficult=True)
     data = dataset_of([easy, other, hard], names=("a",))
     results = [
         found(0, 1, (0, 0, 10, 10), 0.9),
@@ -126,7 +126,7 @@ def test_voc_rule_by_hand():
         found(0, 1, (80, 80, 10, 10), 0.6),
         found(0, 1, (50, 50, 10, 10), 0.5),
     ]
-    right, wrong = match(results, {0: data.samples[0].things})
+    right, wrong = match(results, {0: data.samples[0].annotations})
     assert right.tolist() == [True, False, False, False, True]
     assert wrong.tolist() == [False, True, False, True, False]
     # Precision after each: 1, 1/2, 1/2, 1/3, 2/4; recall: 1/2 ... 1. Area: 1/2 * 1 + 1/2 * 1/2.
@@ -138,9 +138,9 @@ def test_voc_rule_by_hand():
 
 def test_voc_takes_the_best_overlap_even_if_it_is_taken():
     # The devkit's rule: the second detection overlaps the first object most, which is taken, so it is wrong.
-    things = [Thing((0, 0, 10, 10), 1, 100), Thing((4, 0, 10, 10), 1, 100)]
+    annotations = [Annotation((0, 0, 10, 10), 1, 100), Annotation((4, 0, 10, 10), 1, 100)]
     results = [found(0, 1, (0, 0, 10, 10), 0.9), found(0, 1, (1, 0, 10, 10), 0.8)]
-    right, wrong = match(results, {0: things})
+    right, wrong = match(results, {0: annotations})
     assert right.tolist() == [True, False]
     assert wrong.tolist() == [False, True]
 
@@ -157,7 +157,7 @@ def test_voc_equals_coco_where_their_rules_agree():
     images, results = [], []
     for i in range(40):
         x, y = rng.uniform(0, 60, 2)
-        images.append([Thing((x, y, 30, 30), 1, 900)])
+        images.append([Annotation((x, y, 30, 30), 1, 900)])
         shift = rng.uniform(0, 20)
         results.append(found(i, 1, (x + shift, y, 30, 30), float(rng.random())))
     data = dataset_of(*images, names=("a",))
@@ -173,7 +173,7 @@ def test_voc_equals_coco_where_their_rules_agree():
     ],
 )
 def test_bad_results_files(tmp_path, change, message):
-    data = dataset_of([Thing((0, 0, 10, 10), 1, 100)])
+    data = dataset_of([Annotation((0, 0, 10, 10), 1, 100)])
     file = tmp_path / "r.json"
     write_json(file, [{**found(0, 1, (0, 0, 10, 10), 0.5), **change}])
     with pytest.raises(ExciteError, match=message):

@@ -119,7 +119,7 @@ def build(config: DetectConfig, class_names: list[str]) -> nn.Module:
 
 
 def _check_data(train: DetectionDataset, val: DetectionDataset | None, config: DetectConfig) -> None:
-    if not any(not t.ignored for s in train.samples for t in s.things):
+    if not any(not t.ignored for s in train.samples for t in s.annotations):
         raise UsageError(f"data {config.data!r}, split {config.train_split!r}: no object to learn on any image")
     if val is not None and val.class_names != train.class_names:
         raise UsageError(

@@ -1,13 +1,13 @@
 """COCO's average precision of a list of results, by torchmetrics on faster-coco-eval."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from excite.detect.data.base import DetectionDataset
+from excite.detect.data.base import DetectionDataset, Sample
 from excite.detect.data.segments import decode
 from excite.detect.results import Result, by_image, stack
 from excite.engine.process import quiet_libraries
@@ -16,7 +16,8 @@ SUMMARY = {
     "map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm", "map_large": "APl",
     "mar_100": "AR100",
 }  # fmt: skip
-KINDS = {"bbox": "box", "segm": "mask"}
+IouType = Literal["bbox", "segm"]
+KINDS: dict[IouType, str] = {"bbox": "box", "segm": "mask"}
 
 
 def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> dict[str, Any]:
@@ -25,10 +26,10 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
     Returns, under "box" and (where `masks`) "mask": AP, AP50, AP75, APs, APm, APl, AR100 (fractions; -1 where there is
     nothing to find), "per_class" rows and "curves" (101 recalls by category, precision at IoU 0.5).
     """
-    kinds = ("bbox", "segm") if masks else ("bbox",)
+    kinds: tuple[IouType, ...] = ("bbox", "segm") if masks else ("bbox",)
     metric = MeanAveragePrecision(
         box_format="xywh",
-        iou_type=kinds,  # type: ignore[arg-type]
+        iou_type=kinds,
         # By default torchmetrics rounds both to float32, and a recall of exactly 0.3 then misses its threshold.
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
         rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
@@ -41,36 +42,36 @@ def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks:
     groups = by_image(results)
     label_of = {c: i for i, c in enumerate(dataset.category_ids, start=1)}
     for index, sample in enumerate(dataset.samples):
-        found = groups.get(sample.image_id, [])
-        metric.update([_predicted(found, sample, label_of, masks)], [_truth(dataset, index, masks)])
+        predicted = _predicted(groups.get(sample.image_id, []), sample, label_of, masks)
+        metric.update([predicted], [_truth(dataset, index, masks)])
     with quiet_libraries():
         values = metric.compute()
     return {KINDS[kind]: _report(values, f"{kind}_" if masks else "", dataset) for kind in kinds}
 
 
-def _predicted(found: list[Result], sample: Any, label_of: dict[int, int], masks: bool) -> dict[str, torch.Tensor]:
+def _predicted(results: list[Result], sample: Sample, label_of: dict[int, int], masks: bool) -> dict[str, torch.Tensor]:
     entry = {
-        "boxes": torch.tensor([r["bbox"] for r in found], dtype=torch.float64).reshape(-1, 4),
-        "scores": torch.tensor([r["score"] for r in found], dtype=torch.float64),
-        "labels": torch.tensor([label_of[r["category_id"]] for r in found], dtype=torch.int64),
+        "boxes": torch.tensor([r["bbox"] for r in results], dtype=torch.float64).reshape(-1, 4),
+        "scores": torch.tensor([r["score"] for r in results], dtype=torch.float64),
+        "labels": torch.tensor([label_of[r["category_id"]] for r in results], dtype=torch.int64),
     }
     if masks:
         size = (sample.height, sample.width)
-        entry["masks"] = stack([decode(r["segmentation"], *size) for r in found], *size)
+        entry["masks"] = stack([decode(r["segmentation"], *size) for r in results], *size)
     return entry
 
 
 def _truth(dataset: DetectionDataset, index: int, masks: bool) -> dict[str, torch.Tensor]:
     sample = dataset.samples[index]
-    things = sample.things
+    annotations = sample.annotations
     entry = {
-        "boxes": torch.tensor([t.box for t in things], dtype=torch.float64).reshape(-1, 4),
-        "labels": torch.tensor([t.label for t in things], dtype=torch.int64),
-        "iscrowd": torch.tensor([int(t.ignored) for t in things], dtype=torch.int64),
-        "area": torch.tensor([t.area for t in things], dtype=torch.float64),
+        "boxes": torch.tensor([a.box for a in annotations], dtype=torch.float64).reshape(-1, 4),
+        "labels": torch.tensor([a.label for a in annotations], dtype=torch.int64),
+        "iscrowd": torch.tensor([int(a.ignored) for a in annotations], dtype=torch.int64),
+        "area": torch.tensor([a.area for a in annotations], dtype=torch.float64),
     }
     if masks:
-        entry["masks"] = stack([dataset.mask(index, t) for t in things], sample.height, sample.width)
+        entry["masks"] = stack([dataset.mask(index, a) for a in annotations], sample.height, sample.width)
     return entry
 
 
@@ -79,7 +80,8 @@ def _report(values: dict[str, Any], prefix: str, dataset: DetectionDataset) -> d
     precision = np.asarray(values[f"{prefix}precision"])  # [IoU, recall, category, area, detections]
     recall = np.asarray(values[f"{prefix}recall"])
     counts = np.bincount(
-        [t.label for s in dataset.samples for t in s.things if not t.ignored], minlength=len(dataset.class_names) + 1
+        [t.label for s in dataset.samples for t in s.annotations if not t.ignored],
+        minlength=len(dataset.class_names) + 1,
     )
     report["per_class"], report["curves"] = [], {}
     for column, label in enumerate(np.atleast_1d(np.asarray(values["classes"])).tolist()):

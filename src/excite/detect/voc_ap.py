@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from excite.detect.data.base import DetectionDataset, Thing
+from excite.detect.data.base import Annotation, DetectionDataset
 from excite.detect.results import Result
 
 
 def voc_metrics(results: Sequence[Result], dataset: DetectionDataset, *, iou: float = 0.5) -> dict[str, Any]:
     """Return `AP50` (area under the envelope), `AP50_11point` and both `per_class`; fractions, -1 for none."""
     label_of = {c: i for i, c in enumerate(dataset.category_ids, start=1)}
-    found: dict[int, list[Result]] = defaultdict(list)
+    by_label: dict[int, list[Result]] = defaultdict(list)
     for result in results:
-        found[label_of[result["category_id"]]].append(result)
+        by_label[label_of[result["category_id"]]].append(result)
     rows = []
     for label, name in enumerate(dataset.class_names, start=1):
-        truth = {s.image_id: [t for t in s.things if t.label == label] for s in dataset.samples}
-        wanted = sum(not t.ignored for things in truth.values() for t in things)
+        truth = {s.image_id: [t for t in s.annotations if t.label == label] for s in dataset.samples}
+        wanted = sum(not t.ignored for annotations in truth.values() for t in annotations)
         if wanted == 0:
             continue
-        right, wrong = match(found[label], truth, iou)
+        right, wrong = match(by_label[label], truth, iou)
         recall, precision = curve(right, wrong, wanted)
         row = {"class": name, "objects": wanted, "AP50": area(recall, precision)}
         rows.append({**row, "AP50_11point": eleven_points(recall, precision)})
@@ -36,19 +36,19 @@ def voc_metrics(results: Sequence[Result], dataset: DetectionDataset, *, iou: fl
 
 
 def match(
-    found: Sequence[Result], truth: dict[int | str, list[Thing]], iou: float = 0.5
+    results: Sequence[Result], truth: dict[int | str, list[Annotation]], iou: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for detections by falling score whether each is right and whether it is wrong (difficult: neither)."""
-    order = sorted(found, key=lambda r: -r["score"])
+    order = sorted(results, key=lambda r: -r["score"])
     taken: dict[int | str, set[int]] = defaultdict(set)
     right, wrong = np.zeros(len(order), bool), np.zeros(len(order), bool)
     for i, result in enumerate(order):
-        things = truth.get(result["image_id"], [])
-        overlaps = overlap(result["bbox"], [t.box for t in things])
-        best = int(overlaps.argmax()) if len(things) else -1
+        annotations = truth.get(result["image_id"], [])
+        overlaps = overlap(result["bbox"], [a.box for a in annotations])
+        best = int(overlaps.argmax()) if len(annotations) else -1
         if best < 0 or overlaps[best] < iou:
             wrong[i] = True
-        elif not things[best].ignored:
+        elif not annotations[best].ignored:
             hit = best not in taken[result["image_id"]]
             right[i], wrong[i] = hit, not hit
             taken[result["image_id"]].add(best)

@@ -1,10 +1,10 @@
 """What every detection data set is: images, boxes, and what had to be left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,14 +13,25 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from excite.data.preprocess import UnreadableImageError, read_rgb
+from excite.detect.data.segments import Segment, decode
 from excite.errors import ExciteError, UsageError
 
-Segment = Any  # list of polygons, an RLE dictionary, or an array [h w]
-Item = tuple[torch.Tensor, dict[str, Any]]
+
+class Target(TypedDict):
+    """What is known of an image; boxes: x1 y1 x2 y2 in pixels, `[n 4]`; labels: from 1, `[n]`; masks: `[n h w]`."""
+
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    ignored: torch.Tensor
+    image_id: int | str
+    masks: NotRequired[torch.Tensor]
+
+
+Item = tuple[torch.Tensor, Target]
 
 
 @dataclass
-class Thing:
+class Annotation:
     """One annotated object.
 
     box: x, y, width, height in pixels; label: from 1; area: pixels; crowd: COCO's region of many; difficult: VOC's.
@@ -31,7 +42,7 @@ class Thing:
     area: float
     crowd: bool = False
     difficult: bool = False
-    segment: Segment = None
+    segment: Segment | None = None
 
     @property
     def ignored(self) -> bool:
@@ -39,15 +50,24 @@ class Thing:
         return self.crowd or self.difficult
 
 
-@dataclass
 class Sample:
     """One image: its id, size in pixels, where it comes from, and its objects."""
 
-    image_id: int | str
-    width: int
-    height: int
-    path: Path | None = None
-    things: list[Thing] = field(default_factory=list)
+    def __init__(
+        self,
+        image_id: int | str,
+        width: int,
+        height: int,
+        path: Path | None = None,
+        annotations: Iterable[Annotation] = (),
+    ) -> None:
+        self.image_id, self.width, self.height, self.path = image_id, width, height, path
+        self._annotations = list(annotations)
+
+    @property
+    def annotations(self) -> list[Annotation]:
+        """The objects of the image."""
+        return self._annotations
 
 
 class DetectionDataset(Dataset[Item]):
@@ -73,7 +93,7 @@ class DetectionDataset(Dataset[Item]):
         self.skipped = list(skipped)
         self.has_masks = has_masks
         self.with_masks = False
-        self.transform: Callable[[Any, dict[str, Any]], Item] | None = None
+        self.transform: Callable[[torch.Tensor, Target], Item] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -86,9 +106,10 @@ class DetectionDataset(Dataset[Item]):
         Raises ExciteError when the file is gone, broken or of another size.
         """
         sample = self.samples[index]
-        picture = load_image(sample.path)  # type: ignore[arg-type]
+        assert sample.path is not None  # images that are drawn come from an `image` of their own
+        picture = load_image(sample.path)
         if picture.size == (sample.height, sample.width) != (sample.width, sample.height):
-            stored = load_image(sample.path, upright=False)  # type: ignore[arg-type]
+            stored = load_image(sample.path, upright=False)
             picture = stored if stored.size == (sample.width, sample.height) else picture
         if picture.size != (sample.width, sample.height):
             raise ExciteError(
@@ -97,27 +118,26 @@ class DetectionDataset(Dataset[Item]):
             )
         return picture
 
-    def mask(self, index: int, thing: Thing) -> np.ndarray:
+    def mask(self, index: int, annotation: Annotation) -> np.ndarray:
         """Return the mask of one object of image number `index`, uint8 `[h w]`."""
-        from excite.detect.data.segments import decode
-
-        return decode(thing.segment, self.samples[index].height, self.samples[index].width)
+        assert annotation.segment is not None  # `open_split` looks when masks are asked for
+        return decode(annotation.segment, self.samples[index].height, self.samples[index].width)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
         image = tv_tensors.Image(torch.from_numpy(np.asarray(self.image(index)).copy()).permute(2, 0, 1))
-        things = sample.things
+        annotations = sample.annotations
         size = (sample.height, sample.width)
-        xywh = torch.tensor([t.box for t in things], dtype=torch.float32).reshape(-1, 4)
+        xywh = torch.tensor([a.box for a in annotations], dtype=torch.float32).reshape(-1, 4)
         boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
-        target: dict[str, Any] = {
+        target: Target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
-            "labels": torch.tensor([t.label for t in things], dtype=torch.int64),
-            "ignored": torch.tensor([t.ignored for t in things], dtype=torch.bool),
+            "labels": torch.tensor([a.label for a in annotations], dtype=torch.int64),
+            "ignored": torch.tensor([a.ignored for a in annotations], dtype=torch.bool),
             "image_id": sample.image_id,
         }
         if self.with_masks:
-            masks = [torch.from_numpy(self.mask(index, t)) for t in things]
+            masks = [torch.from_numpy(self.mask(index, a)) for a in annotations]
             stacked = torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.uint8)
             target["masks"] = tv_tensors.Mask(stacked)
         return self.transform(image, target) if self.transform is not None else (image, target)

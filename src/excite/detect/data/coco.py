@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from excite.detect.data.base import DetectionDataset, Sample, Thing, check_not_empty, clip_box
+from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.detect.data.segments import problem
 from excite.errors import ExciteError, UsageError, near
 
@@ -17,12 +17,12 @@ def splits(root: Path) -> list[str]:
 def find_split(root: Path, split: str) -> str:
     """Return the full name of a split: "train" finds "train2017". Raises UsageError when there is none or several."""
     known = splits(root)
-    found = [split] if split in known else [s for s in known if s.startswith(split)]
-    if len(found) == 1:
-        return found[0]
+    matches = [split] if split in known else [s for s in known if s.startswith(split)]
+    if len(matches) == 1:
+        return matches[0]
     expected = root / "annotations" / f"instances_{split}*.json"
-    if found:
-        raise UsageError(f"split {split!r} of coco:{root} may be {' or '.join(found)}; name one")
+    if matches:
+        raise UsageError(f"split {split!r} of coco:{root} may be {' or '.join(matches)}; name one")
     have = f"splits there: {', '.join(known)}" if known else "no instances_*.json is there"
     raise UsageError(f"no annotation file {expected}; {have}")
 
@@ -115,6 +115,6 @@ def _add(
         skipped.append(f"{where} {wrong}")
         return
     area = float(annotation.get("area", clipped[2] * clipped[3]))
-    sample.things.append(
-        Thing(clipped, label_of[category], area, crowd=bool(annotation.get("iscrowd", 0)), segment=segment or None)
+    sample.annotations.append(
+        Annotation(clipped, label_of[category], area, crowd=bool(annotation.get("iscrowd", 0)), segment=segment or None)
     )

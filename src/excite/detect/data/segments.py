@@ -1,12 +1,21 @@
 """Segmentations in COCO's forms: polygons, run lengths (compressed or not), or plain arrays."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 
-def problem(segment: Any, height: int, width: int) -> str | None:
+class RunLengths(TypedDict):
+    """A mask as COCO's run lengths: size `[height, width]`; counts: plain numbers, or compressed (text in JSON)."""
+
+    size: list[int]
+    counts: list[int] | str | bytes
+
+
+Segment = list[list[float]] | RunLengths | np.ndarray  # polygons, run lengths, or a mask [h w]
+
+
+def problem(segment: object, height: int, width: int) -> str | None:
     """Say what is wrong with a segmentation, None where it can be decoded."""
     if isinstance(segment, list):
         usable = [p for p in segment if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
@@ -20,8 +29,10 @@ def problem(segment: Any, height: int, width: int) -> str | None:
     return "has neither polygons nor run lengths"
 
 
-def encode(segment: Any, height: int, width: int) -> dict[str, Any]:
+def encode(segment: Segment, height: int, width: int) -> RunLengths:
     """Return any segmentation as a compressed run-length dictionary (counts as bytes)."""
+    from pycocotools import mask as coco_mask
+
     if isinstance(segment, np.ndarray):
         return coco_mask.encode(np.asfortranarray(segment.astype(np.uint8)))
     if isinstance(segment, list):
@@ -32,14 +43,18 @@ def encode(segment: Any, height: int, width: int) -> dict[str, Any]:
     return segment
 
 
-def decode(segment: Any, height: int, width: int) -> np.ndarray:
+def decode(segment: Segment, height: int, width: int) -> np.ndarray:
     """Return any segmentation as a mask, uint8 `[h w]`."""
+    from pycocotools import mask as coco_mask
+
     if isinstance(segment, np.ndarray):
         return segment
     return np.ascontiguousarray(coco_mask.decode(encode(segment, height, width)))
 
 
-def to_json(mask: np.ndarray) -> dict[str, Any]:
+def to_json(mask: np.ndarray) -> RunLengths:
     """Return a mask `[h w]` as a run-length dictionary that JSON can hold."""
+    from pycocotools import mask as coco_mask
+
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}

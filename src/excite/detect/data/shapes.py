@@ -1,11 +1,11 @@
 """Shapes: discs, squares, triangles and rings drawn on the fly, with boxes and masks. No file is needed."""
 
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
-from excite.detect.data.base import DetectionDataset, Sample, Thing
+from excite.common.options import parse_pairs
+from excite.detect.data.base import Annotation, DetectionDataset, Sample
+from excite.detect.data.segments import encode
 from excite.errors import UsageError, unknown
 
 NAMES = ("disc", "square", "triangle", "ring")
@@ -60,34 +60,35 @@ class Shapes(DetectionDataset):
 
     def image(self, index: int) -> Image.Image:
         """Return image number `index`."""
-        return self.draw(self.samples[index].index)[0]  # type: ignore[attr-defined]
+        sample = self.samples[index]
+        assert isinstance(sample, _Drawn)
+        return self.draw(sample.index)[0]
 
 
 class _Drawn(Sample):
     """A sample whose objects are drawn when they are first asked for."""
 
     def __init__(self, image_id: str, width: int, height: int, *, index: int, owner: Shapes) -> None:
+        super().__init__(image_id, width, height)
         self.index, self.owner = index, owner
-        self._things: list[Thing] | None = None
-        self.image_id, self.width, self.height, self.path = image_id, width, height, None
+        self._drawn = False
 
     @property
-    def things(self) -> list[Thing]:  # type: ignore[override]
+    def annotations(self) -> list[Annotation]:
         """The objects of the drawing."""
-        if self._things is None:
+        if not self._drawn:
             _, masks, labels = self.owner.draw(self.index)
-            self._things = [_thing(m, label) for m, label in zip(masks, labels, strict=True)]
-        return self._things
+            self._annotations = [_annotation(mask, label) for mask, label in zip(masks, labels, strict=True)]
+            self._drawn = True
+        return self._annotations
 
 
-def _thing(mask: np.ndarray, label: int) -> Thing:
-    from excite.detect.data.segments import encode
-
+def _annotation(mask: np.ndarray, label: int) -> Annotation:
     ys, xs = np.nonzero(mask)
     x, y = float(xs.min()), float(ys.min())
     box = (x, y, float(xs.max()) + 1 - x, float(ys.max()) + 1 - y)
     # Run lengths take a hundredth of the room of the mask, so all objects of a set can be kept.
-    return Thing(box, label, float(mask.sum()), segment=encode(mask.astype(np.uint8), *mask.shape))
+    return Annotation(box, label, float(mask.sum()), segment=encode(mask.astype(np.uint8), *mask.shape))
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -126,15 +127,13 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray) -> No
     canvas[mask] = colour
 
 
-def parse_options(text: str) -> dict[str, Any]:
+def shapes_options(text: str) -> dict[str, int]:
     """Read "size=96,most=3" into options. Raises UsageError for unknown names and for what is not a whole number."""
     known = ("size", "most", "seed", "train", "val", "test")
-    options: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, _, value = part.partition("=")
-        if key not in known:
-            raise unknown("option of shapes", key, known)
-        if not value.lstrip("-").isdigit():
-            raise UsageError(f"shapes: {key}={value!r}; expected a whole number")
-        options[key] = int(value)
+    options = parse_pairs([pair for pair in text.split(",") if pair])
+    for name, value in options.items():
+        if name not in known:
+            raise unknown("option of shapes", name, known)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UsageError(f"shapes: {name}={value!r}; expected a whole number")
     return options

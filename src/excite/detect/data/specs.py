@@ -4,7 +4,7 @@ from pathlib import Path
 
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.coco import open_coco
-from excite.detect.data.shapes import SPLITS, Shapes, parse_options
+from excite.detect.data.shapes import SPLITS, Shapes, shapes_options
 from excite.detect.data.voc import open_voc
 from excite.errors import UsageError, unknown
 
@@ -39,7 +39,7 @@ def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None 
 
 
 def _shapes(text: str, split: str) -> Shapes:
-    options = parse_options(text)
+    options = shapes_options(text)
     if split not in SPLITS:
         raise unknown("split of shapes", split, SPLITS)
     counts = {s: options.pop(s, COUNTS[s]) for s in SPLITS}
@@ -50,5 +50,5 @@ def _require_masks(dataset: DetectionDataset, spec: str) -> None:
     if not dataset.has_masks:
         raise UsageError(f"data {spec!r} has boxes only, and mask_rcnn needs masks; use faster_rcnn or retinanet")
     for sample in dataset.samples:
-        if sample.path is not None and any(t.segment is None for t in sample.things):
+        if sample.path is not None and any(t.segment is None for t in sample.annotations):
             raise UsageError(f"data {spec!r}: image {sample.image_id} has an object without a segmentation")

@@ -1,14 +1,13 @@
 """What is done to an image and its boxes and masks before training; sizes are the detector's own business."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torchvision.transforms import v2
 
-from excite.detect.data.base import Item
+from excite.detect.data.base import Item, Target
 
-Transform = Callable[[Any, dict[str, Any]], Item]
+Transform = Callable[[torch.Tensor, Target], Item]
 
 
 def training_transform(*, flip: float = 0.5, vertical_flip: float = 0.0, colour: float = 0.0) -> Transform:
@@ -16,7 +15,7 @@ def training_transform(*, flip: float = 0.5, vertical_flip: float = 0.0, colour:
 
     Objects that are ignored (crowds, difficult ones) are dropped, and so are boxes without an area.
     """
-    steps: list[Any] = []
+    steps: list[v2.Transform] = []
     if flip:
         steps.append(v2.RandomHorizontalFlip(flip))
     if vertical_flip:
@@ -25,36 +24,40 @@ def training_transform(*, flip: float = 0.5, vertical_flip: float = 0.0, colour:
         steps.append(v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour, hue=min(0.5, colour / 4)))
     augment = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 
-    def apply(image: Any, target: dict[str, Any]) -> Item:
+    def apply(image: torch.Tensor, target: Target) -> Item:
         keep = ~target["ignored"]
-        kept = {k: v[keep] if k in ("boxes", "labels", "masks", "ignored") else v for k, v in target.items()}
-        kept["boxes"] = _like(target["boxes"], kept["boxes"])
-        if "masks" in kept:
-            kept["masks"] = _like(target["masks"], kept["masks"])
-        image, kept = augment(image, kept)
-        return image, kept
+        learned: Target = {
+            **target,
+            "boxes": _pick(target["boxes"], keep),
+            "labels": target["labels"][keep],
+            "ignored": target["ignored"][keep],
+        }
+        if "masks" in target:
+            learned["masks"] = _pick(target["masks"], keep)
+        image, learned = augment(image, learned)
+        return image, learned
 
     return apply
 
 
-def _like(original: Any, values: torch.Tensor) -> Any:
+def _pick(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """Indexing turns boxes and masks into plain tensors, which no transform would flip: wrap them again."""
     from torchvision import tv_tensors
 
-    return tv_tensors.wrap(values, like=original)
+    return tv_tensors.wrap(values[keep], like=values)
 
 
 def evaluation_transform() -> Transform:
     """Return the transform for evaluation: float pixels in [0, 1], nothing else."""
     convert = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 
-    def apply(image: Any, target: dict[str, Any]) -> Item:
-        found: Item = convert(image, target)
-        return found
+    def apply(image: torch.Tensor, target: Target) -> Item:
+        image, target = convert(image, target)
+        return image, target
 
     return apply
 
 
-def collate(batch: list[Item]) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+def collate(batch: list[Item]) -> tuple[list[torch.Tensor], list[Target]]:
     """Keep images and targets as lists: they differ in size."""
     return [image for image, _ in batch], [target for _, target in batch]

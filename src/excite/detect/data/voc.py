@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from xml.parsers import expat
 
-from excite.detect.data.base import DetectionDataset, Sample, Thing, check_not_empty, clip_box
+from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.errors import ExciteError, UsageError
 
 LINE = "line"  # attribute in which the line of an element is kept
@@ -45,11 +45,11 @@ def read_split(root: Path, split: str) -> list[str]:
 
 def category_names(root: Path) -> list[str]:
     """Return the names of all objects in the annotations folder, sorted."""
-    found: set[str] = set()
+    names: set[str] = set()
     for path in sorted((root / "Annotations").glob("*.xml")):
-        for thing in read_xml(path).iter("object"):
-            found.add(_text(thing, "name", path))
-    return sorted(found)
+        for element in read_xml(path).iter("object"):
+            names.add(_text(element, "name", path))
+    return sorted(names)
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -70,10 +70,10 @@ def read_xml(path: Path) -> ET.Element:
 
 
 def _text(element: ET.Element, name: str, path: Path) -> str:
-    found = element.findtext(name)
-    if found is None or not found.strip():
+    text = element.findtext(name)
+    if text is None or not text.strip():
         raise ExciteError(f"{path}, line {element.get(LINE)}: <{element.tag}> has no <{name}>")
-    return found.strip()
+    return text.strip()
 
 
 def _number(element: ET.Element, name: str, path: Path) -> float:
@@ -81,7 +81,8 @@ def _number(element: ET.Element, name: str, path: Path) -> float:
     try:
         return float(text)
     except ValueError:
-        line = element.find(name).get(LINE)  # type: ignore[union-attr]
+        child = element.find(name)
+        line = (element if child is None else child).get(LINE)
         raise ExciteError(f"{path}, line {line}: <{name}> is {text!r}, not a number") from None
 
 
@@ -97,16 +98,16 @@ def _sample(root: Path, name: str, label_of: dict[str, int], skipped: list[str])
     if file is None:
         raise ExciteError(f"{path} is about an image that is missing: {candidates[0]}")
     sample = Sample(name, width, height, path=file)
-    for thing in tree.findall("object"):
-        found = _thing(thing, path, sample, label_of, skipped)
-        if found is not None:
-            sample.things.append(found)
+    for element in tree.findall("object"):
+        annotation = _annotation(element, path, sample, label_of, skipped)
+        if annotation is not None:
+            sample.annotations.append(annotation)
     return sample
 
 
-def _thing(
+def _annotation(
     element: ET.Element, path: Path, sample: Sample, label_of: dict[str, int], skipped: list[str]
-) -> Thing | None:
+) -> Annotation | None:
     """Read one object, or say in `skipped` why it is left out."""
     name = _text(element, "name", path)
     corners = element.find("bndbox")
@@ -116,8 +117,8 @@ def _thing(
     # VOC counts pixels from 1 and includes both ends, so the box starts half a step before xmin: at xmin - 1 from 0.
     box = clip_box((xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1), sample.width, sample.height)
     if xmax <= xmin or ymax <= ymin or box is None:
-        place = f"{path.name}, line {corners.get(LINE)}"
-        skipped.append(f"{place}: {name} box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area inside the image")
+        where = f"{path.name}, line {corners.get(LINE)}"
+        skipped.append(f"{where}: {name} box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) has no area inside the image")
         return None
     difficult = element.findtext("difficult", "0").strip() in ("1", "true")
-    return Thing(box, label_of[name], box[2] * box[3], difficult=difficult)
+    return Annotation(box, label_of[name], box[2] * box[3], difficult=difficult)

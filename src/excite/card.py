@@ -8,6 +8,7 @@ from typing import Any
 
 from excite.errors import ExciteError
 
+CARD = "excite_card"  # the attribute of a network that holds its card
 LARGEST_SIDE = 8192
 MOST_CLASSES = 1_000_000
 MOST_CHANNELS = 65_536
@@ -111,6 +112,11 @@ class CardFields:
         if len(numbers) != len(value) or not all(math.isfinite(v) and abs(v) <= 1000 for v in numbers):
             raise self.wrong(key, "one finite number per channel")
         return numbers
+
+
+def carry(model: object, record: object, name: str = CARD) -> None:
+    """Let a network carry its card, or another record (PyTorch declares attributes as tensors and modules)."""
+    setattr(model, name, record)
 
 
 def parse_card(text: str, source: str) -> object:

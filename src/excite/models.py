@@ -12,7 +12,7 @@ from torch import nn
 
 from excite.backbones.build import build_network
 from excite.backbones.placement import PLACEMENTS
-from excite.card import MOST_CHANNELS, MOST_CLASSES, CardFields, code_refused
+from excite.card import CARD, MOST_CHANNELS, MOST_CLASSES, CardFields, carry, code_refused
 from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, unknown
 
@@ -45,14 +45,18 @@ class NetworkSpec:
         Where something was attached it carries the AttachReport as `excite_attach_report`. Raises UsageError for
         unknown names and options, with near names; ExciteError where a spec from a file names a Python file.
         """
-        self._check()
+        self.check()
         model = self._network()
-        if self.attach is not None:
-            from excite.surgery import attach as attach_to
-
-            attach_to(model, self.attach, sites=self.attach_sites, **self.attach_options)
-        model.excite_card = self  # type: ignore[assignment]  # declared as tensors and modules
+        self.attach_to(model)
+        carry(model, self)
         return model
+
+    def attach_to(self, model: nn.Module) -> None:
+        """Attach to a network, in place, what this spec says; nothing where it says nothing."""
+        if self.attach is not None:
+            from excite.surgery import attach
+
+            attach(model, self.attach, sites=self.attach_sites, **self.attach_options)
 
     def renamed(self, name: str) -> "NetworkSpec":
         """Return this spec for the network `name`, which somebody at the keyboard asked for.
@@ -123,8 +127,8 @@ class NetworkSpec:
             return _from_file(self.name, self.num_classes, self.in_channels, self.options)
         return build_network(self.name, self.num_classes, self.in_channels, self.placement, self.options)
 
-    def _check(self) -> None:
-        """Raise before anything is built or run."""
+    def check(self) -> None:
+        """Raise UsageError for what cannot be, ExciteError for code that a file names, before anything is built."""
         if self.source and ":" in self.name:
             raise code_refused(self.source, self.name)
         if self.num_classes < 1 or self.in_channels < 1:
@@ -140,7 +144,7 @@ class NetworkSpec:
 
 def spec_of(model: nn.Module) -> NetworkSpec:
     """Return the spec that a network carries. Raises UsageError where it carries none."""
-    spec = getattr(model, "excite_card", None)
+    spec = getattr(model, CARD, None)
     if not isinstance(spec, NetworkSpec):
         raise UsageError(
             f"the network ({type(model).__name__}) carries no card; build it with create_model or give a NetworkSpec"
@@ -151,7 +155,7 @@ def spec_of(model: nn.Module) -> NetworkSpec:
 def describe(model: nn.Module, **changes: Any) -> NetworkSpec:
     """Change entries of the spec that a network carries (class_names, preprocess, ...); returns the new spec."""
     spec = replace(spec_of(model), **changes)
-    model.excite_card = spec  # type: ignore[assignment]  # declared as tensors and modules
+    carry(model, spec)
     return spec
 
 
@@ -222,8 +226,8 @@ def _from_file(name: str, num_classes: int, in_channels: int, options: Mapping[s
     build = getattr(module, factory)
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    given = {"num_classes": num_classes, "in_channels": in_channels}
-    model = build(**{k: v for k, v in given.items() if takes_any or k in parameters}, **options)
+    counts = {"num_classes": num_classes, "in_channels": in_channels}
+    model = build(**{k: v for k, v in counts.items() if takes_any or k in parameters}, **options)
     if not isinstance(model, nn.Module):
         raise UsageError(f"model {name!r}: the factory returned {type(model).__name__}, not a torch.nn.Module")
     return model

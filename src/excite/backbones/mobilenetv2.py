@@ -152,6 +152,16 @@ class MobileNetV2(Network):
         nn.init.zeros_(linear.bias)
         self.connect(stages)
 
+    def parts(self) -> list[list[nn.Module]]:
+        """Return the modules of the first layer, and those up to each map, with the attention between them."""
+        features, start = list(self.features), 1
+        parts = [features[:1]]
+        for tap in self.taps:
+            after = (getattr(self, f"attention_after{i}", None) for i in range(start, tap + 1))
+            parts.append([*features[start : tap + 1], *(m for m in after if m is not None)])
+            start = tap + 1
+        return parts
+
     def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the last map of every resolution from a quarter on (strides 4, 8, 16, 32 with the ImageNet stem)."""
         maps: list[FeatureMap] = []

@@ -43,6 +43,10 @@ class Network(nn.Module):
         """Return the bank before the first block, from the stem's map: empty where no block reads the stem."""
         return () if self.stem_squeeze is None else (self.stem_squeeze(x),)
 
+    def parts(self) -> list[list[nn.Module]]:
+        """Return the modules of the stem and of each stage that `forward_features` gives a map of, in this order."""
+        raise NotImplementedError
+
     def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the maps of `feature_channels`, `[n c h w]` each, finest first."""
         raise NotImplementedError
@@ -78,6 +82,15 @@ class StagedNetwork(Network):
     def connect_stages(self) -> None:
         """Connect the blocks of all stages."""
         self.connect([getattr(self, f"layer{stage + 1}") for stage in range(len(self.depths))])
+
+    def parts(self) -> list[list[nn.Module]]:
+        """Return the modules of the stem and of every stage, with the attention behind it."""
+        children = dict(self.named_children())
+        stages = (
+            [children.get(f"{kind}{stage + 1}") for kind in ("layer", "attention_after")]
+            for stage in range(len(self.depths))
+        )
+        return [[self.conv1, self.bn1], *([m for m in stage if m is not None] for stage in stages)]
 
     def forward_stem(self, x: FeatureMap) -> FeatureMap:
         """Return the map before the first stage."""

@@ -2,7 +2,7 @@
 
 import json as json_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from excite.errors import UsageError
 
@@ -35,7 +35,7 @@ def predict(
     from excite.cli.predict import find_images
     from excite.common.files import write_json
     from excite.detect.checkpoint import load_detector
-    from excite.detect.predict import predict_images
+    from excite.detect.predict import ImageRow, predict_images
     from excite.runtime import pick_device
 
     if not 0 <= threshold <= 1:
@@ -43,7 +43,7 @@ def predict(
     place = pick_device(device)
     files = find_images(images)
     detector, _ = load_detector(checkpoint, backbone)
-    rows: list[dict[str, Any]] = []
+    rows: list[ImageRow] = []
     for row in predict_images(detector.to(place), files, Path(out), threshold=threshold):
         rows.append(row)
         if not json:

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from excite.errors import UsageError, near
+
+Option: TypeAlias = Any
+"""An option's value. Anything can be written on a command line or in a file; whoever takes an option checks it."""
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 

@@ -1,7 +1,7 @@
 """Detection and instance segmentation with attention backbones."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from excite.card import DetectorCard
@@ -19,7 +19,7 @@ _PUBLIC = {
 __all__ = ["DetectConfig", "DetectorCard", "create_detector", "load_detector"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name on first use: options and recipes must be readable without torch."""
     if name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,18 +1,30 @@
 """Bodies: classification networks, ours and foreign, as sources of stage maps for a detector."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import nn
 
-from excite.backbones.mobilenetv2 import MobileNetV2
-from excite.backbones.resnet import ResNet
-from excite.common.extras import require
+from excite.backbones.network import Network
+from excite.common.options import Option
 from excite.errors import UsageError
-from excite.models import create_model
+from excite.models import NetworkSpec
 from excite.types import FeatureMap
+
+if TYPE_CHECKING:
+    from excite.checkpoints.report import TransferReport
+
+
+class StageMaps(Protocol):
+    """A network that gives stage maps: ours, or your own."""
+
+    feature_channels: Sequence[int]
+
+    def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
+        """Return the maps of `feature_channels`, `[n c h w]` each, finest first."""
 
 
 class Body(nn.Module):
@@ -30,7 +42,7 @@ class Body(nn.Module):
         self.paused = False
         self._parts = [tuple(p) for p in parts]
         self._frozen: tuple[nn.Module, ...] = ()
-        self.report: Any = None
+        self.report: TransferReport | None = None
 
     def forward(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the stage maps, `[n c h w]` each."""
@@ -39,7 +51,7 @@ class Body(nn.Module):
 
     def maps(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the stage maps."""
-        return self.net.forward_features(x)  # type: ignore[operator]
+        return cast(StageMaps, self.net).forward_features(x)
 
     def gradients(self) -> torch.set_grad_enabled:
         """Return the context to run the network in: without gradients while paused."""
@@ -94,9 +106,9 @@ class PickedBody(Body):
 
     def maps(self, x: FeatureMap) -> list[FeatureMap]:
         """Return the kept maps."""
-        found = self.net(x)
-        maps = list(found.values()) if isinstance(found, Mapping) else list(found)
-        maps = [maps[i] for i in self.picks]
+        output = self.net(x)
+        levels = list(output.values()) if isinstance(output, Mapping) else list(output)
+        maps = [levels[i] for i in self.picks]
         for image, channels in zip(maps, self.channels, strict=True):
             if image.shape[1] != channels:
                 raise UsageError(
@@ -111,30 +123,36 @@ def create_body(
     *,
     in_channels: int = 3,
     checkpoint: str | Path | None = None,
+    placement: str = "all",
     attach: str | None = None,
-    attach_sites: Any = None,
-    attach_options: Mapping[str, Any] | None = None,
-    **options: Any,
+    attach_sites: str | Sequence[str] | None = None,
+    attach_options: Mapping[str, Option] | None = None,
+    **options: Option,
 ) -> Body:
     """Build a network by name as a body; `checkpoint`: a classification checkpoint to load, see `body.report`.
 
     Raises UsageError for names, options or networks that cannot give stage maps.
     """
-    if attach is None and (attach_sites is not None or attach_options):
-        raise UsageError("attach_sites and attach_options go with attach: name the method, e.g. attach='eca'")
-    extra: dict[str, Any] = {}
-    if attach is not None:
-        extra = {"attach": attach, "attach_sites": attach_sites, "attach_options": attach_options}
+    attached = dict(attach_options or {})
+    spec = NetworkSpec(
+        name,
+        in_channels=in_channels,
+        options=options,
+        placement=placement,
+        attach=attach,
+        attach_sites=attach_sites,
+        attach_options=attached,
+    )
     if name.startswith("timm/"):
-        return _timm(name[5:], in_channels, checkpoint, extra, options)
-    net = create_model(name, in_channels=in_channels, **extra, **options)
+        return _timm(spec, checkpoint)
+    net = spec.build()
     report = load_backbone(net, checkpoint)
     body = _torchvision(name, net) if name.startswith("torchvision/") else _ours(name, net)
     body.report = report
     return body
 
 
-def load_backbone(net: nn.Module, checkpoint: str | Path | None) -> Any:
+def load_backbone(net: nn.Module, checkpoint: str | Path | None) -> "TransferReport | None":
     """Load a classification checkpoint into a whole network; return its transfer report, None without a checkpoint."""
     if checkpoint is None:
         return None
@@ -144,7 +162,8 @@ def load_backbone(net: nn.Module, checkpoint: str | Path | None) -> Any:
 
 
 def _ours(name: str, net: nn.Module) -> Body:
-    if not hasattr(net, "forward_features") or not hasattr(net, "feature_channels"):
+    channels = getattr(net, "feature_channels", None)
+    if not hasattr(net, "forward_features") or channels is None:
         raise UsageError(
             f"backbone {name!r} has no forward_features and feature_channels; use a network of ours, timm/NAME, "
             "or add both to your own"
@@ -152,25 +171,21 @@ def _ours(name: str, net: nn.Module) -> Body:
     for head in ("fc", "classifier", "head", "linear"):
         if isinstance(getattr(net, head, None), nn.Module):
             setattr(net, head, nn.Identity())
-    return Body(net, tuple(net.feature_channels), stage_parts(net))  # type: ignore[arg-type]
+    return Body(net, tuple(channels), stage_parts(net, len(channels)))
 
 
-def stage_parts(net: nn.Module) -> list[list[nn.Module]]:
-    """Return the modules of the stem and of each stage of a network of ours (an empty list for your own)."""
-    if isinstance(net, MobileNetV2):
-        features, parts, start = list(net.features), [[net.features[0]]], 1
-        for tap in net.taps:
-            after = (getattr(net, f"attention_after{i}", None) for i in range(start, tap + 1))
-            parts.append([*features[start : tap + 1], *(m for m in after if m is not None)])
-            start = tap + 1
-        return parts
-    if isinstance(net, ResNet) or (hasattr(net, "layer1") and hasattr(net, "bn1")):
-        parts = [[net.conv1, net.bn1]]  # type: ignore[list-item]
-        for i in range(1, len(net.feature_channels) + 1):  # type: ignore[arg-type]
-            named = (getattr(net, f"{kind}{i}", None) for kind in ("layer", "attention_after"))
-            parts.append([m for m in named if m is not None])
-        return parts
-    return []
+def stage_parts(net: nn.Module, stages: int) -> list[list[nn.Module]]:
+    """Return the modules of the stem and of each stage; an empty list where they cannot be told apart.
+
+    Networks of ours say it themselves; your own are cut where their modules are called conv1, bn1, layer1, layer2, ...
+    """
+    if isinstance(net, Network):
+        return net.parts()
+    children = dict(net.named_children())
+    if not {"conv1", "bn1", "layer1"} <= children.keys():
+        return []
+    layers = (children.get(f"layer{stage}") for stage in range(1, stages + 1))
+    return [[children["conv1"], children["bn1"]], *([] if layer is None else [layer] for layer in layers)]
 
 
 def _torchvision(name: str, net: nn.Module) -> Body:
@@ -187,38 +202,34 @@ def _torchvision(name: str, net: nn.Module) -> Body:
 
 def _out_channels(stage: nn.Module) -> int:
     """The channels of a stage of residual blocks: those of its last batch norm."""
-    norms = [m for m in stage[-1].children() if isinstance(m, nn.BatchNorm2d)]  # type: ignore[index]
-    return norms[-1].num_features
+    last = list(stage.children())[-1]
+    return [m for m in last.children() if isinstance(m, nn.BatchNorm2d)][-1].num_features
 
 
-def _timm(
-    name: str, in_channels: int, checkpoint: str | Path | None, extra: dict[str, Any], options: dict[str, Any]
-) -> Body:
-    require("timm")
-    import timm
-
-    full = create_model(f"timm/{name}", in_channels=in_channels, **options)
+def _timm(spec: NetworkSpec, checkpoint: str | Path | None) -> Body:
+    spec.check()
+    full = replace(spec, attach=None, attach_sites=None, attach_options={}).build()
     report = load_backbone(full, checkpoint)
     loaded = {} if report is None else {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": full.state_dict()}}
-    try:
-        net = timm.create_model(name, features_only=True, in_chans=in_channels, **loaded, **options)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UsageError(f"backbone timm/{name} gives no feature maps: {error}") from None
-    if extra:
-        from excite.surgery import attach as attach_to
+    import timm
 
-        attach_to(net, extra["attach"], sites=extra["attach_sites"], **dict(extra["attach_options"] or {}))
+    try:
+        net = timm.create_model(
+            spec.name[5:], features_only=True, in_chans=spec.in_channels, **loaded, **dict(spec.options)
+        )
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UsageError(f"backbone {spec.name} gives no feature maps: {error}") from None
+    spec.attach_to(net)
     info = net.feature_info
     picks = tuple(i for i, r in enumerate(info.reduction()) if r >= 4)
     channels = tuple(info.channels()[i] for i in picks)
-    body = PickedBody(net, channels, _timm_parts(net, picks), picks)
+    body = PickedBody(net, channels, _timm_parts(net, info.module_name(), picks), picks)
     body.report = report
     return body
 
 
-def _timm_parts(net: nn.Module, picks: tuple[int, ...]) -> list[list[nn.Module]]:
+def _timm_parts(net: nn.Module, dotted: Sequence[str], picks: tuple[int, ...]) -> list[list[nn.Module]]:
     """Cut the modules of a timm feature network (they run in order) at those that give the kept maps."""
-    dotted: list[str] = net.feature_info.module_name()  # type: ignore[operator, union-attr]
     units: dict[str, nn.Module] = {}
     for name, child in net.named_children():
         if any(d.startswith(f"{name}.") for d in dotted):  # a list of stages: each is a unit of its own

@@ -5,13 +5,14 @@ a region proposal network of 512 channels with two scores per anchor, and linear
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from excite.backbones.resnet import ResNet
-from excite.detect.bodies import Body, freeze_norms, stage_parts
+from excite.detect.bodies import Body, freeze_norms
 from excite.errors import UsageError
 from excite.types import Descriptor, FeatureMap
 
@@ -26,11 +27,11 @@ class C4Backbone(nn.Module):
 
     def forward(self, x: FeatureMap) -> OrderedDict[str, FeatureMap]:
         """Return the third stage's map as level "0"."""
-        net = self.body.net
+        net = cast(ResNet, self.body.net)
         with self.body.gradients():
-            x = net.forward_stem(x)  # type: ignore[operator]
+            x = net.forward_stem(x)
             for stage in range(3):
-                x, _ = net.forward_stage(stage, x)  # type: ignore[operator]
+                x, _ = net.forward_stage(stage, x)
         return OrderedDict([("0", x)])
 
 
@@ -68,7 +69,8 @@ class PairRPNHead(nn.Module):
         self.boxes = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.scores, self.boxes):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, maps: list[FeatureMap]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return object logits `[n a h w]` and box deltas `[n 4a h w]` of every map."""
@@ -91,8 +93,8 @@ def split_body(body: Body) -> tuple[C4Backbone, StageHead]:
             "neck 'c4' runs stage 4 on single regions, where the descriptors that EMCA collects over the image do not "
             "exist; use neck='fpn'"
         )
-    head = StageHead(net.layer4, body.channels[3])  # type: ignore[arg-type]
+    head = StageHead(net.get_submodule("layer4"), body.channels[3])
+    trunk = Body(net, body.channels[:3], net.parts()[:4])
     del net.layer4
-    trunk = Body(net, body.channels[:3], stage_parts(net)[:4])
     trunk.report = body.report
     return C4Backbone(trunk), head

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from excite.card import DetectorCard
 from excite.checkpoints.bundle import load_exactly
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
+from excite.common.options import Option
 from excite.detect.detector import from_card
 from excite.errors import ExciteError, UsageError
 
 
-def load_detector(path: str | Path, backbone: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_detector(path: str | Path, backbone: str | None = None) -> tuple[nn.Module, dict[str, Option]]:
     """Return (detector in eval mode, the configuration of its run) from a checkpoint or run directory.
 
     backbone: build the detector on this network instead of the one that the card names.

@@ -2,9 +2,9 @@
 
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from excite.common.options import flag
+from excite.common.options import Option, flag
 from excite.engine.config import RunConfig, at_least, check_keys
 from excite.errors import UsageError
 from excite.recipes import detection as recipes
@@ -51,13 +51,13 @@ class DetectConfig(RunConfig):
     val_split: str = "val"
     neck: Literal["fpn", "c4"] = "fpn"
     neck_attention: str | None = None
-    neck_attention_options: dict[str, Any] = field(default_factory=dict)
+    neck_attention_options: dict[str, Option] = field(default_factory=dict)
     frozen_stages: int = -1
     frozen_norms: bool = False
     freeze_backbone_epochs: int = 0
     checkpoint: str | None = None
     init: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
     min_size: list[int] = field(default_factory=lambda: [800])
     max_size: int = 1333
     flip: float = 0.5
@@ -73,7 +73,7 @@ class DetectConfig(RunConfig):
     pictures: int = 12
 
     @classmethod
-    def from_recipe(cls, recipe: str = "auto", **changes: Any) -> "DetectConfig":
+    def from_recipe(cls, recipe: str = "auto", **changes: Option) -> "DetectConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, changes.get("data", "shapes"))
         values = check_keys(cls, recipes.load(chosen), f"recipe {chosen}")
@@ -82,8 +82,8 @@ class DetectConfig(RunConfig):
     @property
     def stem(self) -> str:
         """The name of a run that was given none: detector, backbone and data."""
-        kind, _, place = self.data.partition(":")
-        data = Path(place).name if kind in ("coco", "voc") else kind
+        kind, _, path = self.data.partition(":")
+        data = Path(path).name if kind in ("coco", "voc") else kind
         return f"{self.kind}-{Path(self.backbone).name}-{data}"
 
     @property

@@ -3,8 +3,8 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -12,11 +12,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from excite.card import DetectorCard, code_refused
+from excite.card import CARD, DetectorCard, carry, code_refused
+from excite.common.options import Option
 from excite.detect.bodies import Body, create_body
 from excite.detect.c4 import PairRPNHead, split_body
 from excite.detect.neck import PyramidBackbone
-from excite.detect.retinanet import CategoryRetinaNet, octave_anchors
 from excite.errors import UsageError, near, unknown
 
 KINDS: dict[str, type[nn.Module]] = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "retinanet": RetinaNet}
@@ -27,6 +27,34 @@ PARTS = {
 }  # fmt: skip
 
 
+class CategoryRetinaNet(RetinaNet):
+    """RetinaNet (Lin et al., ICCV 2017, arXiv:1708.02002) with labels from 1, as in the two-stage detectors.
+
+    torchvision would spend an output on label 0, which no object ever has; the paper (and mmdetection) have none.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int, **options: Option) -> None:
+        """Build the detector; num_classes counts the background, so there are num_classes - 1 sigmoids per anchor."""
+        super().__init__(backbone, num_classes - 1, **options)
+
+    def forward(
+        self, images: list[torch.Tensor], targets: list[dict[str, torch.Tensor]] | None = None
+    ) -> dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
+        """Return losses in train mode, else detections, whose labels count from 1."""
+        if targets is not None:
+            targets = [{**t, "labels": t["labels"] - 1} for t in targets]
+        output = super().forward(images, targets)
+        if self.training:
+            return output
+        return [{**detection, "labels": detection["labels"] + 1} for detection in output]
+
+
+def octave_anchors(sizes: tuple[int, ...], ratios: tuple[float, ...], octaves: int) -> AnchorGenerator:
+    """Return anchors of `octaves` sizes between each size and its double, in every ratio, one size per level."""
+    scales = tuple(tuple(int(s * 2 ** (i / octaves)) for i in range(octaves)) for s in sizes)
+    return AnchorGenerator(scales, (ratios,) * len(sizes))
+
+
 def create_detector(
     kind: str,
     backbone: str,
@@ -34,7 +62,7 @@ def create_detector(
     *,
     neck: str = "fpn",
     neck_attention: str | None = None,
-    neck_attention_options: Mapping[str, Any] | None = None,
+    neck_attention_options: Mapping[str, Option] | None = None,
     frozen_stages: int = -1,
     frozen_norms: bool = False,
     checkpoint: str | Path | None = None,
@@ -46,7 +74,7 @@ def create_detector(
     anchor_octaves: int = 3,
     p6_from: str = "c5",
     class_names: Sequence[str] | None = None,
-    **options: Any,
+    **options: Option,
 ) -> nn.Module:
     """Build a detector.
 
@@ -92,9 +120,17 @@ def create_detector(
         else:
             detector = _two_stage(kind, pyramid, num_classes, sizes, ratios, (head_channels, mask_channels), parts)
     names = list(class_names) if class_names is not None else None
-    detector.excite_card = DetectorCard(kind, backbone, num_classes, neck, {**mine, **options}, names)  # type: ignore[assignment]
-    detector.transfer_report = body.report
+    carry(detector, DetectorCard(kind, backbone, num_classes, neck, {**mine, **options}, names))
+    carry(detector, body.report, "transfer_report")
     return detector
+
+
+def card_of(detector: nn.Module) -> DetectorCard:
+    """Return the card that a detector carries. Raises UsageError where it carries none."""
+    card = getattr(detector, CARD, None)
+    if not isinstance(card, DetectorCard):
+        raise UsageError(f"the detector ({type(detector).__name__}) carries no card; build it with create_detector")
+    return card
 
 
 def from_card(card: DetectorCard) -> nn.Module:
@@ -131,7 +167,7 @@ def _check(
         raise UsageError(f"{len(names)} class names for num_classes {num_classes} (one of them the background)")
 
 
-def _body(kind: str, backbone: str, checkpoint: str | Path | None, options: dict[str, Any]) -> Body:
+def _body(kind: str, backbone: str, checkpoint: str | Path | None, options: dict[str, Option]) -> Body:
     try:
         return create_body(backbone, checkpoint=checkpoint, **options)
     except UsageError as error:
@@ -144,12 +180,12 @@ def _body(kind: str, backbone: str, checkpoint: str | Path | None, options: dict
 
 
 def _anchor_sizes(sizes: Sequence[int] | None, levels: int) -> tuple[int, ...]:
-    found = tuple(int(s) for s in sizes) if sizes else tuple(32 * 2**i for i in range(levels))
-    if len(found) != levels:
-        raise UsageError(f"anchor_sizes has {len(found)} sizes; this pyramid has {levels} levels")
-    if min(found) < 1:
-        raise UsageError(f"anchor_sizes {list(found)}: sizes are pixels, 1 or more")
-    return found
+    pixels = tuple(int(s) for s in sizes) if sizes else tuple(32 * 2**i for i in range(levels))
+    if len(pixels) != levels:
+        raise UsageError(f"anchor_sizes has {len(pixels)} sizes; this pyramid has {levels} levels")
+    if min(pixels) < 1:
+        raise UsageError(f"anchor_sizes {list(pixels)}: sizes are pixels, 1 or more")
+    return pixels
 
 
 def _two_stage(
@@ -159,11 +195,11 @@ def _two_stage(
     sizes: tuple[int, ...],
     ratios: tuple[float, ...],
     widths: tuple[int, int],
-    options: dict[str, Any],
+    options: dict[str, Option],
 ) -> nn.Module:
     channels = pyramid.out_channels
     names = [str(i) for i in range(pyramid.maps)]
-    parts: dict[str, Any] = {
+    parts: dict[str, nn.Module] = {
         "rpn_anchor_generator": AnchorGenerator(tuple((s,) for s in sizes), (ratios,) * len(sizes)),
         "box_roi_pool": MultiScaleRoIAlign(names, 7, 2),
         "box_head": TwoMLPHead(channels * 7 * 7, widths[0]),
@@ -183,7 +219,7 @@ def _c4(
     frozen_norms: bool,
     sizes: Sequence[int] | None,
     ratios: tuple[float, ...],
-    options: dict[str, Any],
+    options: dict[str, Option],
 ) -> nn.Module:
     trunk, head = split_body(body)
     trunk.body.freeze(frozen_stages, frozen_norms)

@@ -3,7 +3,6 @@
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from excite.common.files import replacing
 from excite.common.plotting import save
 from excite.detect.data.segments import decode
+from excite.detect.metrics import Metrics
 from excite.detect.results import Result
 
-Plate = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]
 SHORTEST = 480  # smaller images are enlarged to this side, or the names would cover them
 
 
@@ -30,61 +30,61 @@ def draw_detections(
 
     results: of this image, COCO's format; names: category id -> name.
     """
-    kept = sorted((r for r in results if r["score"] >= threshold), key=lambda r: r["score"])
+    shown = sorted((r for r in results if r["score"] >= threshold), key=lambda r: r["score"])
     factor = max(1.0, SHORTEST / min(image.size))
     width, height = image.size
     canvas = np.asarray(image.convert("RGB"), dtype=np.float32).copy()
     labels = {category: i for i, category in enumerate(sorted(names), start=1)}
-    for result in kept:
+    for result in shown:
         if "segmentation" in result:
             mask = decode(result["segmentation"], height, width).astype(bool)
             canvas[mask] = 0.55 * canvas[mask] + 0.45 * np.array(colour_of(labels[result["category_id"]]))
     picture = Image.fromarray(canvas.astype(np.uint8))
     if factor > 1:
         picture = picture.resize((round(width * factor), round(height * factor)), Image.Resampling.BICUBIC)
-    _boxes(picture, kept, names, labels, factor)
+    _boxes(picture, shown, names, labels, factor)
     return picture
 
 
 def _boxes(
-    picture: Image.Image, kept: Sequence[Result], names: dict[int, str], labels: dict[int, int], factor: float
+    picture: Image.Image, shown: Sequence[Result], names: dict[int, str], labels: dict[int, int], factor: float
 ) -> None:
     pen = ImageDraw.Draw(picture)
     size = max(12, round(min(picture.size) / 34))
     font = ImageFont.load_default(size)
     line = max(2, size // 7)
-    for result in kept:
+    for result in shown:
         x, y, w, h = (factor * v for v in result["bbox"])
         pen.rectangle([x, y, x + w, y + h], outline=colour_of(labels[result["category_id"]]), width=line)
-    placed: list[Plate] = []
+    labelled: list[Box] = []
     # Names come after all boxes, so that no box runs through a name; the surest first, as it takes the best spot.
-    for result in reversed(kept):
+    for result in reversed(shown):
         x, y, w, h = (factor * v for v in result["bbox"])
         colour = colour_of(labels[result["category_id"]])
         text = f"{names[result['category_id']]} {100 * result['score']:.0f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         tall, wide = bottom - top + 4, right - left + 6
-        plate = _place((x, y, w, h), (wide, tall), picture.size, placed)
-        placed.append(plate)
-        pen.rectangle(plate, fill=colour)
+        label = _spot((x, y, w, h), (wide, tall), picture.size, labelled)
+        labelled.append(label)
+        pen.rectangle(label, fill=colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-        pen.text((plate[0] + 3 - left, plate[1] + 2 - top), text, fill="black" if dark else "white", font=font)
+        pen.text((label[0] + 3 - left, label[1] + 2 - top), text, fill="black" if dark else "white", font=font)
 
 
-def _place(box: Plate, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Plate]) -> Plate:
+def _spot(box: Box, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
     """Return where a name goes: above its box, else below, at the right or inside, wherever no other name is."""
     (x, y, w, h), (wide, tall) = box, size
     spots = [(x, y - tall), (x, y + h), (x + w - wide, y - tall), (x + w - wide, y + h), (x, y), (x, y + h - tall)]
-    plates = []
+    boxes = []
     for left, top in spots:
         left = min(max(0.0, left), max(0.0, picture[0] - wide))
         top = min(max(0.0, top), max(0.0, picture[1] - tall))
-        plates.append((left, top, left + wide, top + tall))
-    free = [p for p in plates if not any(_meet(p, other) for other in taken)]
-    return (free or plates)[0]
+        boxes.append((left, top, left + wide, top + tall))
+    free = [p for p in boxes if not any(_meet(p, other) for other in taken)]
+    return (free or boxes)[0]
 
 
-def _meet(a: Plate, b: Plate) -> bool:
+def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -94,7 +94,7 @@ def save_image(picture: Image.Image, path: Path) -> None:
         picture.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
 
 
-def draw_curves(metrics: dict[str, Any], path: Path, *, most: int = 12) -> None:
+def draw_curves(metrics: Metrics, path: Path, *, most: int = 12) -> None:
     """Draw precision over recall at IoU 0.5, one panel per kind and one curve per category.
 
     With more categories than `most`, those with most objects are named and the others are grey.

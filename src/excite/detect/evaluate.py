@@ -1,14 +1,13 @@
 """A detector and a data set -> results; results -> every figure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from excite.detect.data.base import DetectionDataset
 from excite.detect.loading import eval_loader
-from excite.detect.metrics import coco_metrics
+from excite.detect.metrics import Metrics, coco_metrics
 from excite.detect.results import Result, to_results
 from excite.detect.voc_ap import voc_metrics
 
@@ -26,23 +25,23 @@ def detect(
     detector.to(device).eval()
     results: list[Result] = []
     for images, targets in eval_loader(dataset, batch_size=batch_size, workers=workers):
-        found = detector([image.to(device) for image in images])
-        for target, one in zip(targets, found, strict=True):
-            results += to_results(target["image_id"], one, dataset.category_ids)
+        detections = detector([image.to(device) for image in images])
+        for target, detection in zip(targets, detections, strict=True):
+            results += to_results(target["image_id"], detection, dataset.category_ids)
     return results
 
 
-def all_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> dict[str, Any]:
+def all_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> Metrics:
     """Return COCO's figures under "box" and "mask", and VOC's (boxes at IoU 0.5) under "voc"."""
     return {**coco_metrics(results, dataset, masks=masks), "voc": voc_metrics(results, dataset)}
 
 
-def without_curves(metrics: dict[str, Any]) -> dict[str, Any]:
+def without_curves(metrics: Metrics) -> Metrics:
     """Return the figures without the precision-recall curves (for people and summaries)."""
     return {k: {n: v for n, v in values.items() if n != "curves"} for k, values in metrics.items()}
 
 
-def show(metrics: dict[str, Any]) -> str:
+def show(metrics: Metrics) -> str:
     """Return the figures as text: one line per kind, then a table of categories."""
     lines = []
     for kind in ("box", "mask"):
@@ -57,7 +56,7 @@ def show(metrics: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_table(metrics)])
 
 
-def _table(metrics: dict[str, Any]) -> list[str]:
+def _table(metrics: Metrics) -> list[str]:
     kinds = [k for k in ("box", "mask") if k in metrics]
     columns = [(k, n) for k in kinds for n in ("AP", "AP50", "AP75")]
     voc = {row["class"]: row for row in metrics["voc"]["per_class"]}

@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from excite.checkpoints.bundle import load_exactly
 from excite.checkpoints.reading import read_checkpoint
@@ -16,13 +16,16 @@ from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector
 from excite.detect.config import DetectConfig
 from excite.detect.data import DetectionDataset, open_split
+from excite.detect.data.base import Item
 from excite.detect.detector import create_detector
 from excite.detect.loading import eval_loader, train_loader
+from excite.detect.metrics import Metrics
 from excite.detect.module import DetectionModule
 from excite.detect.report import write_report
 from excite.engine.history import History
 from excite.engine.module import Row
 from excite.engine.run import RunDirectory
+from excite.engine.sampling import EpochSampler
 from excite.engine.trainer import make_trainer, seeded_run, train
 from excite.errors import UsageError
 
@@ -35,9 +38,9 @@ class DetectResult:
 
     run: Path
     best: Path
-    metrics: dict[str, Any]
+    metrics: Metrics
     rows: list[Row]
-    summary: dict[str, Any]
+    summary: dict[str, object]
 
 
 def fit(config: DetectConfig) -> DetectResult:
@@ -64,10 +67,10 @@ def fit(config: DetectConfig) -> DetectResult:
         )
         module = DetectionModule(detector, config, val_data)
         if config.compile:
-            detector.backbone.compile()  # type: ignore[union-attr]  # a module; the detector itself is all branches
+            detector.get_submodule("backbone").compile()  # the detector itself is all branches
         train(trainer, module, directory, COMMAND, **_loaders(config, trainer, directory, train_data, val_data))
         summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer)
-        metrics: dict[str, Any] = {}
+        metrics: Metrics = {}
         if trainer.is_global_zero:
             if val_data is not None:
                 best_detector, _ = load_detector(directory.best, config.backbone)
@@ -156,7 +159,7 @@ def _loaders(
     directory: RunDirectory,
     train_data: DetectionDataset,
     val_data: DetectionDataset | None,
-) -> dict[str, Any]:
+) -> dict[str, DataLoader[Item] | None]:
     rank, world = trainer.global_rank, trainer.world_size
     loader = train_loader(train_data, config, rank, world)
     val_loader = None
@@ -165,7 +168,8 @@ def _loaders(
     if directory.start is not None:
         # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.
         done = torch.load(directory.start, map_location="cpu", weights_only=True)["epoch"]
-        loader.sampler.set_epoch(done + 1)  # type: ignore[attr-defined]  # an EpochSampler
+        assert isinstance(loader.sampler, EpochSampler)
+        loader.sampler.set_epoch(done + 1)
     return {"train_dataloaders": loader, "val_dataloaders": val_loader}
 
 
@@ -176,7 +180,7 @@ def _summary(
     data: tuple[DetectionDataset, DetectionDataset | None],
     history: History,
     trainer: L.Trainer,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     train, val = data
     return {
         "run": str(run),

@@ -1,7 +1,5 @@
 """Batches for a detector, in an order and with an augmentation that depend on (seed, epoch, index) alone."""
 
-from typing import Any
-
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -46,7 +44,7 @@ class Evaluated(Dataset[Item]):
         return self.transform(*self.dataset[index])
 
 
-def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0, world: int = 1) -> DataLoader[Item]:
     """Return the training batches of one process; an incomplete last batch is dropped unless it is the only one."""
     transform = training_transform(flip=config.flip, vertical_flip=config.vertical_flip, colour=config.colour)
     order = EpochSampler(len(dataset), config.seed, rank, world)
@@ -65,7 +63,7 @@ def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0,
 
 def eval_loader(
     dataset: DetectionDataset, *, batch_size: int = 8, workers: int = 0, rank: int = 0, world: int = 1
-) -> DataLoader[Any]:
+) -> DataLoader[Item]:
     """Return every `world`-th image from number `rank` on, in order."""
     return DataLoader(
         Evaluated(dataset),

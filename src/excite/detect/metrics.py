@@ -1,6 +1,6 @@
 """COCO's average precision of a list of results, by torchmetrics on faster-coco-eval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +16,14 @@ SUMMARY = {
     "map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm", "map_large": "APl",
     "mar_100": "AR100",
 }  # fmt: skip
+Metrics = dict[str, dict[str, Any]]
+"""By kind (box, mask, voc): numbers by name, rows under "per_class", lists by category under "curves": hence Any."""
+
 IouType = Literal["bbox", "segm"]
 KINDS: dict[IouType, str] = {"bbox": "box", "segm": "mask"}
 
 
-def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> dict[str, Any]:
+def coco_metrics(results: Sequence[Result], dataset: DetectionDataset, *, masks: bool = False) -> Metrics:
     """Evaluate results as COCO does (100 detections per image, crowds and difficult objects ignored).
 
     Returns, under "box" and (where `masks`) "mask": AP, AP50, AP75, APs, APm, APl, AR100 (fractions; -1 where there is
@@ -75,7 +78,7 @@ def _truth(dataset: DetectionDataset, index: int, masks: bool) -> dict[str, torc
     return entry
 
 
-def _report(values: dict[str, Any], prefix: str, dataset: DetectionDataset) -> dict[str, Any]:
+def _report(values: Mapping[str, torch.Tensor], prefix: str, dataset: DetectionDataset) -> dict[str, Any]:
     report: dict[str, Any] = {name: float(values[prefix + key]) for key, name in SUMMARY.items()}
     precision = np.asarray(values[f"{prefix}precision"])  # [IoU, recall, category, area, detections]
     recall = np.asarray(values[f"{prefix}recall"])

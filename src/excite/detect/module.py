@@ -1,19 +1,18 @@
 """The Lightning module of a detector: losses, schedule, validation."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from excite.detect.bodies import Body
 from excite.detect.config import DetectConfig
-from excite.detect.data.base import DetectionDataset
-from excite.detect.metrics import coco_metrics
+from excite.detect.data.base import DetectionDataset, Target
+from excite.detect.detector import card_of
+from excite.detect.metrics import Metrics, coco_metrics
 from excite.detect.results import Result, to_results
 from excite.engine.module import Panel, Row, RunModule
 from excite.engine.seeds import derive
 
-Batch = tuple[list[Tensor], list[dict[str, Any]]]
+Batch = tuple[list[Tensor], list[Target]]
 
 
 class DetectionModule(RunModule):
@@ -28,7 +27,7 @@ class DetectionModule(RunModule):
         super().__init__(detector, config)
         self.detector, self.val = detector, val
         self.results: list[Result] = []
-        self.metrics: dict[str, Any] = {}
+        self.metrics: Metrics = {}
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
 
@@ -63,8 +62,8 @@ class DetectionModule(RunModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the detections."""
         assert self.val is not None
-        for target, found in zip(batch[1], self.detector(batch[0]), strict=True):
-            self.results += to_results(target["image_id"], found, self.val.category_ids)
+        for target, detection in zip(batch[1], self.detector(batch[0]), strict=True):
+            self.results += to_results(target["image_id"], detection, self.val.category_ids)
 
     def on_validation_epoch_end(self) -> None:
         """Evaluate the detections of all processes; `val/AP` chooses the best checkpoint."""
@@ -103,16 +102,16 @@ class DetectionModule(RunModule):
         """Return the number of images in a batch."""
         return len(batch[0])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Put the card and the configuration beside the weights: enough to build the detector again."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["excite_detector"] = self.detector.excite_card.to_dict()  # type: ignore[operator, union-attr]
+        checkpoint["excite_detector"] = card_of(self.detector).to_dict()
 
 
 def gather(results: list[Result]) -> list[Result]:
     """Return the results of all processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return results
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    parts: list[list[Result]] = [[]] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, results)
     return [r for part in parts for r in part]

@@ -2,12 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from excite.common.options import Option
 from excite.detect.bodies import Body
 from excite.errors import UsageError
 from excite.registry import create_attention, get_method
@@ -29,7 +29,7 @@ class PyramidBackbone(nn.Module):
         maps: int = 4,
         extra: str = "pool",
         attention: str | None = None,
-        attention_options: Mapping[str, Any] | None = None,
+        attention_options: Mapping[str, Option] | None = None,
     ) -> None:
         super().__init__()
         self.body = body
@@ -53,7 +53,9 @@ class PyramidBackbone(nn.Module):
         return OrderedDict(zip(names, values, strict=True))
 
 
-def level_attention(method: str | None, channels: int, levels: int, options: Mapping[str, Any]) -> nn.ModuleList | None:
+def level_attention(
+    method: str | None, channels: int, levels: int, options: Mapping[str, Option]
+) -> nn.ModuleList | None:
     """Build one attention module per pyramid level, None where no method is asked for.
 
     Raises UsageError for methods that cannot stand alone on a map (they replace a convolution or need a whole network).

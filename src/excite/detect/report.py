@@ -1,7 +1,6 @@
 """What a test leaves: results JSON, metrics JSON, precision-recall curves, pictures."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +9,7 @@ from excite.common.files import safe_name, write_json
 from excite.detect.data.base import DetectionDataset
 from excite.detect.draw import draw_curves, draw_detections, save_image
 from excite.detect.evaluate import all_metrics, detect, without_curves
+from excite.detect.metrics import Metrics
 from excite.detect.results import Result, by_image
 
 
@@ -23,7 +23,7 @@ def write_report(
     threshold: float = 0.5,
     device: torch.device | str = "cpu",
     workers: int = 0,
-) -> dict[str, Any]:
+) -> Metrics:
     """Run a detector over a data set and write what came out; returns the figures (see `all_metrics`).
 
     Writes `results_NAME.json` (COCO's format), `metrics_NAME.json`, `pr_NAME.png` and, for the first `pictures` images,
@@ -42,7 +42,7 @@ def write_figures(
     name: str,
     pictures: int,
     threshold: float = 0.5,
-) -> dict[str, Any]:
+) -> Metrics:
     """Evaluate results and write figures, curves and pictures; returns the figures without the curves."""
     metrics = all_metrics(results, dataset, masks=dataset.with_masks)
     write_json(folder / f"metrics_{name}.json", metrics, indent=None)
@@ -52,7 +52,7 @@ def write_figures(
     taken: set[str] = set()
     for index in range(min(pictures, len(dataset))):
         sample = dataset.samples[index]
-        found = groups.get(sample.image_id, [])
-        picture = draw_detections(dataset.image(index), found, names, threshold=threshold)
+        detections = groups.get(sample.image_id, [])
+        picture = draw_detections(dataset.image(index), detections, names, threshold=threshold)
         save_image(picture, folder / "pictures" / f"{safe_name(f'{name}_{sample.image_id}', taken)}.jpg")
     return without_curves(metrics)

@@ -2,36 +2,47 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.coco import read_json
-from excite.detect.data.segments import problem, to_json
+from excite.detect.data.segments import RunLengths, problem, to_json
 from excite.errors import ExciteError
 
 Detection = dict[str, torch.Tensor]
-Result = dict[str, Any]
+
+
+class Result(TypedDict):
+    """One detected object; bbox: x, y, width, height in pixels; segmentation: run lengths, where masks are known."""
+
+    image_id: int | str
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: NotRequired[RunLengths]
+
+
 MASK_THRESHOLD = 0.5
 
 
-def to_results(image_id: int | str, found: Detection, category_ids: Sequence[int]) -> list[Result]:
+def to_results(image_id: int | str, detection: Detection, category_ids: Sequence[int]) -> list[Result]:
     """Turn one image's detections into results.
 
-    found: `boxes` `[n 4]` (x1 y1 x2 y2), `scores` `[n]`, `labels` `[n]` from 1 and perhaps `masks` `[n 1 h w]`, the
+    detection: `boxes` `[n 4]` (x1 y1 x2 y2), `scores` `[n]`, `labels` `[n]` from 1 and perhaps `masks` `[n 1 h w]`, the
     probabilities of torchvision's Mask R-CNN.
     """
-    xyxy = found["boxes"].detach().cpu().double().numpy()
-    masks = found["masks"][:, 0].cpu().numpy() > MASK_THRESHOLD if "masks" in found else None
+    xyxy = detection["boxes"].detach().cpu().double().numpy()
+    masks = detection["masks"][:, 0].cpu().numpy() > MASK_THRESHOLD if "masks" in detection else None
     results = []
     for i, (x1, y1, x2, y2) in enumerate(xyxy.tolist()):
         result: Result = {
             "image_id": image_id,
-            "category_id": category_ids[int(found["labels"][i]) - 1],
+            "category_id": category_ids[int(detection["labels"][i]) - 1],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": float(found["scores"][i]),
+            "score": float(detection["scores"][i]),
         }
         if masks is not None:
             result["segmentation"] = to_json(masks[i])

@@ -35,7 +35,7 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     folder = root / name if (root / name).is_dir() else root / "images"
     categories = sorted(_entries(content, "categories", path), key=lambda c: c["id"])
     label_of = {c["id"]: i for i, c in enumerate(categories, start=1)}
-    samples: dict[Any, Sample] = {}
+    samples: dict[object, Sample] = {}
     present = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     for image in _entries(content, "images", path):
         file = folder / _value(image, "file_name", path, "image")
@@ -56,7 +56,7 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     return check_not_empty(dataset, str(path))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """Read a JSON file. Raises UsageError when it is missing, ExciteError with the line when it is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -68,7 +68,10 @@ def read_json(path: Path) -> Any:
         raise ExciteError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def _entries(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
+Entry = dict[str, Any]  # of a JSON file: Any, because what is used is checked where it is used
+
+
+def _entries(content: object, key: str, path: Path) -> list[Entry]:
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise ExciteError(f"{path} has no list {key!r}; a COCO file has images, annotations and categories")
@@ -78,7 +81,7 @@ def _entries(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _value(entry: dict[str, Any], key: str, path: Path, kind: str) -> Any:
+def _value(entry: Entry, key: str, path: Path, kind: str) -> Any:
     if key not in entry:
         close = near(key, entry)
         raise ExciteError(f"{path}: {kind} {entry['id']} has no {key!r}{f' (but {close[0]!r})' if close else ''}")
@@ -86,9 +89,9 @@ def _value(entry: dict[str, Any], key: str, path: Path, kind: str) -> Any:
 
 
 def _add(
-    annotation: dict[str, Any],
-    samples: dict[Any, Sample],
-    label_of: dict[Any, int],
+    annotation: Entry,
+    samples: dict[object, Sample],
+    label_of: dict[object, int],
     path: Path,
     skipped: list[str],
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from excite.common.extras import require
+from excite.export.program import checked
 
 Engine = Callable[[torch.Tensor], torch.Tensor]
 
@@ -52,9 +53,12 @@ def open_openvino(source: Any, precision: str = "fp32") -> Engine:
 
 
 def open_torch_program(path: str | Path) -> tuple[Engine, str]:
-    """Open a file written by `torch.export.save`; return it with the card that it carries, as JSON text."""
+    """Open a file written by `torch.export.save`; return it with the card that it carries, as JSON text.
+
+    Raises ExciteError for one that holds anything but aten operators and raw weights: it might run code.
+    """
     extra = {"excite.json": ""}
-    module = torch.export.load(str(path), extra_files=extra).module()
+    module = torch.export.load(checked(Path(path).read_bytes()), extra_files=extra).module()
 
     def run(x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():

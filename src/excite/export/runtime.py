@@ -22,9 +22,11 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export"}
 class ExportedModel:
     """A callable `images [n c h w] -> logits [n classes]` (float32, CPU).
 
-    card: what the network was; input_size: pixels; batch: the batch size it was exported for, None for any.
+    card: what the network was; input_size: pixels; batch: the batch size it was exported for, None for any. Raises
+    ExciteError where the file cannot be run on such images, or gives something else.
     """
 
+    path: Path
     engine: Engine
     card: NetworkSpec
     format: str
@@ -35,13 +37,24 @@ class ExportedModel:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits; a fixed batch size is met by cutting and padding."""
         if self.batch is None:
-            return self.engine(x)
+            return self._run(x)
         parts = []
         for chunk in x.split(self.batch):
             missing = self.batch - len(chunk)
             full = torch.cat([chunk, chunk.new_zeros(missing, *chunk.shape[1:])]) if missing else chunk
-            parts.append(self.engine(full)[: len(chunk)].clone())
+            parts.append(self._run(full)[: len(chunk)].clone())
         return torch.cat(parts)
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            logits = self.engine(x)
+        except Exception as error:  # each engine has errors of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExciteError(f"{self.path}: cannot be run on images of shape {list(x.shape)}: {reason}") from error
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (len(x), self.card.num_classes):
+            shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ExciteError(f"{self.path}: gives {shape}, its card promises {[len(x), self.card.num_classes]}")
+        return logits
 
 
 def describe(card: NetworkSpec, precision: str, input_size: int, batch: int | None) -> str:
@@ -63,11 +76,14 @@ def open_exported(path: str | Path) -> ExportedModel:
         engine, text = _open(path)
     except UsageError:
         raise
+    except ExciteError as error:
+        raise ExciteError(f"{path}: cannot be opened: {error}") from error
     except Exception as error:
-        raise ExciteError(f"{path}: cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        reason = (str(error).strip().splitlines() or ["damaged"])[0]
+        raise ExciteError(f"{path}: cannot be opened: {type(error).__name__}: {reason}") from error
     if not text:
         raise ExciteError(f"{path}: carries no card of excite (class names, preprocessing); export it again")
-    return ExportedModel(engine, *_description(text, path))
+    return ExportedModel(path, engine, *_description(text, path))
 
 
 def _description(text: str, path: Path) -> tuple[NetworkSpec, str, str, int, int | None]:

@@ -26,7 +26,7 @@ VERBS = (
     ["explain", "FILE", "--data", "digits"],
     ["robustness", "FILE"],
     ["export", "FILE", "-o", "OUT.onnx"],
-    ["bench", "FILE", "--input-size", "32"],
+    ["bench", "FILE", "--size", "32"],
     ["import", "FILE"],
 )
 

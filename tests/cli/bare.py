@@ -63,11 +63,11 @@ def commands() -> dict[str, list]:
     """Every command, and what needs which extra."""
     model, picture = str(folder / "model.safetensors"), str(folder / "picture.png")
     Image.new("RGB", (32, 32)).save(picture)
-    quick = ["--input-size", "32", "--rounds", "3", "--min-time", "0"]
+    quick = ["--size", "32", "--rounds", "3", "--min-time", "0"]
     lines = {
         "list": ["list"],
         "show eca": ["show", "eca"],
-        "profile": ["profile", "eca_resnet20", "--input-size", "32"],
+        "profile": ["profile", "eca_resnet20", "--size", "32"],
         "tables": ["tables", "senet"],
         "bench": ["bench", "eca_resnet20", *quick, "--task", "latency"],
         "import": ["import", model],

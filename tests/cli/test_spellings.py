@@ -13,6 +13,9 @@ from excite.cli.help import GROUP_OF, help_text
 from excite.cli.main import load, main
 from excite.cli.parsing import parse
 from excite.cli.signature import Option, examples, read_options
+from excite.common.options import FORMER_OPTIONS, PRECISIONS
+from excite.engine.trainer import PRECISIONS as LIGHTNING
+from excite.measure.bench.variants import DTYPES
 from excite.runtime import DEVICES
 
 # An idea, and how its help begins in every command.
@@ -39,7 +42,7 @@ SHARED = {
     "threshold": ("number", ("lowest score",)),
 }
 # Words that must not come back for these ideas.
-FOREIGN = {"output", "output_dir", "out_dir", "accelerator", "option", "gpu", "dataset", "random_seed", "bs", "as_json"}
+FOREIGN = {*FORMER_OPTIONS, "output_dir", "out_dir", "gpu", "dataset", "random_seed", "bs", "as_json", "image_size"}
 
 
 def commands() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -78,8 +81,9 @@ def test_one_name_has_one_kind_of_value() -> None:
     kinds: dict[str, dict[str, list[str]]] = {}
     for command, option in TABLE:
         kinds.setdefault(option.name, {}).setdefault(family(option), []).append(command)
-    # A detector flips with a probability, a classifier does or does not.
-    mixed = {name: rows for name, rows in kinds.items() if len(rows) > 1 and name != "flip"}
+    # A detector flips with a probability, a classifier does or does not; costs are counted for any size, images that
+    # networks are trained on are square.
+    mixed = {name: rows for name, rows in kinds.items() if len(rows) > 1 and name not in ("flip", "size")}
     assert not mixed
 
 
@@ -88,6 +92,28 @@ def test_devices_are_the_same_three_everywhere() -> None:
     running = {"train", "test", "predict", "bench", "explain", "robustness"}
     assert set(found) == running | {"detect train", "detect test", "detect predict"}
     assert set(found.values()) == {DEVICES}
+
+
+def test_precisions_are_the_same_words_everywhere() -> None:
+    found = {command: set(option.choices) for command, option in TABLE if option.name == "precision"}
+    assert found.pop("export") == {*PRECISIONS, "int8"}
+    assert set(found) == {"train", "bench", "detect train"}
+    assert all(words == set(PRECISIONS) for words in found.values())
+    assert set(DTYPES) == set(LIGHTNING) == set(PRECISIONS)
+
+
+@pytest.mark.parametrize("command", ["train", "detect train", "bench resnet20", "export resnet20"])
+@pytest.mark.parametrize(("word", "today"), [("32", "fp32"), ("16", "fp16"), ("bf16", "bf16")])
+def test_precisions_of_earlier_versions_are_understood(command: str, word: str, today: str, tmp_path) -> None:
+    name, _, positional = command.partition(" ") if not command.startswith("detect") else (command, "", "")
+    function = dict(commands())[name]
+    file = tmp_path / "c.yaml"
+    file.write_text(f"precision: {f'[{word}]' if name == 'bench' else word}\n")
+    for words in (["--precision", word], [f"--precision={word}"], ["--config", str(file)]):
+        call = parse(function, f"excite {name}", [*positional.split(), *words])
+        assert call is not None
+        got = call["config"].precision if "config" in call else call["precision"]
+        assert got == ([today] if name == "bench" else today)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ def work(
     *,
     top: int = 5,
     batch_size: int = 8,
+    size: int = 0,
     ratio: float = 0.5,
     kinds: list[Literal["a", "b"]] = [],  # noqa: B006
     sizes: list[int] = [],  # noqa: B006
@@ -61,6 +62,7 @@ def test_options_and_words_come_in_any_order(argv: list[str]) -> None:
         (["--ratio", "-.5"], "ratio", -0.5),
         (["--ratio", "1e-3"], "ratio", 1e-3),
         (["--ratio", "2"], "ratio", 2.0),
+        (["--size", "64x64"], "size", 64),
         (["--kinds", "b", "a"], "kinds", ["b", "a"]),
         (["--kinds", "b", "--kinds", "a"], "kinds", ["b", "a"]),
         (["--kinds"], "kinds", []),
@@ -106,6 +108,8 @@ def test_values(words: list[str], name: str, value: object) -> None:
         (["-x"], "unknown option -x"),
         (["--accelerator", "gpu"], "--accelerator is now --device auto|cpu|cuda"),
         (["--output", "x"], "--output is now --out"),
+        (["--input-size", "3"], "--input-size is now --size"),
+        (["--size", "64x32"], "--size 64x32: expected one side in pixels (images are square here)"),
         (["--option", "a=1"], "--option is now --options.NAME VALUE"),
         (["--config"], "--config needs a FILE.yaml"),
         (["--config", "/nowhere.yaml"], "--config /nowhere.yaml: no such file"),
@@ -132,6 +136,7 @@ def test_missing_words(argv: list[str], message: str) -> None:
     ("content", "message"),
     [
         ("top: many\n", "top 'many': expected a whole number"),
+        ("input_size: 3\n", "'input_size' is now --size"),
         ("topp: 1\n", "unknown option 'topp'; did you mean 'top'?"),
         ("- 1\n", "not a mapping"),
         ("a: [\n", "is not YAML"),
@@ -149,11 +154,12 @@ def test_errors_in_a_file_name_the_file(tmp_path, content: str, message: str) ->
 
 def test_a_file_lies_between_defaults_and_options(tmp_path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text("run: R\nimages: [x]\ntop: 7\nratio: 0.1\noptions: {a: 1, b: {c: 2}}\n")
+    file.write_text("run: R\nimages: [x]\ntop: 7\nratio: 1e-1\nothers: ['1e-1', 'true']\noptions: {a: 1, b: {c: 2}}\n")
     call = read("--ratio", "0.2", "--options.b.d", "3", "--config", str(file))
     assert (call["top"], call["ratio"], call["batch_size"]) == (7, 0.2, 8)
     assert call["options"] == {"a": 1, "b": {"c": 2, "d": 3}}
-    assert (call["run"], call["images"]) == ("R", ["x"])
+    assert (call["run"], call["images"], call["others"]) == ("R", ["x"], ["1e-1", "true"])
+    assert read("--config", str(file))["ratio"] == 0.1
 
 
 def test_option_values_and_pairs() -> None:

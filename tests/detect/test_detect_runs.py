@@ -184,7 +184,7 @@ def test_recipes_build_their_detector(name):
         (["--recipe", "shape"], "did you mean 'shapes'"),
         (["--kind", "yolo"], "yolo"),
         (["--data", "coco:/nowhere"], "no folder"),
-        (["--precision", "16", "--device", "cpu"], "needs a GPU"),
+        (["--precision", "fp16", "--device", "cpu"], "needs a GPU"),
         (["--resume", "/nowhere"], "not a run directory"),
         (["--init", "/nowhere/x.ckpt"], "no checkpoint"),
         (["--kind", "mask_rcnn", "--neck", "c4"], "needs neck='fpn'"),

@@ -285,7 +285,7 @@ def test_environment_says_where() -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file, picture = tmp_path / "b.json", tmp_path / "b.png"
-    command = ["bench", "resnet20", "eca_resnet20", "--input-size", "16", "--rounds", "3", "--min-time", "0"]
+    command = ["bench", "resnet20", "eca_resnet20", "--size", "16", "--rounds", "3", "--min-time", "0"]
     command += ["--task", "latency", "--out", str(file), "--plot", str(picture)]
     assert main([*command, "--options.eca_resnet20.kernel_size", "5"]) == 0
     text = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_the_table_tells_modes_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["resnet20", "--mode", "eager", "channels-last", "--rounds", "3", "--min-time", "0", "--input-size", "32"]
+    given = ["resnet20", "--mode", "eager", "channels-last", "--rounds", "3", "--min-time", "0", "--size", "32"]
     assert main(["bench", *given, "--task", "latency"]) == 0
     text = capsys.readouterr().out
     assert "resnet20 [eager]" in text
@@ -317,7 +317,7 @@ def test_cuda_asked_for_where_there_is_none(capsys: pytest.CaptureFixture[str]) 
     ("arguments", "words"),
     [
         (["resnet20", "--mode", "quick"], "--mode quick: expected a list, each one of 'eager'"),
-        (["resnet20", "--input-size", "0"], "at least 1 pixel"),
+        (["resnet20", "--size", "0"], "at least 1 pixel"),
         (["resnet20", "--threads", "0"], "--threads 0"),
         (["resnet20", "--accuracy", "x=1"], "accuracy 'x=1'"),
         (["resnet2x"], "unknown model"),

@@ -87,7 +87,7 @@ def test_train_prints_the_report_and_its_checkpoint_has_the_attention(
 
 
 def test_profile_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ["profile", host, "--input-size", "32", "--convention", "macs", "--depth", "0", "--attach", "se"]
+    base = ["profile", host, "--size", "32", "--convention", "macs", "--depth", "0", "--attach", "se"]
     for options in (
         ["--attach-options.reduction", "2"],
         ["--attach-options", '{"reduction": 2, "input_size": [3, 32, 32]}'],
@@ -103,7 +103,7 @@ def test_profile_takes_sites_and_options(host: str, capsys: pytest.CaptureFixtur
 
 def test_bench_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["bench", host, "--attach", "eca", "--attach-sites", "stage-ends", "--attach-options.kernel_size", "5"]
-    quick = ["--input-size", "16", "--rounds", "3", "--warmup", "1", "--min-time", "0.001", "--no-memory", "--json"]
+    quick = ["--size", "16", "--rounds", "3", "--warmup", "1", "--min-time", "0.001", "--no-memory", "--json"]
     assert main([*args, *quick, "--task", "latency"]) == 0
     assert "small" in capsys.readouterr().out
     assert main(["bench", host, "--attach", "eca", "--attach-options.kernel_sizes", "5", *quick]) == 2
@@ -122,5 +122,5 @@ def test_bench_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[
     ],
 )
 def test_bad_input(host: str, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profile", host, "--input-size", "32", *more]) == 2
+    assert main(["profile", host, "--size", "32", *more]) == 2
     assert message.replace(".channels", "(channels").replace("width.", "width)") in capsys.readouterr().err

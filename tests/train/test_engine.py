@@ -132,12 +132,13 @@ def test_the_first_step_of_a_longer_run_has_the_new_rate(tmp_path: Path, monkeyp
 def test_runs_of_earlier_versions_are_read(kind: type[RunConfig], tmp_path: Path) -> None:
     values = kind().recorded()
     del values["device"], values["deterministic"]
-    (tmp_path / "config.yaml").write_text(
-        yaml.safe_dump({**values, "accelerator": "gpu", "limit_train": 0, "limit_val": 0})
-    )
-    read = read_run(kind, tmp_path)
-    assert (read["device"], read["limit_train"], read["limit_val"]) == ("cuda", None, None)
-    check_resume(kind.from_run(tmp_path, device="cpu"))
+    for word, precision in (("32", "fp32"), (16, "fp16"), ("bf16", "bf16")):
+        former = {"accelerator": "gpu", "limit_train": 0, "limit_val": 0, "precision": word}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**values, **former}))
+        read = read_run(kind, tmp_path)
+        assert (read["device"], read["limit_train"], read["limit_val"]) == ("cuda", None, None)
+        assert read["precision"] == precision
+        check_resume(kind.from_run(tmp_path, device="cpu"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,6 +156,9 @@ def test_runs_of_earlier_versions_are_read(kind: type[RunConfig], tmp_path: Path
         ({"step_epochs": 0.0}, "--step-epochs"),
         ({"warmup_epochs": 1.0, "warmup_steps": 5}, "exclude each other"),
         ({"resume": "x", "overwrite": True}, "exclude each other"),
+        ({"precision": "64"}, "--precision 64: expected one of 'fp32', 'bf16', 'fp16'"),
+        ({"optimizer": "adanw"}, "--optimizer adanw: .*did you mean 'adamw'"),
+        ({"no_decay": ["norms"]}, "--no-decay norms: .*did you mean 'norm'"),
     ],
 )
 def test_one_rule_for_both_kinds(kind: type[RunConfig], changes: dict, message: str) -> None:

@@ -204,7 +204,7 @@ def test_default_directory_is_numbered(tmp_path, monkeypatch):
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"label_smoothing": 1.0}, r"--label-smoothing must be in \[0, 1\)"),
         ({"device": "cuda"}, "finds no GPU"),
-        ({"precision": "16"}, "--precision 16 needs a GPU"),
+        ({"precision": "fp16"}, "--precision fp16 needs a GPU"),
         ({"randaugment": 31}, "--randaugment goes to 30"),
         ({"limit_val": 0}, "--limit-val must be at least 1"),
         ({"resume": "/nowhere"}, "no such run directory"),

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from excite.common.options import Precision
+
 
 def bench(
     models: list[str],
@@ -11,10 +13,10 @@ def bench(
     task: list[Literal["latency", "throughput", "training"]] | None = None,
     batch_size: list[int] | None = None,
     mode: list[Literal["eager", "compiled", "channels-last", "compiled-channels-last"]] | None = None,
-    precision: list[Literal["fp32", "bf16", "fp16"]] | None = None,
+    precision: list[Precision] | None = None,
     engine: list[Literal["torch", "onnxruntime", "openvino"]] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    input_size: str = "224",
+    size: str = "224",
     rounds: int = 15,
     warmup: int = 3,
     min_time: float = 0.2,
@@ -47,7 +49,7 @@ def bench(
         precision: of weights and inputs (training: by autocast); fp32 unless told otherwise.
         engine: what runs it; torch unless told otherwise.
         device: where to run; auto takes a GPU if there is one.
-        input_size: side of the input in pixels, or HEIGHTxWIDTH.
+        size: side of the input in pixels, or HEIGHTxWIDTH.
         rounds: how often each network is timed.
         warmup: calls of each network before anything is timed.
         min_time: seconds that one sample lasts at least.
@@ -79,7 +81,7 @@ def bench(
 
     if threads is not None:
         _set_threads(threads)
-    shape = input_shape(parse_size(input_size), in_channels)[1:]
+    shape = input_shape(parse_size(size), in_channels)[1:]
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
     settings: dict[str, Any] = {

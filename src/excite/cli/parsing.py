@@ -14,7 +14,7 @@ from typing import Any
 from excite.cli.help import help_text
 from excite.cli.signature import REQUIRED, Option, gather, read_options
 from excite.cli.words import CommandLine, metavar, missing, read_words, tokens
-from excite.common.options import merge
+from excite.common.options import FORMER_OPTIONS, current, merge
 from excite.errors import UsageError, near
 
 
@@ -33,7 +33,8 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
     parser = _parser(options, defaults)
     below = {o.name: merge(*_layers(o, defaults, files)) for o in options if o.is_mapping}
     try:
-        values = vars(parser.parse_args(tokens(line, below)))
+        configs = [f"--config={_in_todays_words(file, values)}" for file, values in files.items()]
+        values = vars(parser.parse_args(configs + tokens(line, below)))  # files first, so that options win
     except SystemExit as stop:
         if stop.code:
             raise
@@ -77,10 +78,23 @@ def _read_file(file: str, options: list[Option]) -> dict[str, Any]:
         raise UsageError(f"--config {file} is not a mapping of option: value")
     known = [option.name for option in options]
     for name in content:
+        if name not in known and name in FORMER_OPTIONS:
+            raise UsageError(f"{file}: {name!r} is now {FORMER_OPTIONS[name]}")
         if name not in known:
             close = near(str(name), known)
             raise UsageError(f"{file}: unknown option {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     return content
+
+
+def _in_todays_words(file: str, values: dict[str, Any]) -> str:
+    """Return the file, or what it should say where it uses words of earlier versions (which `values` then do not)."""
+    import yaml
+
+    changed = {name: current(name, value) for name, value in values.items()}
+    if changed == values:
+        return file
+    values |= changed
+    return yaml.safe_dump(values)
 
 
 def _parser(options: list[Option], defaults: dict[str, Any]) -> Any:

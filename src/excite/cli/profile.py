@@ -7,7 +7,7 @@ from typing import Any, Literal
 def profile(
     models: list[str],
     *,
-    input_size: str = "224",
+    size: str = "224",
     batch_size: int = 1,
     convention: list[str] | None = None,
     depth: int = 1,
@@ -28,7 +28,7 @@ def profile(
 
     Args:
         models: names: eca_resnet50, timm/NAME, torchvision/NAME or path/to/file.py:factory.
-        input_size: side of the input in pixels, or HEIGHTxWIDTH.
+        size: side of the input in pixels, or HEIGHTxWIDTH.
         batch_size: images per input.
         convention: the conventions to count by; all of them unless told otherwise.
         depth: depth of the breakdown; 0 for none, 1 for stages, -1 for every layer.
@@ -55,7 +55,7 @@ def profile(
     from excite.measure.report import show, to_csv, to_json
 
     conventions = check(convention or list(CONVENTIONS))
-    shape = input_shape(parse_size(input_size), in_channels, batch_size)
+    shape = input_shape(parse_size(size), in_channels, batch_size)
     settings: dict[str, Any] = {
         "placement": placement,
         "attach": attach,

@@ -61,6 +61,8 @@ class Option:
         else:
             words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
             text = words.get(self.element or self.kind, "text")
+            if self.name == "size" and self.kind is int:
+                text = "one side in pixels (images are square here)"
         if self.is_mapping:
             return f"{self.flag}.NAME VALUE"
         return f"a list, each {text}" if self.element else text

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from excite.cli.signature import REQUIRED, Option
-from excite.common.options import merge, parse_value
+from excite.common.options import FORMER_OPTIONS, current, merge, parse_value
 from excite.errors import UsageError, near
 
 SHORT = {"-o": "--out", "-h": "--help"}
@@ -45,17 +45,9 @@ METAVARS = {
     "convention": "NAME",
     "probes": "NAME",
     "corruptions": "NAME",
-    "input_size": "SIZE",
+    "size": "N|HxW",
     "accuracy": "NAME=PERCENT",
     "ray": "ADDRESS",
-}
-
-# Spellings of earlier versions.
-RENAMED = {
-    "accelerator": "--device auto|cpu|cuda",
-    "output": "--out",
-    "option": "--options.NAME VALUE",
-    "set": "--train.NAME VALUE",
 }
 
 
@@ -102,7 +94,8 @@ def read_words(argv: Sequence[str], options: Sequence[Option], prog: str) -> Com
         option = known[name]
         if key and not option.is_mapping:
             raise UsageError(f"{spelling}: {option.flag} has no parts; expected {option.flag} {metavar(option)}")
-        line.values.append((option, _key(key), [value] if equals else _take(option, key, queue)))
+        words = [value] if equals else _take(option, key, queue)
+        line.values.append((option, _key(key), current(name, words)))
     _assign(alone, options, line, prog)
     return line
 
@@ -123,16 +116,18 @@ def metavar(option: Option) -> str:
         return text.upper()
     if option.choices:
         return "|".join(map(str, option.choices))
-    kinds = {int: "N", float: "X", str: "TEXT"}
-    return METAVARS.get(option.name, kinds.get(option.element or option.kind, "PATH"))
+    kind = option.element or option.kind
+    if kind in (int, float):
+        return "N" if kind is int else "X"
+    return METAVARS.get(option.name, "TEXT" if kind is str else "PATH")
 
 
 def tokens(line: CommandLine, below: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({})) -> list[str]:
-    """Return the command line as jsonargparse reads it: one word per option, files first, so that options win.
+    """Return the command line as jsonargparse reads it: one word per option, as `--name=value`.
 
     below: what files and defaults say of the options that are mappings; named parts are laid over it.
     """
-    words = [f"--config={file}" for file in line.configs]
+    words: list[str] = []
     lists: dict[str, list[str]] = {}
     mappings = dict(below)
     for option, key, values in line.values:
@@ -211,8 +206,8 @@ def missing(options: Sequence[Option], values: dict[str, Any]) -> Option | None:
 
 
 def _unknown(spelling: str, name: str, options: Sequence[Option], prog: str) -> UsageError:
-    if name in RENAMED:
-        return UsageError(f"{spelling} is now {RENAMED[name]} (`{prog} --help` shows the options)")
+    if name in FORMER_OPTIONS:
+        return UsageError(f"{spelling} is now {FORMER_OPTIONS[name]} (`{prog} --help` shows the options)")
     flags = [o.flag for o in options if not o.positional] + list(OWN.values())
     close = near(spelling, flags) if spelling.startswith("--") else []
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,20 +1,41 @@
 """Which words on a command line, or in a table, are which options?"""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from excite.errors import UsageError, near
 
 Option: TypeAlias = Any
 """An option's value. Anything can be written on a command line or in a file; whoever takes an option checks it."""
 
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Values that earlier versions called otherwise; config files, recipes, runs and the command line may still do so.
+FORMER_VALUES = {"precision": {"32": "fp32", "16": "fp16"}}
+# Options that had another name, and how they are spelt today.
+FORMER_OPTIONS = {
+    "accelerator": "--device auto|cpu|cuda",
+    "input_size": "--size",
+    "output": "--out",
+    "option": "--options.NAME VALUE",
+    "set": "--train.NAME VALUE",
+}
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def flag(name: str) -> str:
     """Return the spelling of an option: batch_size -> --batch-size."""
     return f"--{name.replace('_', '-')}"
+
+
+def current(name: str, value: Any) -> Any:
+    """Return an option's value (or each of a list) in today's words; a size of NxN is N."""
+    if isinstance(value, list):
+        return [current(name, one) for one in value]
+    square = re.fullmatch(r"(\d+)[x×]\1", str(value)) if name == "size" else None
+    return square[1] if square else FORMER_VALUES.get(name, {}).get(str(value), value)
 
 
 def parse_value(text: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from excite.backbones.names import BACKBONES
 from excite.common.files import write_json
+from excite.engine.config import modernise
 from excite.errors import ExciteError, UsageError, unknown
 from excite.registry import METHODS
 from excite.train.config import TrainConfig
@@ -131,7 +132,7 @@ def make_plan(
 
     train: options of every run that differ from the recipe; options: per method, the method's own.
     """
-    changes = dict(train or {})
+    changes = modernise(train or {})
     if epochs is not None:
         changes["epochs"] = epochs
     elif (data, recipe) == ("digits", "auto"):
@@ -168,6 +169,7 @@ def load(folder: Path) -> Plan:
         raise UsageError(f"{folder} is no comparison: it has no {FILE}")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        values["changes"] = modernise(values.get("changes", {}))
         return Plan(methods=tuple(values.pop("methods")), **values)
     except (ValueError, TypeError, KeyError) as error:
         raise ExciteError(f"{file} is broken: {error}") from error

@@ -1,13 +1,14 @@
 """What the configurations of runs share: they are dataclasses, filled from recipes, files and earlier runs."""
 
 import inspect
-from collections.abc import Iterable
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from excite.card import code_refused
-from excite.common.options import flag
+from excite.common.options import Precision, current, flag
 from excite.errors import UsageError, near
 
 Values = dict[str, Any]  # options by name, as YAML holds them
@@ -39,7 +40,7 @@ class RunConfig:
         accumulate: batches per optimizer step.
         clip: largest gradient norm; 0 is off.
         ema: decay of the exponential moving average of the weights (0.9999); 0 is off.
-        precision: 32, or mixed precision in bf16 or 16 bits.
+        precision: fp32, or mixed precision with bf16 or fp16.
         channels_last: keep maps in channels-last memory order.
         compile: run the network through torch.compile (of a detector, its backbone).
         device: where to run; auto takes a GPU if there is one.
@@ -82,7 +83,7 @@ class RunConfig:
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -124,6 +125,7 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
+        check_words(self)
         at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
         at_least(self, 0, "lr", "weight_decay", "warmup_epochs", "clip", "seed")
         at_least(self, -1, "workers")
@@ -146,6 +148,20 @@ class RunConfig:
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
 
+def check_words(config: RunConfig) -> None:
+    """Raise UsageError for the first value that is not one of the words that its option takes."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        inner = typing.get_args(kind)[0] if typing.get_origin(kind) is list else kind
+        if typing.get_origin(inner) is not Literal:
+            continue
+        known = typing.get_args(inner)
+        for value in getattr(config, name) if inner is not kind else [getattr(config, name)]:
+            if value not in known:
+                close = near(str(value), known, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise UsageError(f"{flag(name)} {value}: expected one of {', '.join(map(repr, known))}{hint}")
+
+
 def at_least(config: object, least: int, *names: str) -> None:
     """Raise UsageError for the first of the fields that is less than `least`."""
     for name in names:
@@ -163,27 +179,27 @@ def below_one(config: object, *names: str) -> None:
 def check_keys(kind: type[RunConfig], values: Values, where: str) -> Values:
     """Return `values` under today's names if each key is an option of `kind`. Raises UsageError with near names."""
     known = [f.name for f in fields(kind)]
-    current = modernise(values)
-    for key in current:
+    renamed = modernise(values)
+    for key in renamed:
         if key not in known:
             close = near(key, known)
             raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    return current
+    return renamed
 
 
-def modernise(values: Values) -> Values:
+def modernise(values: Mapping[str, Any]) -> Values:
     """Return the values of a recipe or run of an earlier version in today's words.
 
-    accelerator: gpu is device: cuda, and a limit of 0 (all images) is none.
+    accelerator: gpu is device: cuda, a limit of 0 (all images) is none, and values have the words of `current`.
     """
-    current = dict(values)
-    if "accelerator" in current:
-        word = current.pop("accelerator")
-        current.setdefault("device", "cuda" if word == "gpu" else word)
+    renamed = {name: current(name, value) for name, value in values.items()}
+    if "accelerator" in renamed:
+        word = renamed.pop("accelerator")
+        renamed.setdefault("device", "cuda" if word == "gpu" else word)
     for name in ("limit_train", "limit_val"):
-        if current.get(name) == 0:
-            current[name] = None
-    return current
+        if renamed.get(name) == 0:
+            renamed[name] = None
+    return renamed
 
 
 def read_run(kind: type[RunConfig], run: str | Path, given: Iterable[str] = ()) -> Values:

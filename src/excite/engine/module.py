@@ -24,7 +24,7 @@ class NonFiniteLossError(ExciteError):
         where = "validation" if batch is None else f"batch {batch + 1}"
         super().__init__(
             f"the loss is not finite at step {step} (epoch {epoch + 1}, {where}{parts}); {checkpoint}. "
-            "Try a lower --lr, --clip 1, a longer warm-up or --precision 32"
+            "Try a lower --lr, --clip 1, a longer warm-up or --precision fp32"
         )
 
 

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from excite.common.options import Precision
 from excite.engine.callbacks import CheckpointCallback, ConsoleCallback, DirectoryCallback, averaging
 from excite.engine.config import RunConfig, check_resume
 from excite.engine.history import History
@@ -17,6 +18,13 @@ from excite.engine.process import quiet_libraries, unchanged
 from excite.engine.run import RunDirectory, check_free
 from excite.errors import ExciteError, UsageError
 from excite.runtime import pick_device
+
+# What Lightning calls a precision.
+PRECISIONS: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 
 @contextlib.contextmanager
@@ -37,8 +45,8 @@ def seeded_run(config: RunConfig) -> Iterator[None]:
 def check_device(config: RunConfig) -> None:
     """Raise UsageError where the machine lacks what the configuration asks for."""
     device = pick_device(config.device)
-    if config.precision == "16" and device == "cpu":
-        raise UsageError("--precision 16 needs a GPU; on a CPU take --precision bf16 or 32")
+    if config.precision == "fp16" and device == "cpu":
+        raise UsageError("--precision fp16 needs a GPU; on a CPU take --precision bf16 or fp32")
 
 
 def make_trainer(
@@ -62,7 +70,7 @@ def make_trainer(
         accelerator="gpu" if pick_device(config.device) == "cuda" else "cpu",
         devices=config.devices,
         strategy="ddp_find_unused_parameters_true" if unused_parameters and config.devices > 1 else "auto",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[config.precision],  # type: ignore[arg-type]  # a Literal of many
+        precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip or None,

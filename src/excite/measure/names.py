@@ -11,15 +11,15 @@ from excite.errors import UsageError
 
 
 def parse_size(text: str) -> int | tuple[int, ...]:
-    """Read an input size: "224", "800x1280" (height x width), or more sides for other dimensions ("8x64x64").
+    """Read the size of an input: "224", "800x1280" (height x width), or more sides for other dimensions ("8x64x64").
 
     Raises UsageError for anything else and for sides below 1.
     """
     if not re.fullmatch(r"-?\d+([x,×]-?\d+)*", text.strip().lower()):
-        raise UsageError(f"input size {text!r} is not a size; expected a side as 224, or HEIGHTxWIDTH as 800x1280")
+        raise UsageError(f"size {text!r} is none; expected a side as 224, or HEIGHTxWIDTH as 800x1280")
     sides = tuple(int(s) for s in re.split(r"[x,×]", text.strip().lower()))
     if min(sides) < 1:
-        raise UsageError(f"input size {text!r}: every side must be at least 1 pixel")
+        raise UsageError(f"size {text!r}: every side must be at least 1 pixel")
     return sides[0] if len(sides) == 1 else sides
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.common.options import PRECISIONS
 from excite.errors import ExciteError, UsageError, unknown
 
 MODES = ("eager", "compiled", "channels-last", "compiled-channels-last")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENGINES = ("torch", "onnxruntime", "openvino")
 TASKS = ("latency", "throughput", "training")
 
@@ -76,7 +77,7 @@ def example(variant: Variant, shape: tuple[int, ...], device: str, *, cast: bool
     """Return a random input for a variant, seeded; `cast`: in the variant's precision."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     if cast and variant.engine == "torch":
-        x = x.to(PRECISIONS[variant.precision])
+        x = x.to(DTYPES[variant.precision])
     if "channels-last" in variant.mode and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     return x
@@ -86,7 +87,7 @@ def prepare(variant: Variant, network: nn.Module, device: str, *, cast: bool) ->
     """Move a network to its device, precision and memory format."""
     network = network.to(device)
     if cast:
-        network = network.to(PRECISIONS[variant.precision])
+        network = network.to(DTYPES[variant.precision])
     if "channels-last" in variant.mode:
         network = network.to(memory_format=torch.channels_last)
     return network
@@ -141,7 +142,7 @@ def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], devic
     network.train()
     y = torch.arange(shape[0], device=device) % classes
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-    dtype = PRECISIONS[variant.precision]
+    dtype = DTYPES[variant.precision]
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
 
     def step() -> Any:

@@ -25,10 +25,6 @@ def load(path: str | Path, model: str | None = None) -> nn.Module:
         from excite.checkpoints.bundle import build
 
         return build(checkpoint, model)
-    if model is not None:
-        from excite.checkpoints.loading import fill
-
-        return fill(model, checkpoint)
     from excite.checkpoints.importing import network_of
 
-    return network_of(checkpoint)[0]
+    return network_of(checkpoint, model)[0]

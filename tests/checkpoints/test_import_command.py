@@ -37,7 +37,7 @@ def test_recognise_only_and_json(file: Path, capsys: pytest.CaptureFixture[str])
     report = json.loads(capsys.readouterr().out)
     assert report["model"] == "se_resnet20"
     assert report["complete"] is True
-    assert report["output"] is None
+    assert report["out"] is None
     assert len(list(file.parent.iterdir())) == 1
 
 

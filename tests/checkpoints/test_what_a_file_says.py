@@ -16,6 +16,7 @@ from excite.checkpoints.reading import read_checkpoint
 from excite.cli.main import main
 from excite.detect.config import DetectConfig
 from excite.errors import ExciteError, UsageError
+from excite.explain.networks import models_of
 from excite.models import NetworkSpec, describe, spec_of
 from excite.train.config import TrainConfig
 
@@ -62,6 +63,7 @@ def command(verb: list[str], file: Path, folder: Path) -> list[str]:
 
         Image.new("RGB", (32, 32)).save(image)
     places = {"FILE": str(file), "IMAGE": str(image), "OUT.onnx": str(folder / "out.onnx")}
+    places["OUT.safetensors"] = str(folder / "out.safetensors")
     return [places.get(word, word) for word in verb]
 
 
@@ -83,6 +85,56 @@ def test_no_verb_runs_code_that_a_file_names(
     assert "--model FILE.py:factory" in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "ran").exists()
+
+
+QUICK = {
+    "test": ["--limit", "8"],
+    "explain": ["--limit", "8"],
+    "robustness": ["--limit", "4", "--corruptions", "contrast", "--severities", "1"],
+    "bench": ["--rounds", "3", "--min-time", "0", "--task", "latency", "--no-memory"],
+    "import": ["-o", "OUT.safetensors"],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda v: v[0])
+def test_every_verb_takes_the_python_file_that_its_user_names(
+    verb: list[str], trap: Path, tmp_path: Path, spec: NetworkSpec, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    card = NetworkSpec("elsewhere/own.py:net", 10, options={"width": 4}, preprocess=HOW)
+    file = run_file(tmp_path / "net.ckpt", card.to_dict(), spec.build().state_dict())
+    words = [*command([*verb, *QUICK.get(verb[0], [])], file, tmp_path), "--json"]
+    assert main([*words, "--model", f"{trap}:net"]) == 0, capsys.readouterr().err
+    json.loads(capsys.readouterr().out)
+    assert (tmp_path / "ran").exists()
+    assert main([*words, "--model", "resnet20", *(["--overwrite"] if verb[0] in ("export", "import") else [])]) == 1
+    assert "does not fit the network resnet20" in capsys.readouterr().err
+
+
+def test_one_network_for_all_checkpoints_or_one_for_each() -> None:
+    sources = ["a.ckpt", "random:resnet20", "b.ckpt"]
+    assert models_of(sources, []) == [None, None, None]
+    assert models_of(sources, ["own.py:net"]) == ["own.py:net", None, "own.py:net"]
+    assert models_of(sources, ["own.py:a", "own.py:b"]) == ["own.py:a", None, "own.py:b"]
+    for models in (["x"] * 3, ["x"] * 4):
+        with pytest.raises(UsageError, match=r"--model names \d networks for 2 checkpoints"):
+            models_of(sources, models)
+    with pytest.raises(UsageError, match="--model names 1 networks for 0 checkpoints"):
+        models_of(["random:resnet20"], ["x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "resnet20", "--model", "x.py:net"], "--model x.py:net is for the weights of a checkpoint"),
+        (["export", "resnet20", "--model", "x.py:net"], "--model x.py:net is for the weights of a checkpoint"),
+        (["bench", "FILE", "--attach", "eca"], "--attach and --placement are for networks given by name"),
+    ],
+)
+def test_options_without_an_effect_are_refused(words: list[str], message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "net.ckpt").touch()
+    assert main(command(words, tmp_path / "net.ckpt", tmp_path)) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("command", "option"), [(["train"], "model"), (["detect", "train"], "backbone")])

@@ -145,7 +145,7 @@ def test_command(tmp_path: Path, capsys, monkeypatch) -> None:
         == 0
     )
     report = json.loads(capsys.readouterr().out)
-    assert report["path"] == "eca_resnet20.pt2"
+    assert report["out"] == "eca_resnet20.pt2"
     assert report["rewrites"]["norms_folded"] == 19
     assert report["top1_before"] == report["top1_after"]
     assert main(["export", "eca_resnet20", "--num-classes", "10", "--format", "torch-export"]) == 2

@@ -12,6 +12,7 @@ from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
 from excite.checkpoints.bundle import build
 from excite.checkpoints.infer import attention_options, emca_options, method_of
 from excite.checkpoints.layouts import LAYOUTS, OURS, Layout
+from excite.checkpoints.loading import fill
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
@@ -23,22 +24,26 @@ CIFAR = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2
 SMALL = tuple(f"resnet{depth}" for depth in SMALL_DEPTHS)
 
 
-def import_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[nn.Module, TransferReport]:
+def import_checkpoint(
+    source: str | Path | Mapping[str, Any], model: str | None = None
+) -> tuple[nn.Module, TransferReport]:
     """Build the network that a file (or state dict) belongs to and load every tensor of it.
 
     The family is recognised by keys and shapes; depth, kernel sizes, reduction, biases, stem, classes and EMCA's form
     are read off the weights. The network has the file's precision (half precision becomes float32), is in eval mode
-    and carries its card as `excite_card`.
+    and carries its card as `excite_card`. model: build this network instead; the file must fill it.
     Raises UsageError for a missing file; ExciteError for a file that is damaged, needs code to be run, is of no known
     family, or does not fill its network.
     """
-    return network_of(read_checkpoint(source))
+    return network_of(read_checkpoint(source), model)
 
 
-def network_of(checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
+def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Module, TransferReport]:
     """Return the network that a checkpoint belongs to, and the report; see `import_checkpoint`."""
     if checkpoint.card is not None:
-        return _ours(checkpoint)
+        return _ours(checkpoint, model)
+    if model is not None:
+        return fill(model, checkpoint)
     layout = checkpoint.layout
     if layout is None:
         raise ExciteError(_unrecognised(checkpoint))
@@ -48,26 +53,26 @@ def network_of(checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
         name, backbone, options = _network(layout, renamed, checkpoint.weights)
         built = {k: v for k, v in options.items() if k != "placement"}
         placement = options.get("placement", "all")
-        model = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
+        network = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
     except ExciteError as error:
         raise ExciteError(f"{checkpoint.source}, recognised as {layout.name}: {error}") from error
     if any(v.dtype == torch.float64 for v in checkpoint.weights.values()):
-        model = model.double()
-    report = transfer(model, checkpoint.weights, kept)
+        network = network.double()
+    report = transfer(network, checkpoint.weights, kept)
     forgive_counters(report)
     report.layout, report.model, report.options = layout.name, name, options
     report.ignored.update(ignored)
     report.notes = [*checkpoint.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
     _check(report, checkpoint.source)
-    card = describe(model, preprocess=_preprocess(backbone))
+    card = describe(network, preprocess=_preprocess(backbone))
     if card.preprocess:
         report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")
-    return model.eval(), report
+    return network.eval(), report
 
 
-def _ours(checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
-    """Build a file of ours by its card."""
-    model = build(checkpoint)
+def _ours(checkpoint: Checkpoint, name: str | None) -> tuple[nn.Module, TransferReport]:
+    """Build a file of ours by its card; name: build this network instead of the one that it names."""
+    model = build(checkpoint, name)
     card = spec_of(model)
     state = model.state_dict()
     report = TransferReport("excite, with its card", card.name, dict(card.options), {k: k for k in state})

@@ -43,8 +43,8 @@ def put(model: nn.Module, checkpoint: Checkpoint) -> TransferReport:
     return report
 
 
-def fill(name: str, checkpoint: Checkpoint) -> nn.Module:
-    """Return the network `name`, in eval mode, whose every entry comes from a checkpoint without a card.
+def fill(name: str, checkpoint: Checkpoint) -> tuple[nn.Module, TransferReport]:
+    """Return the network `name`, in eval mode, whose every entry comes from a checkpoint without a card; and how.
 
     Raises ExciteError where the checkpoint does not fill it.
     """
@@ -57,7 +57,8 @@ def fill(name: str, checkpoint: Checkpoint) -> nn.Module:
             f"{checkpoint.source} does not fill the network {name}: {len(missing)} entries are not in it "
             f"({', '.join(missing[:3])}, ...); load_checkpoint takes what fits"
         )
-    return model.eval()
+    report.model = name
+    return model.eval(), report
 
 
 def _best(model: nn.Module, weights: State) -> tuple[dict[str, str], dict[str, str], str]:

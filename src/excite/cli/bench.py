@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from excite.common.options import Precision
+from excite.errors import UsageError
 
 
 def bench(
     models: list[str],
     *,
+    model: str | None = None,
     task: list[Literal["latency", "throughput", "training"]] | None = None,
     batch_size: list[int] | None = None,
     mode: list[Literal["eager", "compiled", "channels-last", "compiled-channels-last"]] | None = None,
@@ -43,6 +45,7 @@ def bench(
     Args:
         models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; ratios refer to
             the first.
+        model: build this network for the weights of checkpoints instead of the ones that they name.
         task: what is timed (latency: batch 1); latency and throughput unless told otherwise.
         batch_size: batch sizes of throughput and training; 8 unless told otherwise.
         mode: how the network runs; eager unless told otherwise.
@@ -76,7 +79,7 @@ def bench(
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
-    from excite.measure.names import accuracies, builder, parse_size
+    from excite.measure.names import accuracies, builder, is_checkpoint, opener, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:
@@ -90,8 +93,14 @@ def bench(
         "attach_sites": attach_sites,
         "attach_options": attach_options,
     }
+    if all(map(is_checkpoint, models)) and (options or attach or placement != "all"):
+        raise UsageError("--options, --attach and --placement are for networks given by name; checkpoints say theirs")
+    if model is not None and not any(map(is_checkpoint, models)):
+        raise UsageError(f"--model {model} is for the weights of a checkpoint; {', '.join(models)} are networks' names")
     builders = {
-        name: builder(
+        name: opener(name, model)
+        if is_checkpoint(name)
+        else builder(
             name,
             options_of(name, models, options),
             num_classes,
@@ -119,8 +128,6 @@ def bench(
 
 def _set_threads(threads: int) -> None:
     import torch
-
-    from excite.errors import UsageError
 
     if threads < 1:
         raise UsageError(f"--threads {threads}: at least 1")

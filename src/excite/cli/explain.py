@@ -16,6 +16,7 @@ def explain(
     images: list[str] = [],  # noqa: B006  (read, never written)
     *,
     compare: list[str] = [],  # noqa: B006
+    model: list[str] = [],  # noqa: B006
     data: str | None = None,
     limit: int = 500,
     top: int = 3,
@@ -34,6 +35,8 @@ def explain(
         checkpoint: a checkpoint, a run directory, or random:NAME for an untrained network.
         images: image files for Grad-CAM.
         compare: more checkpoints, drawn into the same figures.
+        model: build this network for the weights instead of the one that a checkpoint names; one for all of them, or
+            one for each in their order.
         data: data spec for channel scales and per-class scales, as digits or parquet:PATH.
         limit: how many validation images of --data to use.
         top: how many classes to show per image.
@@ -49,10 +52,11 @@ def explain(
     """
     if limit < 1 or top < 1:
         raise UsageError(f"--limit and --top must be at least 1, got {limit} and {top}")
-    from excite.explain.networks import open_networks
+    from excite.explain.networks import models_of, open_networks
     from excite.explain.report import Request, run
 
-    networks = open_networks([checkpoint, *compare])
+    sources = [checkpoint, *compare]
+    networks = open_networks(sources, models_of(sources, model))
     request = Request(images, data, limit, top, classes, layer, Path(out), device)
     result = run(networks, request)
     if json:

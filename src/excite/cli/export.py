@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: str,
+    checkpoint: str,
     *,
+    model: str | None = None,
     format: Literal["onnx", "openvino", "torch-export"] = "onnx",
     out: Path | None = None,
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
@@ -34,12 +35,13 @@ def export(
 
     Batch norms are folded; for OpenVINO the squeeze moves before a last 1x1 convolution, and gates become 1x1
     convolutions. The file's outputs are compared with the network's before it gets its name; class names and
-    preprocessing travel inside. `excite predict FILE IMAGE...` and `excite bench` run the result.
+    preprocessing travel inside. `excite predict FILE IMAGE...` and `excite test FILE` run the result.
 
     Args:
-        model: a checkpoint, a run directory, or the name of a network.
+        checkpoint: a checkpoint, a run directory, or the name of a network.
+        model: build this network for the weights instead of the one that the checkpoint names.
         format: the kind of file; .onnx, .xml (with its .bin) or .pt2.
-        out: the file to write; by default the model's name with the format's ending, here.
+        out: the file to write; by default the checkpoint's name with the format's ending, here.
         precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised, with real images.
         dynamic: accept any batch size instead of one image at a time.
         size: image size in pixels; by default what the network was trained on, else 224.
@@ -63,17 +65,18 @@ def export(
 
     if limit < 1:
         raise UsageError(f"--limit {limit}: at least one image is needed")
-    network, card = find_network(model, num_classes)
+    network, card = find_network(checkpoint, num_classes, model)
     if card.preprocess and size:  # the file says how images of this size are prepared
         card = replace(card, preprocess=Preprocess.of(card).at(size).to_dict())
     side = size or (card.preprocess or {}).get("size") or 224
-    name = Path(model.rstrip("/")).stem if Path(model).exists() else model.replace("/", "_").replace(":", "_")
+    named = Path(checkpoint)
+    name = Path(checkpoint.rstrip("/")).stem if named.exists() else checkpoint.replace("/", "_").replace(":", "_")
     path = out or Path(name + FORMATS[format])
     calibration, held_out = [], []
     if data is not None or precision == "int8":
         from excite.data.specs import RunOf, open_run_data, trained_on
 
-        run = RunOf(model, card, trained_on(model))
+        run = RunOf(checkpoint, card, trained_on(checkpoint))
         bundle = open_run_data([run], data, limit_train=limit, limit_val=limit)
         preprocess = Preprocess.of(card)
         if precision == "int8":
@@ -91,7 +94,8 @@ def export(
         calibration=calibration,
         overwrite=overwrite,
     )
-    report = result.to_dict() | {"input_size": side, "batch": None if dynamic else 1}
+    facts = {"checkpoint": checkpoint, "model": card.name, "out": str(path), "size": side}
+    report = facts | {k: v for k, v in result.to_dict().items() if k != "path"} | {"batch": None if dynamic else 1}
     if held_out:
         with torch.inference_mode():
             before = top1(network, held_out)
@@ -107,18 +111,20 @@ def top1(run: "Callable[[Tensor], Tensor]", batches: "Sequence[tuple[Tensor, Ten
     return right / sum(len(y) for _, y in batches)
 
 
-def find_network(model: str, num_classes: int) -> "tuple[nn.Module, NetworkSpec]":
-    """Return (network in eval mode, card) of a checkpoint, a run directory, or a network's name."""
-    if Path(model).exists():
+def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.Module, NetworkSpec]":
+    """Return (network in eval mode, card) of a checkpoint (built as `model`), a run directory, or a network's name."""
+    if Path(source).exists():
         from excite.checkpoints.bundle import load_bundle
 
-        return load_bundle(model)
-    if Path(model).suffix in (".ckpt", ".safetensors"):
-        raise UsageError(f"no checkpoint {model!r}")
+        return load_bundle(source, model)
+    if Path(source).suffix in (".ckpt", ".safetensors"):
+        raise UsageError(f"no checkpoint {source!r}")
+    if model is not None:
+        raise UsageError(f"--model {model} is for the weights of a checkpoint, and {source} is a network's name")
     from excite.data.preprocess import Preprocess
     from excite.models import NetworkSpec
 
-    spec = NetworkSpec(model, num_classes, preprocess=Preprocess.usual().to_dict())
+    spec = NetworkSpec(source, num_classes, preprocess=Preprocess.usual().to_dict())
     return spec.build().eval(), spec
 
 
@@ -127,8 +133,8 @@ def describe(report: dict[str, Any]) -> str:
     done = report["rewrites"]
     batch = "any batch size" if report["batch"] is None else "batch 1"
     lines = [
-        f"wrote {report['path']} ({report['megabytes']:.1f} MB, {report['format']}, {report['precision']}, "
-        f"{report['input_size']}x{report['input_size']}, {batch})",
+        f"wrote {report['out']} ({report['megabytes']:.1f} MB, {report['format']}, {report['precision']}, "
+        f"{report['size']}x{report['size']}, {batch})",
         f"rewritten: {done['norms_folded']} batch norms folded, {done['squeezes_moved']} squeezes moved before their "
         f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions, "
         f"{done['steps_composed']} pairs of linear steps composed",
@@ -140,5 +146,5 @@ def describe(report: dict[str, Any]) -> str:
             f"top-1 on {report['images']} images of {report['data']} {report['split']}: "
             f"{report['top1_before']:.2%} before, {report['top1_after']:.2%} after"
         )
-    lines.append(f"next: excite predict {report['path']} IMAGE...")
+    lines.append(f"next: excite predict {report['out']} IMAGE...")
     return "\n".join(lines)

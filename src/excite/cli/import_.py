@@ -9,6 +9,7 @@ from excite.errors import UsageError
 def import_(
     file: Path,
     *,
+    model: str | None = None,
     out: Path | None = None,
     class_names: Path | None = None,
     overwrite: bool = False,
@@ -22,6 +23,7 @@ def import_(
 
     Args:
         file: the checkpoint: .pth, .pth.tar, .pt, .ckpt or .safetensors.
+        model: build this network for the weights instead of the one that the checkpoint names or its keys tell.
         out: the file to write (.safetensors); without it nothing is written.
         class_names: a text file with one class name per line, in the order of the classifier's outputs.
         overwrite: replace an output that exists.
@@ -34,14 +36,14 @@ def import_(
     from excite.checkpoints import import_checkpoint, save_bundle
     from excite.models import describe, spec_of
 
-    _check_output(out, overwrite)
-    model, report = import_checkpoint(file)
+    _check_out(out, overwrite)
+    network, report = import_checkpoint(file, model)
     if class_names is not None:
-        describe(model, class_names=_read_names(class_names, spec_of(model).num_classes))
+        describe(network, class_names=_read_names(class_names, spec_of(network).num_classes))
     if out is not None:
-        save_bundle(out, model.float())
+        save_bundle(out, network.float())
     if json:
-        print(json_.dumps({**report.to_dict(), "output": str(out) if out else None}, indent=2))
+        print(json_.dumps({**report.to_dict(), "out": str(out) if out else None}, indent=2))
         return
     print(report)
     if out is None:
@@ -50,15 +52,15 @@ def import_(
         print(f"saved        {out}\nnext         excite predict {out} IMAGE...")
 
 
-def _check_output(output: Path | None, overwrite: bool) -> None:
-    if output is None:
+def _check_out(out: Path | None, overwrite: bool) -> None:
+    if out is None:
         return
-    if output.suffix != ".safetensors":
-        raise UsageError(f"output {str(output)!r}: the file's name must end in .safetensors")
-    if not output.parent.is_dir():
-        raise UsageError(f"output {str(output)!r}: no folder {str(output.parent)!r}")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; give another name or --overwrite")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: the file's name must end in .safetensors")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: no folder {str(out.parent)!r}")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; give another name or --overwrite")
 
 
 def _read_names(path: Path, wanted: int) -> list[str]:

@@ -11,8 +11,9 @@ from excite.errors import UsageError
 def robustness(
     checkpoints: list[str],
     *,
+    model: list[str] = [],  # noqa: B006  (read, never written)
     data: str | None = None,
-    corruptions: list[str] = ["all"],  # noqa: B006  (read, never written)
+    corruptions: list[str] = ["all"],  # noqa: B006
     severities: list[int] = [1, 2, 3, 4, 5],  # noqa: B006
     probes: list[str] = ["none"],  # noqa: B006
     corrupted: str | None = None,
@@ -30,6 +31,8 @@ def robustness(
 
     Args:
         checkpoints: one or more checkpoints or run directories, shown side by side.
+        model: build this network for the weights instead of the one that a checkpoint names; one for all of them, or
+            one for each in their order (the baseline last).
         data: data spec, its validation images are used; by default the one that the checkpoints were trained on.
         corruptions: families, 'all' or 'none'.
         severities: which of 1 2 3 4 5.
@@ -51,19 +54,21 @@ def robustness(
     for name, value in (("limit", limit), ("batch-size", batch_size)):
         if value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
-    from excite.explain.networks import open_networks
+    from excite.explain.networks import models_of, open_network, open_networks
     from excite.robustness.probes import PROBES
     from excite.robustness.report import Request, choose, run
 
     chosen = choose("probe", probes, list(PROBES))
-    networks = open_networks(checkpoints)
+    divisor = [] if baseline in (None, "alexnet") else [str(baseline)]
+    models = models_of([*checkpoints, *divisor], model)
+    networks = open_networks(checkpoints, models[: len(checkpoints)])
     request = Request(
         data,
         corruptions,
         severities,
         chosen,
         corrupted,
-        baseline,
+        open_network(divisor[0], models[-1]) if divisor else "alexnet" if baseline else None,
         limit,
         batch_size,
         seed,

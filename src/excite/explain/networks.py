@@ -34,28 +34,48 @@ class Network:
         return names[index] if names and index < len(names) else f"class {index}"
 
 
-def open_network(source: str) -> Network:
+def open_network(source: str, model: str | None = None) -> Network:
     """Open a checkpoint, a run directory, or `random:NAME` (weights drawn with seed 0, for networks without training).
 
+    model: build this network for the weights of a checkpoint instead of the one that it names.
     Raises UsageError where there is no such file or name, ExciteError where the file is not a checkpoint.
     """
     if source.startswith("random:"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             card = NetworkSpec(source[7:], preprocess=Preprocess.usual().to_dict())
-            model = card.build()
-        return Network(f"{card.name} (random)", source, model.eval(), card)
+            untrained = card.build()
+        return Network(f"{card.name} (random)", source, untrained.eval(), card)
     if not Path(source).exists():
         raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")
     from excite.checkpoints.bundle import load_bundle
 
-    model, card = load_bundle(source)
-    return Network(card.name, source, model.eval(), card, trained_on(source))
+    network, card = load_bundle(source, model)
+    return Network(card.name, source, network, card, trained_on(source))
 
 
-def open_networks(sources: Sequence[str]) -> list[Network]:
-    """Open several; equal names are told apart by their files' or folders' names, then by number."""
-    opened = [open_network(s) for s in sources]
+def models_of(sources: Sequence[str], models: Sequence[str]) -> list[str | None]:
+    """Return the network to build for each source.
+
+    models: one for all checkpoints, or one for each in their order; networks of `random:NAME` need none.
+    Raises UsageError where there are more or fewer of them.
+    """
+    files = [s for s in sources if not s.startswith("random:")]
+    if len(models) not in (0, 1, len(files)) or (models and not files):
+        raise UsageError(
+            f"--model names {len(models)} networks for {len(files)} checkpoints; give one for all of them, or one for "
+            "each in their order"
+        )
+    each = iter(models if len(models) > 1 else [*models] * len(files))
+    return [None if s.startswith("random:") else next(each, None) for s in sources]
+
+
+def open_networks(sources: Sequence[str], models: Sequence[str | None] | None = None) -> list[Network]:
+    """Open several; equal names are told apart by their files' or folders' names, then by number.
+
+    models: the network to build for each source instead of the one that it names; see `models_of`.
+    """
+    opened = [open_network(s, m) for s, m in zip(sources, models or [None] * len(sources), strict=True)]
     for network in opened:
         if sum(o.card.name == network.card.name for o in opened) > 1:
             path = Path(network.source)

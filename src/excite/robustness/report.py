@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,7 +12,7 @@ from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
-from excite.explain.networks import Network, open_network
+from excite.explain.networks import Network
 from excite.robustness.corruptions import corrupt
 from excite.robustness.evaluate import Geometry, Labelled, error_rates, geometry, load_pixels
 from excite.robustness.figures import plot_heat_map, plot_probes, plot_sheet
@@ -34,7 +34,7 @@ class Request:
     severities: Sequence[int]
     probes: Sequence[str]
     published: str | None
-    baseline: str | None
+    baseline: Network | Literal["alexnet"] | None
     limit: int
     batch_size: int
     seed: int
@@ -81,7 +81,7 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     device = torch.device(pick_device(request.device))
     published = None if request.published is None else open_published(request.published)
     families = _families(request, published)
-    opened = None if request.baseline in (None, "alexnet") else open_network(str(request.baseline))
+    opened = request.baseline if isinstance(request.baseline, Network) else None
     everyone = [*networks]
     if opened is not None:
         opened.label = f"baseline {opened.label}"

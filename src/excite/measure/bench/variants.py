@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,11 +59,7 @@ def variants(
 
 
 def load(name: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """Return a network by name, or from a checkpoint file or run directory."""
-    if Path(name).exists() and ":" not in name:
-        from excite.checkpoints.bundle import load_bundle
-
-        return load_bundle(name)[0]
+    """Return the network that `build` builds. Raises ExciteError that names it."""
     try:
         return build()
     except ExciteError:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from excite.errors import ExciteError
 
@@ -14,6 +14,15 @@ MOST_CLASSES = 1_000_000
 MOST_CHANNELS = 65_536
 # Options by which timm and torchvision open files or the network: never taken from a file.
 REACHING = ("cache_dir", "checkpoint", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+
+class Preparation(TypedDict):
+    """How images are prepared; size, resize: pixels; mean, std: of images in [0, 1], one per colour or channel."""
+
+    size: int
+    resize: int
+    mean: list[float]
+    std: list[float]
 
 
 class CardFields:
@@ -51,6 +60,7 @@ class CardFields:
             raise self.wrong(key, f"a whole number from {low} to {high}")
         return value
 
+    # Any: an option may be whatever a file can hold; whoever takes it checks it.
     def options(self, key: str) -> dict[str, Any]:
         """Return a mapping of option names to plain values; a missing one is empty."""
         value = self.values.get(key)
@@ -85,7 +95,7 @@ class CardFields:
             raise ExciteError(f"{self.source}: its card has {len(value)} class names for {count} classes ({key!r})")
         return list(value)
 
-    def preprocess(self, key: str, channels: int) -> dict[str, Any] | None:
+    def preprocess(self, key: str, channels: int) -> Preparation | None:
         """Return `{"size", "resize", "mean", "std"}` (pixels; statistics of images in [0, 1]), or None."""
         value = self.values.get(key)
         if value is None:
@@ -98,10 +108,10 @@ class CardFields:
             raise inner.wrong(unknown[0], "size, resize, mean and std alone")
         size = inner.whole("size", 1, LARGEST_SIDE)
         resize = inner.whole("resize", 0, LARGEST_SIDE, size) or size
-        statistics = {name: inner.statistics(name, channels) for name in ("mean", "std")}
-        if min(statistics["std"]) <= 0:
+        mean, std = inner.statistics("mean", channels), inner.statistics("std", channels)
+        if min(std) <= 0:
             raise inner.wrong("std", "numbers above 0")
-        return {"size": size, "resize": resize, **statistics}
+        return {"size": size, "resize": resize, "mean": mean, "std": std}
 
     def statistics(self, key: str, channels: int) -> list[float]:
         """Return one finite number per colour, or per channel where a network has other channels."""
@@ -151,7 +161,7 @@ class DetectorCard:
     class_names: list[str] | None = None
     source: str = field(default="", compare=False, repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the card as plain containers."""
         return {
             "kind": self.kind,

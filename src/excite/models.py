@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from excite.backbones.build import build_network
 from excite.backbones.placement import PLACEMENTS
-from excite.card import CARD, MOST_CHANNELS, MOST_CLASSES, CardFields, carry, code_refused
+from excite.card import CARD, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparation, carry, code_refused
 from excite.common.extras import require
+from excite.common.options import Option
 from excite.errors import ExciteError, UsageError, unknown
 
 
@@ -30,13 +30,13 @@ class NetworkSpec:
     name: str
     num_classes: int = 1000
     in_channels: int = 3
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     placement: str = "all"
     attach: str | None = None
     attach_sites: str | Sequence[str] | None = None
-    attach_options: Mapping[str, Any] = field(default_factory=dict)
+    attach_options: Mapping[str, Option] = field(default_factory=dict)
     class_names: list[str] | None = None
-    preprocess: dict[str, Any] | None = None
+    preprocess: Preparation | None = None
     source: str = field(default="", compare=False, repr=False)
 
     def build(self) -> nn.Module:
@@ -69,7 +69,7 @@ class NetworkSpec:
             name, self.num_classes, self.in_channels, class_names=self.class_names, preprocess=self.preprocess
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the spec as plain containers."""
         attached = {"method": self.attach, "sites": self.attach_sites, "options": dict(self.attach_options)}
         return {
@@ -95,7 +95,7 @@ class NetworkSpec:
         if "placement" in options:  # where files of earlier versions have it
             placement = CardFields(options, source).text("placement", known=PLACEMENTS)
             del options["placement"]
-        attached: dict[str, Any] = {}
+        attached: dict[str, Option] = {}
         if card.values.get("attach") is not None:
             inner = CardFields(card.values["attach"], f"{source}, attach")
             attached = {
@@ -152,7 +152,7 @@ def spec_of(model: nn.Module) -> NetworkSpec:
     return spec
 
 
-def describe(model: nn.Module, **changes: Any) -> NetworkSpec:
+def describe(model: nn.Module, **changes: Option) -> NetworkSpec:
     """Change entries of the spec that a network carries (class_names, preprocess, ...); returns the new spec."""
     spec = replace(spec_of(model), **changes)
     carry(model, spec)
@@ -167,8 +167,8 @@ def create_model(
     placement: str = "all",
     attach: str | None = None,
     attach_sites: str | Sequence[str] | None = None,
-    attach_options: Mapping[str, Any] | None = None,
-    **options: Any,
+    attach_options: Mapping[str, Option] | None = None,
+    **options: Option,
 ) -> nn.Module:
     """Build a network by name: ours ("eca_resnet50"), "timm/NAME", "torchvision/NAME" or "path/to/file.py:factory".
 
@@ -182,7 +182,7 @@ def create_model(
     return NetworkSpec(name, num_classes, in_channels, options, placement, attach, attach_sites, attached).build()
 
 
-def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
     require("timm")
     import timm
 
@@ -194,7 +194,7 @@ def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, A
         raise UsageError(f"timm/{name} refused the options {dict(options)}: {error}") from error
 
 
-def _torchvision(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+def _torchvision(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
     import torchvision
 
     if name not in torchvision.models.list_models(module=torchvision.models):
@@ -207,7 +207,7 @@ def _torchvision(name: str, num_classes: int, in_channels: int, options: Mapping
         raise UsageError(f"torchvision/{name} refused the options {dict(options)}: {error}") from error
 
 
-def _from_file(name: str, num_classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+def _from_file(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
     path, _, factory = name.rpartition(":")
     file = Path(path)
     if not file.is_file():

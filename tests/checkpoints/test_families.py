@@ -127,3 +127,13 @@ def test_old_files_without_batch_counters() -> None:
     _, report = imported(state)
     assert report.complete
     assert any("batch counters" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("options", [{"reduction": 12, "divisor": 8}, {"hidden": (5, 7, 9, 11)}, {"hidden": 6}])
+@pytest.mark.parametrize("method", ["se", "fca", "cbam", "bam", "psa", "ma", "emca_se"])
+def test_any_bottleneck_is_read_off_the_weights(method: str, options: dict[str, Any]) -> None:
+    name = f"{method}_resnet50" if method in ("psa", "ma") else f"{method}_resnet18"
+    state = excite.create_model(name, num_classes=3, **options).state_dict()
+    model, report = excite.import_checkpoint(state)
+    assert report.complete
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

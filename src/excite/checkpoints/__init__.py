@@ -4,7 +4,14 @@ Names are imported when they are first used: a command line that only prints its
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from excite.checkpoints.bundle import load_bundle, save_bundle
+    from excite.checkpoints.importing import import_checkpoint
+    from excite.checkpoints.loading import load_checkpoint
+    from excite.checkpoints.report import TransferReport
+    from excite.models import NetworkSpec
 
 _PUBLIC = {
     "NetworkSpec": "excite.models",
@@ -15,10 +22,12 @@ _PUBLIC = {
     "save_bundle": "excite.checkpoints.bundle",
 }
 
-__all__ = list(_PUBLIC)
+__all__ = [
+    "NetworkSpec", "TransferReport", "import_checkpoint", "load_bundle", "load_checkpoint", "save_bundle",
+]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'excite.checkpoints' has no attribute {name!r}")

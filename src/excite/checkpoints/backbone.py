@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from excite.backbones.mobilenetv2 import STAGES, MobileNetV2
 from excite.backbones.regnet import SHAPES
 from excite.backbones.resnet import DEPTHS
+from excite.common.options import Option
 from excite.errors import ExciteError
 
 State = Mapping[str, torch.Tensor]
@@ -28,7 +28,7 @@ class Backbone:
     name: str
     num_classes: int
     in_channels: int
-    options: dict[str, Any]
+    options: dict[str, Option]
     blocks: Blocks
     after: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     spatial: Blocks = field(default_factory=list)
@@ -65,7 +65,7 @@ def _resnet(state: State) -> Backbone:
     if regnet:
         return _of_stages(state, regnet, state["conv1.weight"].shape[1], {}, depths, "conv2.")
     _refuse_grouped(state, bottleneck)
-    options: dict[str, Any] = {}
+    options: dict[str, Option] = {}
     name = _resnet_name(depths, bottleneck, widths, options)
     in_channels, stem = _stem(state, options)
     if stem == "cifar" and len(depths) == 4:
@@ -81,7 +81,7 @@ def _resnet(state: State) -> Backbone:
 
 
 def _of_stages(
-    state: State, name: str, in_channels: int, options: dict[str, Any], depths: tuple[int, ...], where: str
+    state: State, name: str, in_channels: int, options: dict[str, Option], depths: tuple[int, ...], where: str
 ) -> Backbone:
     """Collect the attention of every block; `where`: what a method may stand in for."""
     names = [[f"layer{s + 1}.{b}." for b in range(n)] for s, n in enumerate(depths)]
@@ -104,17 +104,17 @@ def _regnet_name(depths: tuple[int, ...], widths: list[int], with_se: bool) -> s
 
 
 def _depths(state: State) -> tuple[int, ...]:
-    found: dict[int, int] = {}
+    blocks: dict[int, int] = {}
     for key in state:
         if match := re.match(r"layer(\d+)\.(\d+)\.", key):
             stage, block = int(match[1]), int(match[2])
-            found[stage] = max(found.get(stage, 0), block + 1)
-    if sorted(found) != list(range(1, len(found) + 1)):
-        raise ExciteError(f"the weights have stages {sorted(found)}; expected layer1, layer2, ...")
-    return tuple(found[s] for s in sorted(found))
+            blocks[stage] = max(blocks.get(stage, 0), block + 1)
+    if sorted(blocks) != list(range(1, len(blocks) + 1)):
+        raise ExciteError(f"the weights have stages {sorted(blocks)}; expected layer1, layer2, ...")
+    return tuple(blocks[s] for s in sorted(blocks))
 
 
-def _resnet_name(depths: tuple[int, ...], bottleneck: bool, widths: list[int], options: dict[str, Any]) -> str:
+def _resnet_name(depths: tuple[int, ...], bottleneck: bool, widths: list[int], options: dict[str, Option]) -> str:
     if any(w != widths[0] << s for s, w in enumerate(widths)):
         raise ExciteError(f"the stages have {widths} planes; the ResNets built here double them from stage to stage")
     if len(depths) == 3 and not bottleneck and len(set(depths)) == 1:
@@ -133,7 +133,7 @@ def _resnet_name(depths: tuple[int, ...], bottleneck: bool, widths: list[int], o
     return "resnet50" if bottleneck else "resnet18"
 
 
-def _stem(state: State, options: dict[str, Any]) -> tuple[int, str]:
+def _stem(state: State, options: dict[str, Option]) -> tuple[int, str]:
     deep = "conv1.0.weight" in state
     first = state.get("conv1.0.weight" if deep else "conv1.weight")
     if first is None or first.dim() != 4:
@@ -161,23 +161,23 @@ def _mobilenet(state: State) -> Backbone:
     last = max(int(m[1]) for k in state if (m := re.match(r"features\.(\d+)\.", k)))
     if last != sum(n for _, _, n, _ in STAGES) + 1:
         raise ExciteError(f"a MobileNetV2 of {last + 1} layers is not built here")
-    widths, groups, index = [], [], 1
+    groups, index = [], 1
+    for _, _, blocks, _ in STAGES:
+        groups.append([below(state, f"features.{i}.attention.") for i in range(index, index + blocks)])
+        index += blocks
+    with torch.device("meta"):
+        plain = _mobilenet_channels(MobileNetV2().state_dict())
+    channels = _mobilenet_channels(state)
+    options: dict[str, Option] = {} if channels == plain else {"channels": channels}
+    in_channels = state["features.0.0.weight"].shape[1]
+    return Backbone("mobilenet_v2", _head(state, "classifier.1"), in_channels, options, groups)
+
+
+def _mobilenet_channels(state: State) -> tuple[int, ...]:
+    """Return the channels of the first layer, the seven stages and the last layer."""
+    widths, index = [state["features.0.0.weight"].shape[0]], 1
     for _, _, blocks, _ in STAGES:
         norms = [k for k in state if re.fullmatch(rf"features\.{index}\.conv\.\d+\.running_mean", k)]
         widths.append(state[norms[-1]].shape[0])
-        groups.append([below(state, f"features.{i}.attention.") for i in range(index, index + blocks)])
         index += blocks
-    entry = state["features.0.0.weight"]
-    channels = (entry.shape[0], *widths, state[f"features.{last}.0.weight"].shape[0])
-    with torch.device("meta"):
-        plain = tuple(b.shape[0] for b in _norms(MobileNetV2()))
-    options: dict[str, Any] = {} if channels == plain else {"channels": channels}
-    return Backbone("mobilenet_v2", _head(state, "classifier.1"), entry.shape[1], options, groups)
-
-
-def _norms(model: MobileNetV2) -> list[torch.Tensor]:
-    ends, index = [model.features[0][1].weight], 1  # type: ignore[index]
-    for _, _, blocks, _ in STAGES:
-        ends.append(model.features[index].last_norm.weight)  # type: ignore[union-attr]
-        index += blocks
-    return [*ends, model.features[-1][1].weight]  # type: ignore[index]
+    return (*widths, state[f"features.{index}.0.weight"].shape[0])

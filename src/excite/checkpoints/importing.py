@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from excite.backbones.names import ALIASES
+from excite.card import Preparation
 from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
 from excite.checkpoints.bundle import build
 from excite.checkpoints.infer import attention_options, emca_options, method_of
@@ -16,16 +16,17 @@ from excite.checkpoints.loading import fill
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
+from excite.common.options import Option
 from excite.errors import ExciteError
 from excite.models import NetworkSpec, describe, spec_of
 
-IMAGENET = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-CIFAR = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+IMAGENET: Preparation = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+CIFAR: Preparation = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 SMALL = tuple(f"resnet{depth}" for depth in SMALL_DEPTHS)
 
 
 def import_checkpoint(
-    source: str | Path | Mapping[str, Any], model: str | None = None
+    source: str | Path | Mapping[str, object], model: str | None = None
 ) -> tuple[nn.Module, TransferReport]:
     """Build the network that a file (or state dict) belongs to and load every tensor of it.
 
@@ -47,8 +48,8 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
     layout = checkpoint.layout
     if layout is None:
         raise ExciteError(_unrecognised(checkpoint))
-    kept, ignored = layout.translate(checkpoint.weights)
-    renamed = {ours: checkpoint.weights[theirs] for ours, theirs in kept.items()}
+    sources, ignored = layout.translate(checkpoint.weights)
+    renamed = {ours: checkpoint.weights[theirs] for ours, theirs in sources.items()}
     try:
         name, backbone, options = _network(layout, renamed, checkpoint.weights)
         built = {k: v for k, v in options.items() if k != "placement"}
@@ -58,7 +59,7 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
         raise ExciteError(f"{checkpoint.source}, recognised as {layout.name}: {error}") from error
     if any(v.dtype == torch.float64 for v in checkpoint.weights.values()):
         network = network.double()
-    report = transfer(network, checkpoint.weights, kept)
+    report = transfer(network, checkpoint.weights, sources)
     forgive_counters(report)
     report.layout, report.model, report.options = layout.name, name, options
     report.ignored.update(ignored)
@@ -80,21 +81,21 @@ def _ours(checkpoint: Checkpoint, name: str | None) -> tuple[nn.Module, Transfer
     return model, report
 
 
-def _preprocess(backbone: Backbone) -> dict[str, Any] | None:
+def _preprocess(backbone: Backbone) -> Preparation | None:
     """Return how these networks' images are prepared: ImageNet's or CIFAR-10's way, by the stem."""
     if backbone.in_channels != 3:
         return None
     small = backbone.name.endswith("_cifar") or (backbone.name in SMALL and "stem" not in backbone.options)
-    return {**(CIFAR if small else IMAGENET)}
+    return (CIFAR if small else IMAGENET).copy()
 
 
-def _preparation(how: Mapping[str, Any]) -> str:
+def _preparation(how: Preparation) -> str:
     return f"resize {how['resize']}, crop {how['size']}, mean {how['mean']}, deviation {how['std']}"
 
 
 def _network(
     layout: Layout, state: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]
-) -> tuple[str, Backbone, dict[str, Any]]:
+) -> tuple[str, Backbone, dict[str, Option]]:
     """Return name, backbone and options of the network."""
     backbone = read_backbone(state)
     method = method_of(backbone) if layout is OURS else layout.method

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import torch
 
 from excite.backbones.emca_plan import EmcaSpec
 from excite.backbones.placement import Site
 from excite.checkpoints.backbone import Backbone
+from excite.common.options import Option
 from excite.errors import ExciteError
 from excite.methods.psa import GROUPS
 from excite.methods.widths import round_channels
 from excite.registry import method_options
 
 Module = Mapping[str, torch.Tensor]
-Options = dict[str, Any]
+Options = dict[str, Option]
 
 
 def _rows(module: Module, key: str) -> int:
@@ -56,7 +56,7 @@ def _bam(module: Module) -> Options:
 def _pyramid(first: str) -> Callable[[Module], Options]:
     def options(module: Module) -> Options:
         convs = [module[f"branches.{i}.{first}weight"] for i in range(4)]
-        made: Options = {
+        values: Options = {
             "_channels": _rows(module, "gate.expand.weight"),
             "_hidden": _rows(module, "gate.reduce.weight"),
             "kernels": tuple(c.shape[-1] for c in convs),
@@ -65,8 +65,8 @@ def _pyramid(first: str) -> Callable[[Module], Options]:
             "_seen": tuple(c.shape[1] for c in convs),
         }
         if first:
-            made["mixer_size"] = module["branches.0.depthwise.weight"].shape[-1]
-        return made
+            values["mixer_size"] = module["branches.0.depthwise.weight"].shape[-1]
+        return values
 
     return options
 
@@ -158,56 +158,58 @@ def attention_options(method: str, backbone: Backbone) -> Options:
     return {k: v for k, v in options.items() if k not in known or not _is_default(v, known[k].default)}
 
 
-def _is_default(value: Any, default: Any) -> bool:
+def _is_default(value: object, default: object) -> bool:
     return value == default or (isinstance(value, tuple) and bool(value) and all(v == default for v in value))
 
 
 def _of_stage(method: str, number: int, modules: Sequence[Module]) -> Options:
-    found = [READERS[method](m) for m in modules]
-    for other in found[1:]:
-        if other != found[0]:
-            raise ExciteError(f"{method}: the blocks of stage {number + 1} differ ({found[0]} and {other})")
-    return found[0] if found else {}
+    blocks = [READERS[method](m) for m in modules]
+    for other in blocks[1:]:
+        if other != blocks[0]:
+            raise ExciteError(f"{method}: the blocks of stage {number + 1} differ ({blocks[0]} and {other})")
+    return blocks[0] if blocks else {}
 
 
-def _combine(method: str, values: dict[str, list[Any]], backbone: Backbone) -> Options:
-    made: Options = {}
-    for key, given in values.items():
-        known = [v for v in given if v is not None]
+def _combine(method: str, values: dict[str, list[Option]], backbone: Backbone) -> Options:
+    options: Options = {}
+    for key, per_stage in values.items():
+        known = [v for v in per_stage if v is not None]
         if key.startswith("_"):
             continue
-        filled = [known[0] if v is None else v for v in given]
+        filled = [known[0] if v is None else v for v in per_stage]
         # A tuple as the value itself is always given per stage: one tuple of as many entries would be taken apart.
-        made[key] = filled[0] if len(set(filled)) == 1 and not isinstance(filled[0], tuple) else tuple(filled)
+        options[key] = filled[0] if len(set(filled)) == 1 and not isinstance(filled[0], tuple) else tuple(filled)
     if "_hidden" in values:
         pairs = [(c, h) for c, h in zip(values["_channels"], values["_hidden"], strict=True) if c is not None]
-        made.update(_reduction(method, pairs, len(values["_hidden"])))
+        options.update(_reduction(method, pairs, len(values["_hidden"]), len(backbone.blocks)))
     if "_seen" in values:
         groups = tuple(
             tuple(inputs // s for s in seen) for inputs, seen in zip(values["_inputs"], values["_seen"], strict=True)
         )
         if set(groups) != {tuple(GROUPS)}:
-            made["groups"] = groups
+            options["groups"] = groups
     if "_part" in values:
-        made["groups"] = _shuffle_groups(values["_part"], backbone)
-    return made
+        options["groups"] = _shuffle_groups(values["_part"], backbone)
+    return options
 
 
-def _reduction(method: str, pairs: list[tuple[int, int]], stages: int) -> Options:
+def _reduction(method: str, pairs: list[tuple[int, int]], seen: int, stages: int) -> Options:
     """Return the reduction that explains every (channels, hidden), with timm's rounding where that is needed."""
     candidates = [16, *range(1, 129)]
     for r in candidates:
         if all(max(1, c // r) == h for c, h in pairs):
             return {"reduction": r}
-    for r in candidates if method == "se" else []:
+    known = method_options(method)
+    for r in candidates if "divisor" in known else []:
         if all(round_channels(c / r, 8) == h for c, h in pairs):
             return {"reduction": r, "divisor": 8}
-    if method in ("se", "emca_se") and len(pairs) == stages:
-        return {"hidden": tuple(h for _, h in pairs)}
+    if "hidden" in known and len(pairs) == seen:
+        hidden = tuple(h for _, h in pairs)
+        return {"hidden": hidden + hidden[-1:] * (stages - seen)}  # BAM has none behind the last stage
     raise ExciteError(f"{method}: no single reduction gives the hidden units {pairs} (channels, hidden)")
 
 
-def _shuffle_groups(parts: list[int | None], backbone: Backbone) -> Any:
+def _shuffle_groups(parts: list[int | None], backbone: Backbone) -> int | tuple[int, ...]:
     # c = 2 * groups * part; c follows from the stage: 64, 128, ... planes, 4 times as many in bottlenecks.
     expansion = 1 if backbone.name.split("_")[0] in ("resnet18", "resnet34") else 4
     groups = [64 * 2**s * expansion // (2 * p) if p else None for s, p in enumerate(parts)]
@@ -218,12 +220,12 @@ def _shuffle_groups(parts: list[int | None], backbone: Backbone) -> Any:
 CHOICES: tuple[int | str, ...] = ("all", 1, 2, 3, 4, 5, 6)
 
 
-def emca_options(method: str, backbone: Backbone) -> dict[str, Any]:
+def emca_options(method: str, backbone: Backbone) -> Options:
     """Return form, stages and blocks. Raises ExciteError where no choice explains the fusions."""
-    found = [[m["fusion.weight"].numel() if "fusion.weight" in m else 0 for m in stage] for stage in backbone.blocks]
+    fused = [[m["fusion.weight"].numel() if "fusion.weight" in m else 0 for m in stage] for stage in backbone.blocks]
     released = any("join" in m for stage in backbone.blocks for m in stage)
     form = "released" if released else "paper"
-    depths = tuple(len(stage) for stage in found)
+    depths = tuple(len(stage) for stage in fused)
     # The released network's own setting first: the last block of every earlier stage.
     for stages, blocks in sorted(
         product(CHOICES, CHOICES), key=lambda c: c != (("all", 1) if released else (1, "all"))
@@ -233,6 +235,6 @@ def emca_options(method: str, backbone: Backbone) -> dict[str, Any]:
             [spec.scales(Site(0, s, b, depth)) if spec.plan[s][b] is not None else 0 for b in range(depth)]
             for s, depth in enumerate(depths)
         ]
-        if expected == found:
+        if expected == fused:
             return {"form": form, "stages": stages, "blocks": blocks}
-    raise ExciteError(f"{method}: no choice of earlier stages and blocks gives fusions of {found} scales")
+    raise ExciteError(f"{method}: no choice of earlier stages and blocks gives fusions of {fused} scales")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,7 +15,7 @@ from excite.models import NetworkSpec
 SUBSETS = ("", "backbone.", "backbone.body.", "backbone.body.net.", "model.backbone.", "encoder.")
 
 
-def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, Any]) -> TransferReport:
+def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, object]) -> TransferReport:
     """Copy every tensor of a file (or state dict) that has its place in `model`; keep the rest of `model` as it is.
 
     The file may be of any known family, wrapped, prefixed, or hold a detector whose backbone is meant; the reading that
@@ -74,15 +73,17 @@ def _best(model: nn.Module, weights: State) -> tuple[dict[str, str], dict[str, s
             ("the model's own keys", {k: k for k in part}, {})
         ]
         readings += [(f.name, *f.translate(part)) for f in LAYOUTS if f.recognises(part)]
-        for name, kept, ignored in readings:
+        for name, renamed, ignored in readings:
             fits = sum(
-                part[v].numel() for k, v in kept.items() if k in shapes and shapes[k] == squeezed(tuple(part[v].shape))
+                part[v].numel()
+                for k, v in renamed.items()
+                if k in shapes and shapes[k] == squeezed(tuple(part[v].shape))
             )
             if fits > best[0]:
                 outside = {k: f"outside {prefix!r}" for k in weights if not k.startswith(prefix)}
                 best = (
                     fits,
-                    {k: inside[v] for k, v in kept.items()},
+                    {k: inside[v] for k, v in renamed.items()},
                     {**{inside[k]: why for k, why in ignored.items()}, **outside},
                     name + (f", under {prefix!r}" if prefix else ""),
                 )

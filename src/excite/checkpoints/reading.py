@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 
 from excite.card import DetectorCard, parse_card
 from excite.checkpoints.layouts import OURS, Layout, recognise
+from excite.common.options import Option
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec
 
@@ -40,7 +41,7 @@ class Checkpoint:
     weights: State
     source: str = "a dictionary"
     card: NetworkSpec | DetectorCard | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Option] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -54,6 +55,12 @@ class Checkpoint:
         if self.card is not None:
             return "detector" if isinstance(self.card, DetectorCard) else "classifier"
         return "plain" if self.layout in (None, OURS) else "author's"
+
+    @property
+    def trained_on(self) -> str | None:
+        """The data spec of the run that wrote the file; None where nothing says it."""
+        spec = self.config.get("data")
+        return spec if isinstance(spec, str) else None
 
     @property
     def spec(self) -> NetworkSpec:
@@ -83,7 +90,7 @@ class Checkpoint:
         return self.card
 
 
-def read_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
+def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
     """Return what a file, a run directory (its best checkpoint, else its last) or a dictionary holds.
 
     Files: `.safetensors`, or what `torch.save` wrote of tensors and plain values. Raises UsageError for a missing file,
@@ -97,18 +104,18 @@ def read_checkpoint(source: str | Path | Mapping[str, Any]) -> Checkpoint:
 
 def locate(path: str | Path) -> Path:
     """Return the file that a path means: itself, or a run's best checkpoint, else its last. Raises UsageError."""
-    place = Path(path)
-    if place.is_dir():
+    path = Path(path)
+    if path.is_dir():
         for name in IN_A_RUN:
-            if (place / name).is_file():
-                return place / name
-        raise UsageError(f"{place} holds no checkpoint; expected a run directory with checkpoints/best.ckpt")
-    if not place.is_file():
+            if (path / name).is_file():
+                return path / name
+        raise UsageError(f"{path} holds no checkpoint; expected a run directory with checkpoints/best.ckpt")
+    if not path.is_file():
         raise UsageError(
-            f"no checkpoint {str(place)!r}: there is no file of this name; expected a file with weights (.ckpt, "
+            f"no checkpoint {str(path)!r}: there is no file of this name; expected a file with weights (.ckpt, "
             ".safetensors, .pth, .pt) or a run directory"
         )
-    return place
+    return path
 
 
 def unreadable(path: Path, reason: str) -> ExciteError:
@@ -185,7 +192,7 @@ def _unwrap(content: object, source: str) -> Checkpoint:
         if entry in content:
             return _own(content, entry, prefix, source)
     notes: list[str] = []
-    holder: Mapping[Any, Any] = content
+    holder: Mapping[object, object] = content
     while not _tensors(holder):
         inner = next((k for k in WRAPPERS if isinstance(holder.get(k), Mapping)), None)
         if inner is None:
@@ -194,7 +201,7 @@ def _unwrap(content: object, source: str) -> Checkpoint:
             notes.append("the file also has averaged weights (state_dict_ema), which were not used")
         beside = [str(k) for k in holder if k != inner]
         notes.append(f"weights taken from {inner!r}" + (f"; left aside: {', '.join(beside)}" if beside else ""))
-        holder = holder[inner]
+        holder = cast("Mapping[object, object]", holder[inner])
     state = _tensors(holder)
     left = [str(k) for k in holder if k not in state]
     if left:
@@ -202,7 +209,7 @@ def _unwrap(content: object, source: str) -> Checkpoint:
     return Checkpoint(_without_prefixes(state, notes), source, notes=notes)
 
 
-def _own(content: Mapping[Any, Any], entry: str, prefix: str, source: str) -> Checkpoint:
+def _own(content: Mapping[object, object], entry: str, prefix: str, source: str) -> Checkpoint:
     """Read what a run of ours or `save_bundle` wrote: weights, card and configuration."""
     kind = DetectorCard if entry == "excite_detector" else NetworkSpec
     card = kind.from_dict(content[entry], source)
@@ -215,7 +222,7 @@ def _own(content: Mapping[Any, Any], entry: str, prefix: str, source: str) -> Ch
     return Checkpoint(weights, source, card, {str(k): v for k, v in config.items()})
 
 
-def _tensors(content: Mapping[Any, Any]) -> State:
+def _tensors(content: Mapping[object, object]) -> State:
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
 
 
@@ -231,6 +238,6 @@ def _without_prefixes(state: State, notes: list[str]) -> State:
     return state
 
 
-def _some(content: Mapping[Any, Any], most: int = 6) -> str:
+def _some(content: Mapping[object, object], most: int = 6) -> str:
     keys = [str(k) for k in content]
     return (", ".join(keys[:most]) + (", ..." if len(keys) > most else "")) or "none"

@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from excite.common.options import Option
 
 MOST_LINES = 8
 
@@ -20,7 +21,7 @@ class TransferReport:
 
     layout: str = ""
     model: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
     loaded: dict[str, str] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
@@ -33,7 +34,7 @@ class TransferReport:
         """Whether every entry of the model came from the file."""
         return not self.fresh and not self.mismatched
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report as plain containers."""
         return {
             "layout": self.layout,

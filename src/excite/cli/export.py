@@ -65,18 +65,18 @@ def export(
 
     if limit < 1:
         raise UsageError(f"--limit {limit}: at least one image is needed")
-    network, card = find_network(checkpoint, num_classes, model)
+    network, card, trained_on = find_network(checkpoint, num_classes, model)
     if card.preprocess and size:  # the file says how images of this size are prepared
         card = replace(card, preprocess=Preprocess.of(card).at(size).to_dict())
-    side = size or (card.preprocess or {}).get("size") or 224
+    side = size or (card.preprocess["size"] if card.preprocess else 224)
     named = Path(checkpoint)
     name = Path(checkpoint.rstrip("/")).stem if named.exists() else checkpoint.replace("/", "_").replace(":", "_")
     path = out or Path(name + FORMATS[format])
     calibration, held_out = [], []
     if data is not None or precision == "int8":
-        from excite.data.specs import RunOf, open_run_data, trained_on
+        from excite.data.specs import RunOf, open_run_data
 
-        run = RunOf(checkpoint, card, trained_on(checkpoint))
+        run = RunOf(checkpoint, card, trained_on)
         bundle = open_run_data([run], data, limit_train=limit, limit_val=limit)
         preprocess = Preprocess.of(card)
         if precision == "int8":
@@ -111,12 +111,16 @@ def top1(run: "Callable[[Tensor], Tensor]", batches: "Sequence[tuple[Tensor, Ten
     return right / sum(len(y) for _, y in batches)
 
 
-def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.Module, NetworkSpec]":
-    """Return (network in eval mode, card) of a checkpoint (built as `model`), a run directory, or a network's name."""
+def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.Module, NetworkSpec, str | None]":
+    """Return (network in eval mode, card, data of its run) of a checkpoint (built as `model`), a run, or a name."""
     if Path(source).exists():
-        from excite.checkpoints.bundle import load_bundle
+        from excite.checkpoints.bundle import build
+        from excite.checkpoints.reading import read_checkpoint
+        from excite.models import spec_of
 
-        return load_bundle(source, model)
+        checkpoint = read_checkpoint(source)
+        network = build(checkpoint, model)
+        return network, spec_of(network), checkpoint.trained_on
     if Path(source).suffix in (".ckpt", ".safetensors"):
         raise UsageError(f"no checkpoint {source!r}")
     if model is not None:
@@ -125,7 +129,7 @@ def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.
     from excite.models import NetworkSpec
 
     spec = NetworkSpec(source, num_classes, preprocess=Preprocess.usual().to_dict())
-    return spec.build().eval(), spec
+    return spec.build().eval(), spec, None
 
 
 def describe(report: dict[str, Any]) -> str:

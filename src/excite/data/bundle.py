@@ -1,10 +1,16 @@
 """What a data spec opens to: two splits, the classes, and how images are to be prepared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from torch import Tensor
+
+from excite.card import Preparation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Images(Protocol):
@@ -13,7 +19,7 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Return the number of images."""
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple["Image | Tensor", int]:
         """Decode one image. Raises UnreadableImageError, which names it."""
 
     def name(self, index: int) -> str:
@@ -31,7 +37,7 @@ class DataBundle:
     train: Images
     val: Images
     class_names: list[str]
-    default_preprocess: dict[str, Any] = field(default_factory=dict)
+    default_preprocess: Preparation
 
     @property
     def num_classes(self) -> int:

@@ -5,7 +5,7 @@ Reading gives 8-bit RGB; `Preprocess.image` resizes and crops it; `Preprocess.no
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from excite.card import Preparation
 from excite.errors import ExciteError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 LUMA = (19595, 38470, 7471)  # of 65536: ITU-R BT.601, as Pillow rounds it; sums of 8-bit values are exact in float32
 MOST_PIXELS = 2**28  # of an image enlarged to the shorter side asked for: a strip of 1 x 100000 pixels has more
 
-Array = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray
 Readable = str | Path | bytes | Image.Image | Array | Tensor
 
 TURNS = {
@@ -178,11 +179,9 @@ class Preprocess:
             raise ExciteError(f"the card of {card.name} does not say how images are prepared")
         return cls.from_dict(card.preprocess, card.in_channels)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Preparation:
         """Return what a card keeps."""
-        values = asdict(self)
-        del values["channels"]
-        return values | {"mean": list(self.mean), "std": list(self.std)}
+        return {"size": self.size, "resize": self.resize, "mean": list(self.mean), "std": list(self.std)}
 
     def at(self, size: int | None) -> "Preprocess":
         """Return the same for another size (None: as it is), the shorter side in proportion."""

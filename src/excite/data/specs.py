@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from excite.data.bundle import DataBundle
@@ -75,16 +74,6 @@ class RunOf(NamedTuple):
     source: str
     card: "NetworkSpec"
     data: str | None
-
-
-def trained_on(source: str) -> str | None:
-    """Return the data spec of the run that a checkpoint or run directory comes from; None where nothing says it."""
-    from excite.checkpoints.reading import read_checkpoint
-
-    if not Path(source).exists():
-        return None
-    spec = read_checkpoint(source).config.get("data")
-    return spec if isinstance(spec, str) else None
 
 
 def open_run_data(

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from excite.data.preprocess import Preprocess
-from excite.data.specs import trained_on
 from excite.errors import UsageError
-from excite.models import NetworkSpec
+from excite.models import NetworkSpec, spec_of
 
 
 @dataclass
@@ -48,10 +47,13 @@ def open_network(source: str, model: str | None = None) -> Network:
         return Network(f"{card.name} (random)", source, untrained.eval(), card)
     if not Path(source).exists():
         raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")
-    from excite.checkpoints.bundle import load_bundle
+    from excite.checkpoints.bundle import build
+    from excite.checkpoints.reading import read_checkpoint
 
-    network, card = load_bundle(source, model)
-    return Network(card.name, source, network, card, trained_on(source))
+    checkpoint = read_checkpoint(source)
+    network = build(checkpoint, model)
+    card = spec_of(network)
+    return Network(card.name, source, network, card, checkpoint.trained_on)
 
 
 def models_of(sources: Sequence[str], models: Sequence[str]) -> list[str | None]:

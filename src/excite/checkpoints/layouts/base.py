@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
+
+from excite.common.options import Option
 
 State = Mapping[str, torch.Tensor]
 Rule = tuple[str, str]
@@ -26,7 +27,7 @@ class Layout:
     rules: Sequence[Rule] = ()
     ignore: Sequence[tuple[str, str]] = ()
     method: str = ""
-    options: Callable[[State], dict[str, Any]] = field(default=lambda state: {})
+    options: Callable[[State], dict[str, Option]] = field(default=lambda state: {})
     note: str = ""
 
     def recognises(self, state: State) -> bool:
@@ -48,15 +49,15 @@ class Layout:
 
     def translate(self, state: State) -> tuple[dict[str, str], dict[str, str]]:
         """Return {our key: key in the file} and {key left out: reason}."""
-        kept: dict[str, str] = {}
+        renamed: dict[str, str] = {}
         ignored: dict[str, str] = {}
         for key in state:
             reason = self.reason_to_ignore(key)
             if reason is None:
-                kept[self.rename(key)] = key
+                renamed[self.rename(key)] = key
             else:
                 ignored[key] = reason
-        return kept, ignored
+        return renamed, ignored
 
 
 BLOCK = r"(layer\d+\.\d+\.)"

@@ -1,9 +1,8 @@
 """The tables of the papers' repositories: the key that tells a family, and what its keys are called here."""
 
-from typing import Any
-
 from excite.checkpoints.layouts.base import BLOCK, Layout, State
 from excite.checkpoints.layouts.spectrum import frequencies_of, sizes_of
+from excite.common.options import Option
 
 # ECA-Net's repository: ResNets (`layerS.B.eca.conv`) and MobileNetV2 (ECA as the last entry of `conv`).
 
@@ -131,7 +130,7 @@ BAM = Layout(
 CONSTANT = "a constant (the cosine basis) that is rebuilt here"
 
 
-def _fca_options(state: State) -> dict[str, Any]:
+def _fca_options(state: State) -> dict[str, Option]:
     """Return selection and sizes: from the basis where the file has it, else those of the released networks."""
     return {"frequencies": frequencies_of(state, "top16"), "size": sizes_of(state, (56, 28, 14, 7))}
 

@@ -18,18 +18,18 @@ def _bases(state: State) -> dict[int, torch.Tensor]:
 
 def sizes_of(state: State, default: tuple[int, ...]) -> tuple[int, ...]:
     """Return the side of the transform per stage."""
-    found = _bases(state)
-    if any(b.shape[1] != b.shape[2] for b in found.values()):
+    bases = _bases(state)
+    if any(b.shape[1] != b.shape[2] for b in bases.values()):
         raise ExciteError("the FcaNet file has a transform that is not square; such networks are not built here")
-    return tuple(found[s + 1].shape[1] if s + 1 in found else default[s] for s in range(len(default)))
+    return tuple(bases[s + 1].shape[1] if s + 1 in bases else default[s] for s in range(len(default)))
 
 
 def frequencies_of(state: State, default: str) -> str:
     """Return the selection, such as "top16". Raises ExciteError where the basis fits none of FcaNet's tables."""
-    found = _bases(state)
-    if not found:
+    bases = _bases(state)
+    if not bases:
         return default
-    basis = found[max(found)].double()
+    basis = bases[max(bases)].double()
     pairs = _pairs(basis)
     wanted = " ".join(f"{u}{v}" for u, v in pairs)
     for kind, table in TABLES.items():

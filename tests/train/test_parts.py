@@ -176,6 +176,9 @@ def test_recipes_say_what_the_papers_say():
         400,
         0.98,
     )
+    assert mobile.options == {"dropout": 0.25}
+    with torch.device("meta"):
+        assert create_model(mobile.model, **mobile.options).classifier[0].p == 0.25
     cifar = TrainConfig.from_recipe("eca_resnet50_cifar", "emanet-cifar10")
     assert (cifar.lr, cifar.weight_decay, cifar.batch_size, cifar.epochs) == (0.1, 5e-4, 120, 200)
     assert (cifar.schedule, cifar.padding, cifar.flip, cifar.augment) == ("cosine", 4, True, "crop")
@@ -195,6 +198,8 @@ def test_recipes_say_what_the_papers_say():
         ("resnet50", "imagefolder:/home/cifar/photographs/all", "ecanet-imagenet"),
         ("resnet50", "imagefolder:x", "ecanet-imagenet"),
         ("eca_mobilenet_v2", "hfds:x", "ecanet-mobilenetv2"),
+        ("torchvision/mobilenet_v2", "hfds:x", "ecanet-mobilenetv2"),
+        ("timm/mobilenetv2_100", "hfds:x", "ecanet-imagenet"),
     ],
 )
 def test_auto_recipe(model, data, recipe):

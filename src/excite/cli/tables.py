@@ -9,16 +9,17 @@ def tables(
     name: str = "all",
     *,
     format: Literal["text", "markdown", "csv"] = "text",
-    only: Literal["all", "computed", "reproduced", "off", "not reproducible"] = "all",
+    only: Literal["all", "computed", "reproduced", "rounded twice", "off", "not reproducible"] = "all",
     out: Path | None = None,
     results: Path = Path("benchmarks/results"),
     json: bool = False,
 ) -> None:
     """Set every published number of five works beside the number that our networks give, with a verdict.
 
-    Parameters and multiply-accumulates are computed now, on the meta device, each by the convention of its table.
-    Accuracies and speeds are shown as published, beside recorded runs of ours where there are any. Tables: ecanet,
-    ecanet-paper, emca, emca-placement, emca-scales, emanet-cifar, emanet-voc, coco, senet; all of them without a name.
+    Parameters and multiply-accumulates are computed now, on the meta device, each by the convention of its table, and
+    beside them those of the same network without attention. Accuracies and speeds are shown as published, beside
+    recorded runs of ours where there are any. Tables: ecanet, ecanet-paper, ecanet-modules, emca, emca-placement,
+    emca-scales, emanet-cifar, emanet-voc, coco, senet; all of them without a name.
 
     Args:
         name: one table, or all.

@@ -9,13 +9,14 @@ from excite.errors import unknown
 
 TITLES: dict[str, str] = {
     "ecanet": "ECA-Net, README: ImageNet",
-    "ecanet-paper": "ECA-Net, paper: ImageNet",
+    "ecanet-paper": "ECA-Net, paper, tables 3 and 4: ImageNet",
+    "ecanet-modules": "ECA-Net, paper, table 2: modules on ResNet-50, ImageNet",
     "emca": "EMCA, README: ImageNet, all methods",
     "emca-placement": "EMCA, README: attention in all blocks, the first or the last of each stage",
     "emca-scales": "EMCA, README: scales (S earlier stages, N blocks of each)",
     "emanet-cifar": "EMANet, README: CIFAR-10, 32x32",
     "emanet-voc": "EMANet, README: VOC 2007, Faster R-CNN with C4, 600x600",
-    "coco": "ECA-Net and EMCA, READMEs: COCO 2017, 1280x800",
+    "coco": "ECA-Net (README, paper) and EMCA (README): COCO 2017, 1280x800",
     "senet": "senet.pytorch, README: accuracy",
 }
 SOURCES: dict[str, str] = {

@@ -57,7 +57,7 @@ def load_records(folder: Path) -> list[Record]:
 
 def network_key(model: str, options: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """Return what identifies a network: its name and those options that change it."""
-    skipped = ("input", "pooling", "against", "rois", "mask_rois", "num_classes", "frozen_stages")
+    skipped = ("input", "pooling", "against", "rois", "mask_rois", "stride", "num_classes", "frozen_stages")
     given = parse_pairs(options.split())
     return model, frozenset((k, str(v)) for k, v in given.items() if k not in skipped)
 

@@ -1,9 +1,10 @@
-"""Published beside computed: every cell's value from our own networks, and the verdict."""
+"""Published beside computed: every cell's value from our own networks, what it discriminates, and the verdict."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,23 +16,46 @@ from excite.inspect.trace import Trace, trace_model
 from excite.measure.conventions import CONVENTIONS, Skip, count, pooling_of_attention, seen_parameters
 from excite.measure.detection import Detector, trace_detector
 from excite.measure.names import parse_size
+from excite.measure.originals import Original, find_original
 from excite.measure.profile import build_on_meta, input_shape
 from excite.measure.published import UNITS, Cell
 from excite.measure.records import Record, find_record
+from excite.measure.variants import COUNTING, attend_only, plain_cell, stride_first
 
 SEEN = "params seen by "
 REDUCTION = "reduction of "
-# Options of a cell that are no options of a network.
-COUNTING = ("input", "pooling", "against", "rois", "mask_rois")
 DetectorFactory = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What attention adds to a network, in parameters: ours, and those that the original code uses."""
+
+    ours: int
+    original: Original
+
+    @property
+    def equal(self) -> bool:
+        """Whether both are the same number."""
+        return self.ours == self.original.used
+
+    @property
+    def text(self) -> str:
+        """The comparison in words."""
+        unused = f" ({self.original.unused} more are never used)" if self.original.unused else ""
+        if self.equal:
+            return f"attention's {self.ours:,} parameters are those of the original code{unused}"
+        return f"attention has {self.ours:,} parameters, {self.original.used:,} in the original code{unused}"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A cell with its computed value in the printed unit (None where there is none) and what follows from it.
 
-    state: "reproduced", "off", "not reproducible", "as published" (needs training or timing, no run of ours),
-    "measured" (a recorded run of ours stands beside it). text: the verdict in words. record: that run.
+    state: "reproduced", "rounded twice" (the digits come out only so), "off", "not reproducible", "as published" (needs
+    training or timing, no run of ours), "measured" (a recorded run of ours stands beside it). text: the verdict in
+    words. record: that run. plain: the value of the same network without attention, None for a network that has none.
+    exact: parameters of attention beside the original code's, where that is known.
     """
 
     cell: Cell
@@ -39,17 +63,30 @@ class Verdict:
     state: str
     text: str
     record: Record | None = None
+    plain: float | None = None
+    exact: Exact | None = None
+
+    @property
+    def discriminates(self) -> bool:
+        """Whether the printed digits tell this network from the same one without attention."""
+        return self.plain is None or not same_digits(self.plain, self.cell)
 
 
-class Network(NamedTuple):
-    """A network on the meta device and what it did in one forward pass."""
+@dataclass(frozen=True)
+class Network:
+    """A network on the meta device; what it does in one forward pass is recorded when somebody asks."""
 
     model: nn.Module
-    trace: Trace
+    run: Callable[[], Trace]
+
+    @cached_property
+    def trace(self) -> Trace:
+        """One forward pass."""
+        return self.run()
 
 
 class Calculator:
-    """Computes cells; every network is built and run once.
+    """Computes cells; every network is built once, and run once where something is counted.
 
     detector: `excite.create_detector` or a function like it; without it the detection rows say so.
     """
@@ -57,9 +94,10 @@ class Calculator:
     def __init__(self, detector: DetectorFactory | None = None) -> None:
         self.detector = detector
         self.built: dict[tuple[str, str], Network] = {}
+        self.computed: dict[tuple[str, str, str], float] = {}
 
     def network(self, model: str, options: str) -> Network:
-        """Return the network of a cell, built on the meta device and traced."""
+        """Return the network of a cell, built on the meta device."""
         given = parse_pairs(options.split())
         own = {k: v for k, v in given.items() if k not in ("pooling", "against")}
         key = (model, repr(sorted(own.items(), key=lambda kv: kv[0])))
@@ -69,20 +107,35 @@ class Calculator:
 
     def _build(self, model: str, given: dict[str, Any]) -> Network:
         options = {k: v for k, v in given.items() if k not in COUNTING}
-        size = parse_size(str(given.get("input", 224)))
-        if "kind" in options:
+        shape = input_shape(parse_size(str(given.get("input", 224))))
+
+        def build() -> nn.Module:
+            if "kind" not in options:
+                from excite.models import create_model
+
+                return create_model(model, **options)
             if self.detector is None:
                 raise ExciteError("detectors are not available here")
-            rois = {k: int(given.get(k, 0)) for k in ("rois", "mask_rois")}
-            made = build_on_meta(lambda: self.detector(backbone=model, **options), model)  # type: ignore[misc]
-            return Network(made, trace_detector(Detector(made, options["kind"]), input_shape(size), **rois))
-        from excite.models import create_model
+            return self.detector(backbone=model, **options)
 
-        made = build_on_meta(lambda: create_model(model, **options), model)
-        return Network(made, trace_model(made, input_shape(size)))
+        network = build_on_meta(build, model)
+        if "at" in given:
+            attend_only(network, str(given["at"]).split(",") if isinstance(given["at"], str) else given["at"])
+        if given.get("stride") == "first":
+            stride_first(network)
+        if "kind" not in options:
+            return Network(network, lambda: trace_model(network, shape))
+        rois = {k: int(given.get(k, 0)) for k in ("rois", "mask_rois")}
+        return Network(network, lambda: trace_detector(Detector(network, options["kind"]), shape, **rois))
 
     def value(self, cell: Cell) -> float:
         """Return the computed number, not yet divided by the unit."""
+        key = (cell.model, cell.options, cell.convention)
+        if key not in self.computed:
+            self.computed[key] = self._value(cell)
+        return self.computed[key]
+
+    def _value(self, cell: Cell) -> float:
         given = parse_pairs(cell.options.split())
         network = self.network(cell.model, cell.options)
         skip: Skip = pooling_of_attention(network.model) if given.get("pooling") == "functional" else ()
@@ -92,24 +145,38 @@ class Calculator:
             return 100 * (1 - quantity(network, inner, skip) / quantity(base, inner))
         return quantity(network, cell.convention, skip)
 
+    def verdict(self, cell: Cell) -> Verdict:
+        """Judge a cell that is computed: its digits, the plain network's, and attention's parameters."""
+        unit = UNITS[cell.unit]
+        verdict = judge(cell, self.value(cell) / unit)
+        plain = plain_cell(cell)
+        if plain is None:
+            return verdict
+        verdict = replace(verdict, plain=self.value(plain) / unit)
+        original = find_original(cell.model, cell.options)
+        if original is not None:
+            added = self.value(replace(cell, convention="params")) - self.value(replace(plain, convention="params"))
+            verdict = replace(verdict, exact=Exact(int(added), original))
+        return discriminate(verdict)
+
 
 def quantity(network: Network, name: str, skip: Skip = ()) -> float:
     """Return one number of a network: "params", "trainable params", "attention params", "attention macs", ... ."""
-    model, trace = network
+    model = network.model
     if name == "params":
         return sum(p.numel() for p in model.parameters())
     if name == "trainable params":
         return sum(p.numel() for p in model.parameters() if p.requires_grad)
     if name.startswith(SEEN):
-        return seen_parameters(trace, name.removeprefix(SEEN))
+        return seen_parameters(network.trace, name.removeprefix(SEEN))
     if name in CONVENTIONS:
-        return sum(count(trace, name, skip).values())
+        return sum(count(network.trace, name, skip).values())
     attention = attention_paths(model)
     if name == "attention params":
         return sum(p.numel() for p in attention_parameters(model).values())
     if name == "attention macs":
         below = tuple(path + "." for path in attention)
-        return sum(n for path, n in count(trace, "macs").items() if path in attention or path.startswith(below))
+        return sum(n for path, n in count(network.trace, "macs").items() if path in attention or path.startswith(below))
     raise ExciteError(f"published.csv names the convention {name!r}, which does not exist")
 
 
@@ -125,11 +192,23 @@ def judge(cell: Cell, computed: float | None, record: Record | None = None) -> V
     if same_digits(computed, cell):
         return Verdict(cell, computed, "reproduced", "reproduced")
     if same_digits(_half_up(computed, cell.digits + 1), cell, half_up=True):
-        return Verdict(cell, computed, "reproduced", f"reproduced, rounded twice ({computed:.{cell.digits + 2}f})")
+        once = _half_up(computed, cell.digits + 1)
+        text = f"rounded twice, {computed:.{cell.digits + 2}f} as {once:.{cell.digits + 1}f}{because}"
+        return Verdict(cell, computed, "rounded twice", text)
     scale = 10**cell.digits
     if math.floor(computed * scale + 1e-6) == round(cell.value * scale):
         because = because or ": cut off instead of rounded"
     return Verdict(cell, computed, "off", f"off by {computed - cell.value:+.{max(cell.digits + 1, 2)}f}{because}")
+
+
+def discriminate(verdict: Verdict) -> Verdict:
+    """Say what the digits do not tell; where they agree and the exact count does not, the cell is off."""
+    if verdict.state != "reproduced" or verdict.discriminates:
+        return verdict
+    text = f"{verdict.text}; a network without attention gives these digits too"
+    if verdict.exact is None:
+        return replace(verdict, text=text)
+    return replace(verdict, state="reproduced" if verdict.exact.equal else "off", text=f"{text}; {verdict.exact.text}")
 
 
 def same_digits(computed: float, cell: Cell, *, half_up: bool = False) -> bool:
@@ -170,6 +249,6 @@ def _one(calculator: Calculator, cell: Cell, records: Sequence[Record]) -> Verdi
     if not cell.model:
         return judge(cell, None)
     try:
-        return judge(cell, calculator.value(cell) / UNITS[cell.unit])
+        return calculator.verdict(cell)
     except ExciteError as error:
         return Verdict(cell, None, "not reproducible", f"not computed: {error}")

@@ -12,14 +12,17 @@ from rich.table import Table
 from excite.measure.published import SOURCES, TITLES, UNIT_NAMES
 from excite.measure.tables import Verdict
 
-HEADS = ("row", "column", "published", "computed", "convention", "network", "verdict")
+HEADS = ("row", "column", "published", "computed", "plain", "convention", "network", "verdict")
 INTRODUCTION = (
     "Made by `excite tables --format markdown`: parameters and multiply-accumulates are computed from our networks "
     "when the command runs, each by the convention of its table; a divisor of 2^20 or 2^30 stands beside it. "
-    "*Reproduced* means that the computed value rounds to the printed digits. Accuracies and speeds are as published, "
-    "beside a recorded run of ours where there is one."
+    "*Reproduced* means that the computed value rounds to the printed digits. The column *plain* has the value of the "
+    "same network without attention: where that gives the same digits, the cell says nothing about attention, and its "
+    "parameters are counted exactly beside those of the original code, where the authors have code for it. Accuracies "
+    "and speeds are as published, beside a recorded run of ours where there is one."
 )
-STYLES = {"reproduced": "green", "off": "yellow", "not reproducible": "red"}
+STYLES = {"reproduced": "green", "rounded twice": "yellow", "off": "yellow", "not reproducible": "red"}
+STATES = ("reproduced", "rounded twice", "off", "not reproducible", "measured", "as published")
 
 
 def convention_text(verdict: Verdict) -> str:
@@ -47,6 +50,11 @@ def computed_text(verdict: Verdict) -> str:
     return f"{verdict.computed:.{max(verdict.cell.digits + 1, 0)}f}"
 
 
+def plain_text(verdict: Verdict) -> str:
+    """Return the value of the same network without attention."""
+    return "-" if verdict.plain is None else f"{verdict.plain:.{max(verdict.cell.digits + 1, 0)}f}"
+
+
 def cells_of(verdict: Verdict) -> list[str]:
     """Return one line of a table."""
     cell = verdict.cell
@@ -57,6 +65,7 @@ def cells_of(verdict: Verdict) -> list[str]:
         cell.column,
         printed,
         computed_text(verdict),
+        plain_text(verdict),
         convention_text(verdict),
         network_text(verdict),
         text,
@@ -65,19 +74,30 @@ def cells_of(verdict: Verdict) -> list[str]:
 
 def tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Return how many cells have each verdict."""
-    states = ("reproduced", "off", "not reproducible", "measured", "as published")
-    return {s: sum(v.state == s for v in verdicts) for s in states}
+    return {s: sum(v.state == s for v in verdicts) for s in STATES}
+
+
+def blind(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the reproduced cells whose digits a network without attention gives too."""
+    return [v for v in verdicts if v.state == "reproduced" and not v.discriminates]
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """Return the tally as one sentence."""
+    """Return the tally as sentences."""
     counts = tally(verdicts)
-    computed = counts["reproduced"] + counts["off"]
-    text = f"{computed} cells computed: {counts['reproduced']} reproduced, {counts['off']} off"
-    text += f"; {counts['not reproducible']} not reproducible"
+    computed = sum(counts[s] for s in STATES[:3])
+    text = f"{computed} cells computed: {counts['reproduced']} reproduced, {counts['rounded twice']} rounded twice, "
+    text += f"{counts['off']} off; {counts['not reproducible']} not reproducible"
     if counts["measured"] + counts["as published"]:
         text += (
             f"; {counts['as published']} accuracies and speeds as published, {counts['measured']} beside a run of ours"
+        )
+    unseen = blind(verdicts)
+    if unseen:
+        exact = sum(v.exact is not None for v in unseen)
+        text += (
+            f". Of those reproduced, {len(unseen)} would be so without attention; "
+            f"{exact} of them agree with the original code in attention's exact number of parameters"
         )
     return text + "."
 
@@ -103,7 +123,7 @@ def to_rich(verdicts: Sequence[Verdict]) -> list[Table]:
             title=f"{name}: {TITLES[name]}", caption=summary(group), title_justify="left", caption_justify="left"
         )
         for head in HEADS:
-            table.add_column(head, justify="right" if head in ("published", "computed") else "left")
+            table.add_column(head, justify="right" if head in ("published", "computed", "plain") else "left")
         for verdict in group:
             table.add_row(*cells_of(verdict), style=STYLES.get(verdict.state, ""))
         made.append(table)
@@ -122,7 +142,7 @@ def to_markdown(verdicts: Sequence[Verdict]) -> str:
             summary(group),
             "",
         ]
-        lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---:|---:|---|---|---|"]
+        lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---:|---:|---:|---|---|---|"]
         lines += ["| " + " | ".join(_escape(c) for c in cells_of(v)) + " |" for v in group]
         lines.append("")
     return "\n".join(lines)
@@ -136,14 +156,20 @@ def to_csv(verdicts: Sequence[Verdict]) -> str:
     """Return CSV, one line per cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", *HEADS[:4], "unit", "convention", "model", "options", "state", "verdict", "source"])
+    writer.writerow(
+        ["table", *HEADS[:5], "unit", "convention", "model", "options", "state", "discriminates",
+         "attention_params", "original_attention_params", "verdict", "source"]
+    )  # fmt: skip
     for v in verdicts:
         c = v.cell
         value = "" if v.computed is None else repr(v.computed)
         if v.record is not None:
             value = repr(v.record.value)
-        head = [c.table, c.row, c.column, c.published, value, c.unit, c.convention]
-        writer.writerow([*head, c.model, c.options, v.state, v.text, SOURCES[c.source]])
+        plain = "" if v.plain is None else repr(v.plain)
+        head = [c.table, c.row, c.column, c.published, value, plain, c.unit, c.convention]
+        exact = ["", ""] if v.exact is None else [v.exact.ours, v.exact.original.used]
+        tells = "" if v.plain is None else str(v.discriminates).lower()
+        writer.writerow([*head, c.model, c.options, v.state, tells, *exact, v.text, SOURCES[c.source]])
     return out.getvalue()
 
 
@@ -152,5 +178,7 @@ def to_json(verdicts: Sequence[Verdict]) -> str:
     cells: list[dict[str, Any]] = []
     for v in verdicts:
         record = asdict(v.record) if v.record is not None else None
-        cells.append({**asdict(v.cell), "computed": v.computed, "state": v.state, "verdict": v.text, "record": record})
-    return json.dumps({"tally": tally(verdicts), "cells": cells}, indent=2)
+        exact = None if v.exact is None else {"ours": v.exact.ours, "original": asdict(v.exact.original)}
+        values = {"computed": v.computed, "plain": v.plain, "discriminates": v.discriminates, "exact": exact}
+        cells.append({**asdict(v.cell), **values, "state": v.state, "verdict": v.text, "record": record})
+    return json.dumps({"tally": tally(verdicts), "blind": len(blind(verdicts)), "cells": cells}, indent=2)

@@ -90,4 +90,5 @@ def resolve_recipe(recipe: str, model: str, data: str) -> str:
     small = model.endswith(("_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"))
     if small or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
         return "emanet-cifar10"
-    return "ecanet-mobilenetv2" if "mobilenet" in model else "ecanet-imagenet"
+    # timm's networks have other names for the options that this recipe sets.
+    return "ecanet-mobilenetv2" if "mobilenet_v2" in model and not model.startswith("timm/") else "ecanet-imagenet"

@@ -12,6 +12,7 @@ from typing import Any
 from excite.errors import ExciteError
 
 LONGEST_NAME = 120  # bytes; file systems take 255, endings and temporary names need some
+PARTIAL = ".partial"  # in temporary names, after random digits
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}  # of Windows
 
 
@@ -23,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises ExciteError where it cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.partial{target.suffix}")
+    temporary = target.with_name(f".{secrets.token_hex(4)}{PARTIAL}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -35,6 +36,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ExciteError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def partial_files(folder: Path) -> list[Path]:
+    """Return what writers that were killed left in a folder and those below it."""
+    named = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(PARTIAL)}(\.\w+)?")
+    return [path for path in folder.rglob(f".*{PARTIAL}*") if named.fullmatch(path.name)]
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:

@@ -50,10 +50,9 @@ def fit(config: DetectConfig) -> DetectResult:
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
-    with seeded_run(config):
+    with seeded_run(config) as directory:
         train_data, val_data = open_splits(config)
         detector = build(config, train_data.class_names)
-        directory = RunDirectory(config)
         directory.claim(COMMAND)
         if directory.first:
             _announce(config, directory.path, detector, train_data, val_data)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,8 +33,20 @@ class DirectoryCallback(L.Callback):
         self.directory.share(trainer.strategy.broadcast)
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints as all other files are; Lightning moves its own in from a temporary folder, in parts."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole or not at all; the bytes do not depend on the temporary name."""
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+
+
 class CheckpointCallback(Checkpoint):
     """Writes `last.ckpt` after every epoch and `best.ckpt` when the score rose, after all other callbacks have run.
+
+    A process may end between the two. `last.ckpt` carries the history, which says what the best epoch is: a resumed run
+    writes `best.ckpt` anew where that is the last one.
 
     Lightning's ModelCheckpoint writes its `last` only when there is a new best, and once more at the end of training,
     when averaged weights have replaced the trained ones; a run could not be continued from that.
@@ -50,19 +64,19 @@ class CheckpointCallback(Checkpoint):
         """Write last.ckpt, and copy it to best.ckpt if this epoch is the best so far."""
         assert isinstance(pl_module, RunModule)
         trainer.save_checkpoint(self.last)
-        *earlier, now = [pl_module.score(row) for row in self.history.rows]
+        self._keep_best(trainer, pl_module)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Know the checkpoints of the run that is resumed, and complete them."""
+        assert isinstance(pl_module, RunModule)
+        if self.history.rows:
+            self._keep_best(trainer, pl_module)
+
+    def _keep_best(self, trainer: L.Trainer, module: RunModule) -> None:
+        *earlier, now = [module.score(row) for row in self.history.rows]
         if trainer.is_global_zero and now is not None and all(score is None or now > score for score in earlier):
             with replacing(self.last.with_name("best.ckpt")) as temporary:
                 shutil.copyfile(self.last, temporary)
-        self._note(pl_module)
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Know the checkpoints of the run that is resumed."""
-        assert isinstance(pl_module, RunModule)
-        if self.history.rows:
-            self._note(pl_module)
-
-    def _note(self, module: RunModule) -> None:
         module.last_good = f"kept: {self.last}, written after epoch {len(self.history.rows)}"
 
 

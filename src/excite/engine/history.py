@@ -64,8 +64,8 @@ class History(L.Callback):
             if time.perf_counter() - self.drawn > DRAW_EVERY:
                 self._draw(pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the last epoch too."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the last epoch too; a run that ended before it did so has no training left to end."""
         if self.rows and trainer.is_global_zero:
             write_text(self.directory.path / "metrics.csv", to_csv(self.rows))
             self._draw(pl_module)

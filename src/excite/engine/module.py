@@ -118,4 +118,4 @@ class RunModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the configuration beside the weights."""
-        checkpoint["excite_config"] = self.config.to_dict()
+        checkpoint["excite_config"] = self.config.recorded()

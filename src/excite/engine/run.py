@@ -6,26 +6,30 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
-from excite.common.files import write_text
+from excite.common.files import partial_files, write_text
 from excite.engine.config import RunConfig
 from excite.errors import ExciteError, UsageError
 
+LOCK = ".lock"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where launchers say which process this is, the surest first
 
 
 class RunDirectory:
     """The directory that all processes of a run share: the first one chooses and makes it, `share` tells the others.
 
-    `claim` raises what `check_free` raises.
+    `claim` raises what `check_free` and `locked` raise. `release` lets others write there; the end of the process does
+    so too, however it ends.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.first = is_first(config)
         self._path: Path | None = Path(config.resume) if config.resume else None
+        self._lock: TextIO | None = None
 
     @property
     def path(self) -> Path:
@@ -41,8 +45,18 @@ class RunDirectory:
         check_free(self.config)
         if self._path is None:
             self._path = _make(self.config)
+        self._lock = locked(self._path)
+        if self.config.overwrite:
+            _empty(self._path)
+        for leftover in partial_files(self._path):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
         header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
         write_text(self._path / "config.yaml", header + yaml.safe_dump(self.config.recorded(), sort_keys=False))
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.close()
 
     def share(self, broadcast: Callable[[str | None], str | None]) -> None:
         """Take over the first process's directory; called once all processes of the run are connected."""
@@ -84,7 +98,7 @@ def check_free(config: RunConfig) -> None:
     path = Path(config.out)
     if path.exists() and not path.is_dir():
         raise UsageError(f"output directory {path} is a file")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and _holds_something(path):
         if not config.overwrite:
             raise UsageError(
                 f"output directory {path} exists and is not empty; take another --out, go on with --resume {path}, "
@@ -94,19 +108,56 @@ def check_free(config: RunConfig) -> None:
             raise UsageError(f"{path} does not look like a run directory (no config.yaml), so it is not overwritten")
 
 
+def _holds_something(path: Path) -> bool:
+    """Return whether a directory holds more than a run that was killed before its first file was whole."""
+    leftovers = {path / LOCK, *partial_files(path)}
+    return any(entry not in leftovers for entry in path.iterdir())
+
+
+def locked(path: Path) -> TextIO | None:
+    """Return the open lock of a run directory; None on systems and file systems without locks.
+
+    Raises UsageError while another process writes there, ExciteError where nothing can be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        file = (path / LOCK).open("w")
+    except OSError as error:
+        raise ExciteError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        # Of this process alone: reading processes do not inherit it, and it ends with the process.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        remedy = "wait for its end or take another --out"
+        raise UsageError(f"{path}: another process is writing this run; {remedy}") from None
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
 def _make(config: RunConfig) -> Path:
-    if config.out is not None:
-        path = Path(config.out)
-        if config.overwrite and path.is_dir():
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
     stem = re.sub(r"[^\w.]+", "-", config.stem).strip("-")
-    for number in itertools.count(1):
-        path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+    path = Path(config.out) if config.out is not None else Path("runs") / stem
+    for number in itertools.count(2):
         try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
+            path.mkdir(parents=True, exist_ok=config.out is not None)
+        except OSError as error:
+            if config.out is not None or not isinstance(error, FileExistsError):
+                raise ExciteError(f"cannot make {path}: {error.strerror}") from error
+            path = Path("runs") / f"{stem}-{number}"
+        else:
+            return path
     raise AssertionError("unreachable")
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from excite.common.options import Precision
-from excite.engine.callbacks import CheckpointCallback, ConsoleCallback, DirectoryCallback, averaging
+from excite.engine.callbacks import CheckpointCallback, CheckpointFiles, ConsoleCallback, DirectoryCallback, averaging
 from excite.engine.config import RunConfig, check_resume
 from excite.engine.history import History
 from excite.engine.module import RunModule
@@ -28,9 +28,10 @@ PRECISIONS: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 @contextlib.contextmanager
-def seeded_run(config: RunConfig) -> Iterator[None]:
+def seeded_run(config: RunConfig) -> Iterator[RunDirectory]:
     """Check what can be checked before anything is opened, seed, and leave the process as it was afterwards.
 
+    Yields the run's directory, still to be claimed; it is released at the end.
     Raises UsageError for values that cannot work.
     """
     config.check()
@@ -39,7 +40,11 @@ def seeded_run(config: RunConfig) -> Iterator[None]:
     check_resume(config)
     with unchanged(), quiet_libraries():
         L.seed_everything(config.seed, verbose=False)
-        yield
+        directory = RunDirectory(config)
+        try:
+            yield directory
+        finally:
+            directory.release()
 
 
 def check_device(config: RunConfig) -> None:
@@ -78,6 +83,7 @@ def make_trainer(
         limit_train_batches=config.limit_batches,
         logger=logger,
         callbacks=callbacks,
+        plugins=[CheckpointFiles()],
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         enable_progress_bar=False,

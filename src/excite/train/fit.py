@@ -9,7 +9,6 @@ from torch import nn
 
 from excite.data import DataBundle
 from excite.engine.module import Row
-from excite.engine.run import RunDirectory
 from excite.engine.trainer import make_trainer, seeded_run, train
 from excite.models import spec_of
 from excite.train.config import TrainConfig
@@ -50,7 +49,7 @@ def fit(
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
-    with seeded_run(config):
+    with seeded_run(config) as directory:
         data = ImageData(config, bundle)
         if network is None:
             model = build_network(config, data, init_state)
@@ -58,7 +57,6 @@ def fit(
             model = adopt_network(network, config, data)
         size = data.preprocess.size
         parameters, macs = count(model, size)
-        directory = RunDirectory(config)
         directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind
         if directory.first:
             save_samples(data, directory.path / "samples")

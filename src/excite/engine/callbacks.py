@@ -4,7 +4,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -98,7 +97,7 @@ class ConsoleCallback(L.Callback):
             self.task = self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=trainer.num_training_batches)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Move the bar; without a terminal print a line every half minute."""
         assert isinstance(pl_module, RunModule)

@@ -1,17 +1,16 @@
 """What the configurations of runs share: they are dataclasses, filled from recipes, files and earlier runs."""
 
-import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from excite.card import code_refused
-from excite.common.options import Precision, current, flag
+from excite.common.options import Option, Precision, current, flag
 from excite.errors import UsageError, near
 
-Values = dict[str, Any]  # options by name, as YAML holds them
+Values = dict[str, Option]  # options by name, as YAML holds them
 
 
 @dataclass(kw_only=True)
@@ -97,16 +96,8 @@ class RunConfig:
     skip_unreadable: bool = False
     quiet: bool = False
 
-    def __init_subclass__(cls) -> None:
-        """Give a configuration's docstring the lines of the options that it inherits: --help is made from it."""
-        own = inspect.cleandoc(cls.__doc__ or "")
-        _, _, shared = inspect.cleandoc(RunConfig.__doc__ or "").partition("\nArgs:\n")
-        known = {line.strip().partition(":")[0] for line in own.splitlines()}
-        lines = [line for line in shared.splitlines() if line.strip().partition(":")[0] not in known]
-        cls.__doc__ = "\n".join([own, *lines])
-
     @classmethod
-    def from_run(cls, run: str | Path, **changes: Any) -> Self:
+    def from_run(cls, run: str | Path, **changes: Option) -> Self:
         """Return the configuration of an earlier run, set to resume it. Raises UsageError where there is none."""
         return cls(**{**read_run(cls, run, changes), "resume": str(run), **changes})
 
@@ -187,7 +178,7 @@ def check_keys(kind: type[RunConfig], values: Values, where: str) -> Values:
     return renamed
 
 
-def modernise(values: Mapping[str, Any]) -> Values:
+def modernise(values: Mapping[str, Option]) -> Values:
     """Return the values of a recipe or run of an earlier version in today's words.
 
     accelerator: gpu is device: cuda, a limit of 0 (all images) is none, and values have the words of `current`.

@@ -33,13 +33,13 @@ class History(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self.started = self.trained = time.perf_counter()
-        loader: Any = trainer.train_dataloader
-        if hasattr(loader, "waited"):
+        loader = trainer.train_dataloader
+        if loader is not None and hasattr(loader, "waited"):
             loader.waited = 0.0
         self.images = 0
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Note when the last batch ended: validation comes after it."""
         assert isinstance(pl_module, RunModule)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from excite.engine.config import RunConfig
@@ -79,7 +80,7 @@ class RunModule(L.LightningModule):
         """Return what the curves show beside the learning rate."""
         raise NotImplementedError
 
-    def count(self, batch: Any) -> int:
+    def count(self, batch: Any) -> int:  # every kind of run has batches of its own
         """Return the number of images in a batch."""
         raise NotImplementedError
 
@@ -101,7 +102,7 @@ class RunModule(L.LightningModule):
         parts = "".join(f", {name} {float(value):.3g}" for name, value in bad.parts.items())
         raise NonFiniteLossError(bad.step, bad.epoch, bad.batch, parts, self.last_good)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and a schedule that moves every step."""
         optimizer = make_optimizer(self._network[0], self.config)
         steps = max(float(self.trainer.estimated_stepping_batches) / self.config.epochs, 1)
@@ -110,12 +111,13 @@ class RunModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Set the learning rate of the step to come: of a resumed run it follows the schedule of its new length."""
-        schedule: Any = self.lr_schedulers()
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         for group, peak, factor in zip(
             schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
         ):
             group["lr"] = peak * factor(schedule.last_epoch)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Put the configuration beside the weights."""
         checkpoint["excite_config"] = self.config.recorded()

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +42,7 @@ def lr_factor(config: RunConfig, step: float, steps_per_epoch: float) -> float:
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """Return the optimizer of the learned parameters; those named by `no_decay` form a group without weight decay."""
     decayed, free = split_parameters(model, config.no_decay)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(

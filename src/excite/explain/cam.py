@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import nn
 
 from excite.common.extras import require
 from excite.errors import ExciteError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from captum.attr import LayerGradCam
 
 
 @dataclass
@@ -31,17 +34,20 @@ class Target:
     at_input: bool
 
 
+IN_PLACE = "inplace"
+
+
 @contextmanager
 def out_of_place(model: nn.Module) -> Iterator[None]:
     """Make in-place activations copy while inside, so that a layer's output can be looked at after it was used."""
-    changed = [m for m in model.modules() if getattr(m, "inplace", False) is True]
+    changed = [m for m in model.modules() if getattr(m, IN_PLACE, False) is True]
     for module in changed:
-        module.inplace = False  # type: ignore[assignment]  # torch types attributes as modules
+        setattr(module, IN_PLACE, False)  # assigned so, as torch declares attributes as modules
     try:
         yield
     finally:
         for module in changed:
-            module.inplace = True  # type: ignore[assignment]
+            setattr(module, IN_PLACE, True)
 
 
 def find_target(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> Target:
@@ -56,7 +62,7 @@ def find_target(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> 
         return Target(layer, modules[layer], at_input=False)
     events: list[tuple[nn.Module, bool]] = []
 
-    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+    def watch(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         if _is_map(output):
             events.append((module, False))
         elif inputs and _is_map(inputs[0]) and inputs[0] is not x and not list(module.children()):
@@ -80,7 +86,7 @@ def find_target(model: nn.Module, x: torch.Tensor, layer: str | None = None) -> 
     )
 
 
-def _is_map(value: Any) -> bool:
+def _is_map(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] * value.shape[3] > 1
 
 
@@ -126,13 +132,13 @@ def _choose(logits: torch.Tensor, classes: int | Sequence[int]) -> list[int]:
     return list(classes)
 
 
-def _heat(method: Any, target: Target, x: torch.Tensor, index: int) -> torch.Tensor:
+def _heat(method: "LayerGradCam", target: Target, x: torch.Tensor, index: int) -> torch.Tensor:
     try:
-        found = method.attribute(x, target=index, attribute_to_layer_input=target.at_input, relu_attributions=True)
+        heat = method.attribute(x, target=index, attribute_to_layer_input=target.at_input, relu_attributions=True)
     except (RuntimeError, AssertionError, IndexError) as error:
         raise UsageError(f"Grad-CAM cannot use layer {target.name!r}: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, torch.Tensor) or found.dim() != 4:
+    if not isinstance(heat, torch.Tensor) or heat.dim() != 4:
         raise UsageError(f"Grad-CAM needs a layer whose output is a map [n c h w]; {target.name!r} is none")
-    heat = F.interpolate(found.detach().float(), x.shape[2:], mode="bilinear", align_corners=False)[0, 0]
+    heat = F.interpolate(heat.detach().float(), x.shape[2:], mode="bilinear", align_corners=False)[0, 0]
     top = heat.max()
     return (heat / top if top > 0 else heat).cpu()

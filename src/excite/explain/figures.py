@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from excite.common.plotting import PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
 from excite.explain.scales import BINS, RANGE, SiteScales, last_of_stages
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
 ByNetwork = Mapping[str, Sequence[SiteScales]]
 CLASSES_SHOWN = 5
 LEAST_SPAN = 0.05  # of the y axis: a curve that is flat should look flat
 
 
-def _finish(axis: Any, channels: int) -> None:
+def _finish(axis: "Axes", channels: int) -> None:
     axis.set_xlim(0, max(1, channels - 1))
     axis.set_xlabel("channel index")
     axis.locator_params(axis="x", integer=True)
@@ -34,14 +38,14 @@ def plot_scales(scales: ByNetwork, path: Path) -> Path:
 
     Of each stage the last attention is drawn.
     """
-    lasts = {label: last_of_stages(list(found)) for label, found in scales.items()}
-    stages = sorted({stage for found in lasts.values() for stage in found})
+    lasts = {label: last_of_stages(list(sites)) for label, sites in scales.items()}
+    stages = sorted({stage for sites in lasts.values() for stage in sites})
     with drawing() as plt:
         figure, axes = panels(plt, len(stages), 1.9)
         for axis, stage in zip(axes, stages, strict=True):
-            counts = [len(found[stage].mean) for found in lasts.values() if stage in found]
-            for i, (label, found) in enumerate(lasts.items()):
-                curve = found[stage].mean.numpy() if stage in found else np.empty(0)
+            counts = [len(sites[stage].mean) for sites in lasts.values() if stage in sites]
+            for i, (label, sites) in enumerate(lasts.items()):
+                curve = sites[stage].mean.numpy() if stage in sites else np.empty(0)
                 axis.plot(curve, color=colour(i), linestyle=dash(i), label=label, linewidth=_width(max(counts)))
             axis.set_title(f"stage {stage}")
             _finish(axis, max(counts))
@@ -67,26 +71,26 @@ def plot_classes(
 
     classes: their indices; default: five spread over those that were seen.
     """
-    labelled = {n: last_of_stages([s for s in found if s.per_class is not None]) for n, found in scales.items()}
-    labelled = {n: found for n, found in labelled.items() if found}
-    columns = max(len(found) for found in labelled.values())
+    labelled = {n: last_of_stages([s for s in sites if s.per_class is not None]) for n, sites in scales.items()}
+    labelled = {n: sites for n, sites in labelled.items() if sites}
+    columns = max(len(sites) for sites in labelled.values())
     with drawing() as plt:
         figure = plt.figure(figsize=(PAGE, 1.95 * len(labelled) + 0.3))
         rows = figure.subfigures(len(labelled), 1, squeeze=False)[:, 0]
-        for part, (network, found) in zip(rows, labelled.items(), strict=True):
+        for part, (network, sites) in zip(rows, labelled.items(), strict=True):
             axes = part.subplots(1, columns, squeeze=False)[0]
             part.suptitle(network, fontsize=8, fontweight="bold")
-            for axis, (stage, site) in zip(axes, sorted(found.items()), strict=False):
+            for axis, (stage, site) in zip(axes, sorted(sites.items()), strict=False):
                 _class_curves(axis, site, class_names.get(network, ()), classes)
                 axis.set_title(f"stage {stage}")
             axes[0].set_ylabel("mean channel scale")
-            for axis in axes[len(found) :]:
+            for axis in axes[len(sites) :]:
                 axis.set_axis_off()
         legend_above(figure, rows[0].axes[0])
         return save(figure, path)
 
 
-def _class_curves(axis: Any, site: SiteScales, names: Sequence[str], classes: Sequence[int] | None) -> None:
+def _class_curves(axis: "Axes", site: SiteScales, names: Sequence[str], classes: Sequence[int] | None) -> None:
     assert site.per_class is not None
     width = min(0.8, _width(len(site.mean)))
     for i, c in enumerate(classes or choose_classes(site)):
@@ -98,15 +102,15 @@ def _class_curves(axis: Any, site: SiteScales, names: Sequence[str], classes: Se
 
 def plot_distribution(scales: ByNetwork, path: Path) -> Path:
     """Draw the distribution of all weights of each stage (blocks, channels and images), one line per network."""
-    stages = sorted({s.stage for found in scales.values() for s in found})
+    stages = sorted({s.stage for sites in scales.values() for s in sites})
     edges = np.linspace(*RANGE, BINS + 1)
-    used = np.sum([s.histogram.numpy() for found in scales.values() for s in found], axis=0)
+    used = np.sum([s.histogram.numpy() for sites in scales.values() for s in sites], axis=0)
     last = int(np.flatnonzero(used).max()) + 1
     with drawing() as plt:
         figure, axes = panels(plt, len(stages), 1.8)
         for axis, stage in zip(axes, stages, strict=True):
-            for i, (label, found) in enumerate(scales.items()):
-                counts = np.sum([s.histogram.numpy() for s in found if s.stage == stage] or [0 * used], axis=0)
+            for i, (label, sites) in enumerate(scales.items()):
+                counts = np.sum([s.histogram.numpy() for s in sites if s.stage == stage] or [0 * used], axis=0)
                 share = 100 * counts / max(1, counts.sum())
                 axis.stairs(share, edges, color=colour(i), label=label, linewidth=1.0, linestyle=dash(i))
                 axis.stairs(share, edges, color=colour(i), fill=True, alpha=0.15)

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from excite.common.plotting import PAGE, colour, drawing, save
 from excite.explain.kernels import Learned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 PANELS = 9  # in a row
 TITLES = {
@@ -20,28 +24,28 @@ TITLES = {
 def plot_learned(parts: Mapping[str, Sequence[Learned]], path: Path) -> Path:
     """Draw the learned vectors: rows by network and kind, a panel per attention titled stage.block."""
     rows = [
-        (f"{network}: {title}", found[i : i + PANELS])
+        (f"{network}: {title}", shown[i : i + PANELS])
         for network, all_parts in parts.items()
         for kind, title in TITLES.items()
-        for found in [[p for p in all_parts if p.kind == kind]]
-        for i in range(0, len(found), PANELS)
+        for shown in [[p for p in all_parts if p.kind == kind]]
+        for i in range(0, len(shown), PANELS)
     ]
-    columns = max(len(found) for _, found in rows)
+    columns = max(len(shown) for _, shown in rows)
     with drawing() as plt:
         figure = plt.figure(figsize=(PAGE, 1.4 * len(rows)))
         parts_of_figure = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-        for part, (title, found) in zip(parts_of_figure, rows, strict=True):
+        for part, (title, shown) in zip(parts_of_figure, rows, strict=True):
             part.suptitle(title, fontsize=8, fontweight="bold")
             axes = part.subplots(1, columns, squeeze=False, sharey=True)[0]
-            for axis, learned in zip(axes, found, strict=False):
+            for axis, learned in zip(axes, shown, strict=False):
                 _bars(axis, learned)
-            for axis in axes[len(found) :]:
+            for axis in axes[len(shown) :]:
                 axis.set_axis_off()
             axes[0].set_ylabel("weight")
         return save(figure, path)
 
 
-def _bars(axis: Any, part: Learned) -> None:
+def _bars(axis: "Axes", part: Learned) -> None:
     positions = np.arange(len(part.values))
     axis.bar(positions, part.values, color=[colour(0) if v >= 0 else colour(1) for v in part.values], width=0.75)
     axis.axhline(0, color="black", linewidth=0.6)

@@ -1,7 +1,6 @@
 """What an attention learned, where that is few enough numbers to be looked at: ECA kernels, EMCA fusion weights."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -22,23 +21,23 @@ class Learned:
     part: str
     values: list[float]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values."""
         return dict(vars(self))
 
 
 def learned_parts(model: nn.Module) -> list[Learned]:
     """Return the ECA kernels (length k) and EMCA fusion weights of `model`, in network order."""
-    found: list[Learned] = []
+    parts: list[Learned] = []
     for site in find_sites(model):
         for name, module in site.module.named_modules():
             if isinstance(module, nn.Conv1d) and module.in_channels == module.out_channels == 1:
                 values = module.weight.detach().flatten().tolist()
-                found.append(Learned(site.name, site.stage, site.block, "kernel", name, values))
+                parts.append(Learned(site.name, site.stage, site.block, "kernel", name, values))
             elif type(module).__name__ == "ScaleFusion":
                 values = module.weight.detach().flatten().tolist()
-                found.append(Learned(site.name, site.stage, site.block, "fusion", name, values))
+                parts.append(Learned(site.name, site.stage, site.block, "fusion", name, values))
         join = getattr(site.module, "join", None)
         if isinstance(join, nn.Parameter):
-            found.append(Learned(site.name, site.stage, site.block, "join", "join", join.detach().tolist()))
-    return found
+            parts.append(Learned(site.name, site.stage, site.block, "join", "join", join.detach().tolist()))
+    return parts

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from PIL.Image import Image
 
 from excite.common.files import write_json
 from excite.data import DataBundle
@@ -37,7 +37,7 @@ class Request:
     device: str = "cpu"
 
 
-def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
+def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
     """Return the numbers, having written the pictures and `explain.json` into `request.output`.
 
     Raises UsageError for bad names and unreadable data specs, ExciteError for images that are none; nothing is written
@@ -60,7 +60,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
     out = request.output
     if rows:
         files.append(plot_cams([r for r, _ in rows], out / "gradcam.png"))
-    shown = {label: found for label, found in scales.items() if found}
+    shown = {label: sites for label, sites in scales.items() if sites}
     if shown:
         files += [plot_scales(shown, out / "scales.png"), plot_distribution(shown, out / "weights.png")]
         if data is not None:
@@ -69,7 +69,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
             files.append(plot_classes(shown, names, out / "classes.png", chosen))
     if any(learned.values()):
         files.append(plot_learned(learned, out / "kernels.png"))
-    result = {
+    result: dict[str, object] = {
         "networks": [
             {
                 "label": n.label,
@@ -97,7 +97,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, Any]:
 CONSTANT = 1e-4
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> Image:
     if not Path(path).is_file():
         raise UsageError(f"no image {path!r}")
     try:
@@ -111,20 +111,20 @@ def _classes(network: Network, request: Request) -> int | list[int]:
     if not request.classes:
         return request.top
     names = network.card.class_names or []
-    found = []
-    for given in request.classes:
-        if given in names:
-            found.append(names.index(given))
-        elif given.isdigit():
-            found.append(int(given))
+    indices = []
+    for class_name in request.classes:
+        if class_name in names:
+            indices.append(names.index(class_name))
+        elif class_name.isdigit():
+            indices.append(int(class_name))
         else:
-            raise unknown(f"class of {network.label}", given, names)
-    return found
+            raise unknown(f"class of {network.label}", class_name, names)
+    return indices
 
 
 def _cam_row(
-    network: Network, name: str, image: Any, wanted: int | list[int], layer: str | None, device: torch.device
-) -> tuple[CamRow, dict[str, Any]]:
+    network: Network, name: str, image: Image, wanted: int | list[int], layer: str | None, device: torch.device
+) -> tuple[CamRow, dict[str, object]]:
     pixels = network.preprocess.image(image)
     x = network.preprocess.normalise(pixels[None])[0]
     results = grad_cam(network.model, x.to(device), wanted, layer)
@@ -134,7 +134,7 @@ def _cam_row(
 
 
 def _scales(
-    network: Network, pictures: Sequence[tuple[str, Any]], data: DataBundle | None, device: torch.device
+    network: Network, pictures: Sequence[tuple[str, Image]], data: DataBundle | None, device: torch.device
 ) -> list[SiteScales]:
     if data is not None:
         labelled = network.preprocess.batches(data.val)

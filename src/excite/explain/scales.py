@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +33,7 @@ class SiteScales:
     class_counts: torch.Tensor | None
     histogram: torch.Tensor
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain numbers; the curves themselves are included."""
         spread = float(self.per_class_spread()) if self.per_class is not None else None
         return {

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from PIL.Image import Image
 from torch import nn
 
+from excite.card import CARD
+from excite.common.options import Option
 from excite.data import DataBundle
 from excite.data.bundle import Images, chosen
 from excite.data.preprocess import Preprocess, read_rgb
@@ -22,7 +25,7 @@ class LabelledImages(Protocol):
     def __len__(self) -> int:
         """Return the number of images."""
 
-    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:  # of the many kinds above
         """Return an image and its label."""
 
 
@@ -35,7 +38,7 @@ class MapImages:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Image, int]:
         image, label = self.dataset[self.indices[index]]
         return read_rgb(image, self.name(index)), int(label)
 
@@ -48,7 +51,7 @@ def fit(
     model: str | nn.Module,
     data: str | DataBundle | tuple[LabelledImages, LabelledImages],
     recipe: str = "finetune",
-    **options: Any,
+    **options: Option,
 ) -> FitResult:
     """Train a classifier and return what came out; its directory can be tested, explained and exported.
 
@@ -58,18 +61,20 @@ def fit(
     differ from it, as epochs=4, out="runs/mine".
     Raises UsageError for what cannot work, ExciteError for bad data or a loss that is not finite.
     """
-    bundle = None
-    if not isinstance(data, str):
+    bundle: DataBundle | None = None
+    if isinstance(data, str):
+        spec = data
+    else:
         limits = (options.get("limit_train"), options.get("limit_val"))
         bundle = limited(data if isinstance(data, DataBundle) else bundle_of(*data), *limits)
-    spec = data if isinstance(data, str) else bundle.spec  # type: ignore[union-attr]  # one of the two is there
+        spec = bundle.spec
     config = TrainConfig.from_recipe(model if isinstance(model, str) else name_of(model), recipe, data=spec, **options)
     return fit_config(config, network=None if isinstance(model, str) else model, bundle=bundle)
 
 
 def name_of(model: nn.Module) -> str:
     """Return the name in a network's card, else that of its class."""
-    card = getattr(model, "excite_card", None)
+    card = getattr(model, CARD, None)
     return card.name if isinstance(card, NetworkSpec) else type(model).__name__
 
 

@@ -1,6 +1,7 @@
 """Augmentation: whole batches of small images at once, or one large image at a time. Everything stays uint8."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,6 +9,13 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from excite.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+Transform = Callable[["Image | Tensor"], Tensor]
+Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -27,9 +35,9 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
     return images
 
 
-def train_transform(config: TrainConfig, size: int) -> Any:
+def train_transform(config: TrainConfig, size: int) -> Transform:
     """Return the transform of one training image (PIL or uint8 [3 h w]) to uint8 [3 size size]."""
-    steps: list[Any] = [v2.ToImage()]
+    steps: list[v2.Transform] = [v2.ToImage()]
     if config.augment == "resized-crop":
         steps.append(v2.RandomResizedCrop(size, antialias=True))
     else:
@@ -43,9 +51,9 @@ def train_transform(config: TrainConfig, size: int) -> Any:
     return v2.Compose([*steps, v2.ToPureTensor()])
 
 
-def mixer(config: TrainConfig, num_classes: int) -> Any:
+def mixer(config: TrainConfig, num_classes: int) -> Mixer | None:
     """Return mixup, cutmix or a choice of both for batches; None where both are off. Labels become [n classes]."""
-    parts: list[Any] = []
+    parts: list[v2.Transform] = []
     if config.mixup:
         parts.append(v2.MixUp(alpha=config.mixup, num_classes=num_classes))
     if config.cutmix:

@@ -3,9 +3,10 @@
 import re
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from excite import recipes
+from excite.common.options import Option
 from excite.engine.config import RunConfig, at_least, below_one, check_keys
 from excite.errors import UsageError
 
@@ -40,11 +41,11 @@ class TrainConfig(RunConfig):
     model: str = "eca_resnet20"
     _: KW_ONLY
     data: str = "digits"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
     placement: Literal["all", "first", "last"] = "all"
     attach: str | None = None
     attach_sites: str | None = None
-    attach_options: dict[str, Any] = field(default_factory=dict)
+    attach_options: dict[str, Option] = field(default_factory=dict)
     init: str | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -57,7 +58,7 @@ class TrainConfig(RunConfig):
     flip: bool = False
 
     @classmethod
-    def from_recipe(cls, model: str = "eca_resnet20", recipe: str = "auto", **changes: Any) -> "TrainConfig":
+    def from_recipe(cls, model: str = "eca_resnet20", recipe: str = "auto", **changes: Option) -> "TrainConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, model, changes.get("data", "digits"))
         return cls(**check_keys(cls, {**recipes.load(chosen), "recipe": chosen, "model": model, **changes}, chosen))

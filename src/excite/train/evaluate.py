@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -14,6 +14,12 @@ from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
 from excite.train.predictor import Predictor
+
+ClassRow = TypedDict(
+    "ClassRow",
+    {"class": str, "images": int, "accuracy": float | None, "precision": float | None, "taken_for": str | None},
+)
+"""The scores of one class; accuracy: right among its images; taken_for: the class it is most often confused with."""
 
 
 @dataclass
@@ -27,9 +33,9 @@ class Evaluation:
     confusion: Tensor
     skipped: list[str]
 
-    def per_class(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def per_class(self, names: Sequence[str]) -> list[ClassRow]:
         """Return recall (accuracy within the class), precision and the most frequent confusion of each class."""
-        table = []
+        table: list[ClassRow] = []
         for index, name in enumerate(names):
             row, column = self.confusion[index], self.confusion[:, index]
             right, images, taken = int(row[index]), int(row.sum()), int(column.sum())

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +30,7 @@ class FitResult:
     top1: float
     top5: float
     rows: list[Row]
-    summary: dict[str, Any]
+    summary: dict[str, object]
 
 
 def fit(

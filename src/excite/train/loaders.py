@@ -9,7 +9,7 @@ import multiprocessing.context
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from excite.data.bundle import Images
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.sampling import EpochSampler, worker_count
 from excite.engine.seeds import derive, epoch_order, generator
-from excite.train.augment import crop_and_flip
+from excite.train.augment import Transform, crop_and_flip
 from excite.train.config import TrainConfig
 
 Batch = tuple[Tensor, Tensor]
@@ -91,12 +91,12 @@ class WorkerLoader(Loader):
     """Batches decoded and augmented image by image in worker processes (the calling one if `workers` is 0)."""
 
     def __init__(
-        self, images: Images, config: TrainConfig, transform: Any, *, train: bool, rank: int = 0, world: int = 1
+        self, images: Images, config: TrainConfig, transform: Transform, *, train: bool, rank: int = 0, world: int = 1
     ) -> None:
         self.config = config
         self.order = EpochSampler(len(images), config.seed if train else None, rank, world)
         workers = worker_count(config.workers)
-        self.inner: DataLoader[Any] = DataLoader(
+        self.inner: DataLoader[tuple[Tensor, int] | Unreadable] = DataLoader(
             _Prepared(images, transform, config.seed),
             batch_size=config.batch_size,
             sampler=self.order,
@@ -128,28 +128,35 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-class _Prepared(Dataset[Any]):
-    """Transformed images; an unreadable one becomes (None, name, reason), for errors lose their kind in a worker."""
+class Unreadable(NamedTuple):
+    """What stands for an image that cannot be read: errors lose their kind in a worker."""
 
-    def __init__(self, images: Images, transform: Any, seed: int) -> None:
+    name: str
+    reason: str
+
+
+class _Prepared(Dataset["tuple[Tensor, int] | Unreadable"]):
+    """Transformed images and their labels."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | Unreadable:
         epoch, index = key
         try:
             image, label = self.images[index]
         except UnreadableImageError as error:
-            return None, error.name, error.reason
+            return Unreadable(error.name, error.reason)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("augmentation", self.seed, epoch, index=index))
-            return self.transform(image), label, None
+            return self.transform(image), label
 
 
-def _collate(items: list[Any]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-    good = [item for item in items if item[0] is not None]
-    bad = [(item[1], item[2]) for item in items if item[0] is None]
-    images = torch.stack([item[0] for item in good]) if good else torch.empty(0, dtype=torch.uint8)
-    return images, torch.tensor([item[1] for item in good], dtype=torch.long), bad
+def _collate(items: list[tuple[Tensor, int] | Unreadable]) -> tuple[Tensor, Tensor, list[Unreadable]]:
+    readable = [item for item in items if not isinstance(item, Unreadable)]
+    images = torch.stack([image for image, _ in readable]) if readable else torch.empty(0, dtype=torch.uint8)
+    labels = torch.tensor([label for _, label in readable], dtype=torch.long)
+    return images, labels, [item for item in items if isinstance(item, Unreadable)]
 
 
 def count_batches(n: int, config: TrainConfig) -> int:

@@ -1,7 +1,5 @@
 """The LightningModule: a classifier, its loss, its metrics."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +12,7 @@ from excite.engine.seeds import derive
 from excite.models import NetworkSpec
 from excite.train.augment import mixer
 from excite.train.config import TrainConfig
+from excite.train.loaders import Loader
 
 
 class Classifier(RunModule):
@@ -45,7 +44,9 @@ class Classifier(RunModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed this epoch, so that dropout too goes on alike after an interruption."""
-        self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
+        loader = self.trainer.train_dataloader
+        assert isinstance(loader, Loader)
+        loader.set_epoch(self.current_epoch)
         torch.manual_seed(derive("dropout", self.config.seed, self.current_epoch))
         for metric in (self.train_loss, self.train_top1):
             metric.reset()
@@ -71,7 +72,7 @@ class Classifier(RunModule):
         self.check_losses()
         self.log("train/loss", self.train_loss.compute())
         self.log("train/top1", self.train_top1.compute())
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_epoch_start(self) -> None:
         """Start the metrics anew."""
@@ -125,7 +126,7 @@ class Classifier(RunModule):
         """Return the number of images in a batch."""
         return len(batch[1])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Put the card and the configuration beside the weights: enough to build and feed the network again."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["excite"] = self.card.to_dict()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from excite.card import CARD, carry
 from excite.checkpoints.bundle import load_exactly
 from excite.errors import UsageError
 from excite.models import NetworkSpec, describe
@@ -52,8 +53,8 @@ def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.
     Raises UsageError where its card says that it has other classes than the data.
     """
     bundle = data.bundle
-    if not isinstance(getattr(model, "excite_card", None), NetworkSpec):
-        model.excite_card = spec_from(config, bundle.num_classes)  # type: ignore[assignment]  # a module takes any
+    if not isinstance(getattr(model, CARD, None), NetworkSpec):
+        carry(model, spec_from(config, bundle.num_classes))
     spec = describe(model, preprocess=data.preprocess.to_dict())
     if spec.num_classes != bundle.num_classes:
         raise UsageError(

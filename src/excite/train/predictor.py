@@ -1,13 +1,14 @@
 """Anything that turns prepared images into logits: a checkpoint of ours or an exported file."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from excite.checkpoints.bundle import build
 from excite.checkpoints.reading import locate, read_checkpoint
+from excite.common.options import Option
 from excite.data.preprocess import Preprocess
 from excite.errors import UsageError
 from excite.export.runtime import SUFFIXES, open_exported
@@ -41,7 +42,7 @@ class Opened(NamedTuple):
 
     predictor: Predictor
     file: Path
-    config: dict[str, Any]
+    config: dict[str, Option]
 
 
 def open_predictor(path: str | Path, model: str | None = None, device: str = "cpu") -> Opened:

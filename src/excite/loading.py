@@ -21,10 +21,6 @@ def load(path: str | Path, model: str | None = None) -> nn.Module:
         from excite.detect.checkpoint import build as build_detector
 
         return build_detector(checkpoint, model)
-    if checkpoint.kind == "classifier":
-        from excite.checkpoints.bundle import build
-
-        return build(checkpoint, model)
     from excite.checkpoints.importing import network_of
 
     return network_of(checkpoint, model)[0]

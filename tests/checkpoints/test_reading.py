@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import references as ref
 import torch
@@ -47,11 +48,22 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
         excite.import_checkpoint(path)
 
 
-def test_arguments_of_a_training_script_are_refused(tmp_path: Path, small: dict) -> None:
+def test_arguments_and_scores_of_a_training_script_are_read(tmp_path: Path, small: dict) -> None:
     path = tmp_path / "timm.pth.tar"
-    torch.save({"state_dict": small, "args": argparse.Namespace(lr=0.1)}, path)
-    with pytest.raises(ExciteError, match=r"argparse\.Namespace"):
-        excite.import_checkpoint(path)
+    score = np.float64(93.5)
+    torch.save({"state_dict": small, "args": argparse.Namespace(lr=0.1), "score": score, "n": np.int64(3)}, path)
+    model, report = excite.import_checkpoint(path)
+    assert report.model == "se_resnet20"
+    assert torch.equal(model.state_dict()["fc.weight"], small["fc.weight"])
+    assert any("left aside: args, score, n" in note for note in report.notes)
+
+
+def test_arguments_that_hold_code_are_refused(tmp_path: Path, small: dict) -> None:
+    path = tmp_path / "trap.pth.tar"
+    torch.save({"state_dict": small, "args": argparse.Namespace(hook=Trap(), place=Path("x"))}, path)
+    with pytest.raises(ExciteError, match="setattr"):
+        read_checkpoint(path)
+    assert not Trap.fired
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"\x80\x04\x95", b"PK\x03\x04broken"])

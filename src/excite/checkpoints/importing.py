@@ -1,6 +1,8 @@
 """import_checkpoint: from a file of any known family to the network it belongs to."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,12 +18,16 @@ from excite.checkpoints.loading import fill
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
+from excite.checkpoints.unwrap import AVERAGED, counts
 from excite.common.options import Option
 from excite.errors import ExciteError
 from excite.models import NetworkSpec, describe, spec_of
 
 IMAGENET: Preparation = {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CIFAR: Preparation = {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+# Where a network of a known family begins inside a larger one: its first block.
+INSIDE = re.compile(r"(.*?)(?:layer1\.0|stage1\.0|features\.1)\.")
+COUNTERS_OF_THOP = ("total_ops", "total_params")
 SMALL = tuple(f"resnet{depth}" for depth in SMALL_DEPTHS)
 
 
@@ -45,6 +51,7 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
         return _ours(checkpoint, model)
     if model is not None:
         return fill(model, checkpoint)
+    checkpoint = _network_inside(checkpoint)
     layout = checkpoint.layout
     if layout is None:
         raise ExciteError(_unrecognised(checkpoint))
@@ -69,6 +76,34 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
     if card.preprocess:
         report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")
     return network.eval(), report
+
+
+def open_classifier(path: str | Path, model: str | None = None) -> tuple[nn.Module, NetworkSpec]:
+    """Return (classifier in eval mode, its spec) of a file of any kind or a run directory; authors' files are imported.
+
+    model: build this network for the weights instead. Raises as `import_checkpoint`, and for a detector's file.
+    """
+    network = network_of(read_checkpoint(path), model)[0]
+    return network, spec_of(network)
+
+
+def _network_inside(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint without what is no part of the network: numbers, counters, entries under other names."""
+    weights, notes = checkpoint.weights, list(checkpoint.notes)
+    numbers = [key for key, value in weights.items() if counts(key, value)]
+    counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS_OF_THOP]
+    places = {match[1] for key in weights if (match := INSIDE.match(key))}
+    place = min(places, key=lambda p: (bool(AVERAGED.search(p)), len(p)), default="")
+    outside = [key for key in weights if not key.startswith(place) and key not in numbers]
+    if numbers:
+        notes.append(f"numbers beside the weights, left aside: {', '.join(numbers)}")
+    if counters:
+        notes.append(f"{len(counters)} counters of thop ({', '.join(COUNTERS_OF_THOP)}) left aside")
+    if outside:
+        notes.append(f"weights taken from {place!r}; {len(outside)} entries outside it left aside: {outside[0]}, ...")
+    left = {*numbers, *counters, *outside}
+    kept = {key.removeprefix(place): value for key, value in weights.items() if key not in left}
+    return replace(checkpoint, weights=kept, notes=notes)
 
 
 def _ours(checkpoint: Checkpoint, name: str | None) -> tuple[nn.Module, TransferReport]:

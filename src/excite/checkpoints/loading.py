@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from excite.checkpoints.layouts import LAYOUTS
-from excite.checkpoints.reading import Checkpoint, State, read_checkpoint
+from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, squeezed, transfer
+from excite.checkpoints.unwrap import PREFIXES, State
 from excite.errors import ExciteError
 from excite.models import NetworkSpec
 
@@ -71,6 +72,11 @@ def _best(model: nn.Module, weights: State) -> tuple[dict[str, str], dict[str, s
         part = {k: weights[full] for k, full in inside.items()}
         readings: list[tuple[str, dict[str, str], dict[str, str]]] = [
             ("the model's own keys", {k: k for k in part}, {})
+        ]
+        readings += [
+            (f"the model's own keys, below {outer!r}", {outer + k: k for k in part}, {})
+            for outer in PREFIXES
+            if all(key.startswith(outer) for key in shapes)
         ]
         readings += [(f.name, *f.translate(part)) for f in LAYOUTS if f.recognises(part)]
         for name, renamed, ignored in readings:

@@ -1,31 +1,29 @@
 """The one reader of checkpoints: what a file holds, and what it says about itself. It never runs code."""
 
+import argparse
 import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from excite.card import DetectorCard, parse_card
 from excite.checkpoints.layouts import OURS, Layout, recognise
+from excite.checkpoints.unwrap import State, tensors, unwrap
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec
 
-# Where training scripts put the weights, in the order in which they are preferred.
-WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "params", "weights")
-# What wrapping modules put before every key.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # The entry of a run's checkpoint that holds the card -> what stands before the keys of its weights.
 CARDS = {"excite": "model.", "excite_detector": "detector."}
 IN_A_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")
 EXPORTED = (".onnx", ".xml", ".pt2")
 
-State = dict[str, torch.Tensor]
 Kind = Literal["classifier", "detector", "author's", "plain"]
 
 
@@ -35,7 +33,7 @@ class Checkpoint:
 
     weights: tensors by the keys of their network; source: where they came from; card: a classifier's spec or a
     detector's card, None for files of others; config: the configuration of the run that wrote the file, {} if unknown;
-    notes: what was unwrapped and left aside.
+    notes: what was unwrapped and left aside; beside: what a training script put beside the weights.
     """
 
     weights: State
@@ -43,6 +41,7 @@ class Checkpoint:
     card: NetworkSpec | DetectorCard | None = None
     config: dict[str, Option] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    beside: dict[str, object] = field(default_factory=dict)
 
     @cached_property
     def layout(self) -> Layout | None:
@@ -138,11 +137,19 @@ def _read_file(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles help nobody here
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_harmless()):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unreadable(path, _refusal(error)) from error
     except Exception as error:  # damaged bytes lead the unpickler anywhere: struct, index, runtime and zip errors
         raise unreadable(path, _damage(error)) from error
+
+
+def _harmless() -> list[Any]:  # as torch's function takes them: types, functions, and pairs with an old name
+    """Return what training scripts put beside weights and only holds values: parsed arguments and numpy's scalars."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    return [argparse.Namespace, np.dtype, *kinds, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 def _read_safetensors(path: Path) -> dict[str, object]:
@@ -191,22 +198,10 @@ def _unwrap(content: object, source: str) -> Checkpoint:
     for entry, prefix in CARDS.items():
         if entry in content:
             return _own(content, entry, prefix, source)
-    notes: list[str] = []
-    holder: Mapping[object, object] = content
-    while not _tensors(holder):
-        inner = next((k for k in WRAPPERS if isinstance(holder.get(k), Mapping)), None)
-        if inner is None:
-            raise ExciteError(f"{source} holds no tensors; its keys: {_some(holder)}")
-        if "state_dict_ema" in holder:
-            notes.append("the file also has averaged weights (state_dict_ema), which were not used")
-        beside = [str(k) for k in holder if k != inner]
-        notes.append(f"weights taken from {inner!r}" + (f"; left aside: {', '.join(beside)}" if beside else ""))
-        holder = cast("Mapping[object, object]", holder[inner])
-    state = _tensors(holder)
-    left = [str(k) for k in holder if k not in state]
-    if left:
-        notes.append(f"entries that are no tensors, left aside: {', '.join(left)}")
-    return Checkpoint(_without_prefixes(state, notes), source, notes=notes)
+    weights = unwrap(content)
+    if weights is None:
+        raise ExciteError(f"{source} holds no tensors; its keys: {_some(content)}")
+    return Checkpoint(weights.state, source, notes=weights.notes, beside=weights.beside)
 
 
 def _own(content: Mapping[object, object], entry: str, prefix: str, source: str) -> Checkpoint:
@@ -218,24 +213,8 @@ def _own(content: Mapping[object, object], entry: str, prefix: str, source: str)
         raise ExciteError(f"{source} holds a card and no weights (state_dict); its keys: {_some(content)}")
     if not isinstance(config, Mapping):
         raise ExciteError(f"{source}: its configuration is {type(config).__name__}, not a mapping of options")
-    weights = {key.removeprefix(prefix): tensor for key, tensor in _tensors(state).items() if key.startswith(prefix)}
+    weights = {key.removeprefix(prefix): tensor for key, tensor in tensors(state).items() if key.startswith(prefix)}
     return Checkpoint(weights, source, card, {str(k): v for k, v in config.items()})
-
-
-def _tensors(content: Mapping[object, object]) -> State:
-    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-
-
-def _without_prefixes(state: State, notes: list[str]) -> State:
-    stripped = True
-    while stripped and state:
-        stripped = False
-        for prefix in PREFIXES:
-            if all(k.startswith(prefix) for k in state):
-                state = {k[len(prefix) :]: v for k, v in state.items()}
-                notes.append(f"prefix {prefix!r} taken off every key")
-                stripped = True
-    return state
 
 
 def _some(content: Mapping[object, object], most: int = 6) -> str:

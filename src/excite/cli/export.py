@@ -114,12 +114,12 @@ def top1(run: "Callable[[Tensor], Tensor]", batches: "Sequence[tuple[Tensor, Ten
 def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.Module, NetworkSpec, str | None]":
     """Return (network in eval mode, card, data of its run) of a checkpoint (built as `model`), a run, or a name."""
     if Path(source).exists():
-        from excite.checkpoints.bundle import build
+        from excite.checkpoints.importing import network_of
         from excite.checkpoints.reading import read_checkpoint
         from excite.models import spec_of
 
         checkpoint = read_checkpoint(source)
-        network = build(checkpoint, model)
+        network = network_of(checkpoint, model)[0]
         return network, spec_of(network), checkpoint.trained_on
     if Path(source).suffix in (".ckpt", ".safetensors"):
         raise UsageError(f"no checkpoint {source!r}")

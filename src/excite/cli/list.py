@@ -4,20 +4,22 @@ import json as json_
 
 from excite.errors import UsageError
 
-KINDS = ("all", "methods", "models", "recipes")
+KINDS = ("all", "methods", "models", "recipes", "checkpoints")
 
 
 def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
-    """List the attention methods, backbones and recipes, with counts.
+    """List the attention methods, backbones, recipes and the authors' public files, with counts.
 
     Args:
-        what: methods, models, recipes, all (a summary of everything), or a pattern to look for everywhere.
+        what: methods, models, recipes, checkpoints (public files), all (a summary of everything), or a pattern to look
+            for everywhere.
         pattern: a shell pattern that names must match, as 'eca_*'.
         json: print JSON.
 
     Examples:
         excite list
         excite list models 'eca_*' --json
+        excite list checkpoints 'eca_*'
     """
     import fnmatch
 
@@ -25,6 +27,9 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     from excite.recipes import detection, summaries
     from excite.registry import METHODS
 
+    if what == "checkpoints":
+        _show_checkpoints(pattern, json)
+        return
     searched = what not in KINDS
     if searched:
         if pattern != "*":
@@ -52,6 +57,25 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     if what == "all" and pattern == "*":
         print(f"{len(list_models('*'))} models: <method>_<backbone>, as eca_resnet50; `excite list models` names them.")
         print("Other networks: timm/NAME, torchvision/NAME, path/to/file.py:factory, each with --attach METHOD.")
+
+
+def _show_checkpoints(pattern: str, json: bool) -> None:
+    import fnmatch
+
+    from excite.checkpoints.public import PUBLIC
+
+    files = [file for file in PUBLIC if any(fnmatch.fnmatchcase(n, pattern) for n in (file.name, file.network))]
+    if not files:
+        raise UsageError(f"no public file matches {pattern!r}; `excite list checkpoints` shows them all")
+    if json:
+        print(json_.dumps([{**file._asdict(), "import": file.command} for file in files], indent=2))
+        return
+    print(f"{len(files)} public files; top-1 and top-5 on ImageNet as their authors publish them")
+    for file in files:
+        scores = file.scores.replace(" ", " / ") or "-"
+        checksum = f"  sha256 {file.sha256}..." if file.sha256 else ""
+        print(f"  {file.name:<36}{file.network:<18}{scores:<15}{checksum}\n    {file.place}\n    {file.command}")
+    print("\nNothing is downloaded: fetch the file yourself, then import it under the name that it has on your disk.")
 
 
 def _show(title: str, rows: dict[str, str]) -> None:

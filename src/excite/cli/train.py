@@ -1,6 +1,7 @@
 """`excite train`: train a classifier."""
 
 import json as json_
+from pathlib import Path
 from typing import Any
 
 from excite.engine.config import check_keys, read_run
@@ -31,6 +32,10 @@ def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults where so much was given: the run's that is resumed, else the recipe's."""
     from excite import recipes
 
+    if given.get("resume") and Path(given["resume"]).is_file():
+        from excite.checkpoints.resume import no_run
+
+        raise no_run(given["resume"])
     if given.get("resume"):
         return {**read_run(TrainConfig, given["resume"], given), "resume": given["resume"]}
     base = TrainConfig()

@@ -47,11 +47,11 @@ def open_network(source: str, model: str | None = None) -> Network:
         return Network(f"{card.name} (random)", source, untrained.eval(), card)
     if not Path(source).exists():
         raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")
-    from excite.checkpoints.bundle import build
+    from excite.checkpoints.importing import network_of
     from excite.checkpoints.reading import read_checkpoint
 
     checkpoint = read_checkpoint(source)
-    network = build(checkpoint, model)
+    network = network_of(checkpoint, model)[0]
     card = spec_of(network)
     return Network(card.name, source, network, card, checkpoint.trained_on)
 

@@ -33,9 +33,9 @@ def opener(path: str, model: str | None = None) -> Callable[[], nn.Module]:
     """Return a function that opens a checkpoint; model: build this network instead of the one that it names."""
 
     def build() -> nn.Module:
-        from excite.checkpoints.bundle import load_bundle
+        from excite.checkpoints.importing import open_classifier
 
-        return load_bundle(path, model)[0]
+        return open_classifier(path, model)[0]
 
     return build
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from excite.checkpoints.bundle import build
+from excite.checkpoints.importing import network_of
 from excite.checkpoints.reading import locate, read_checkpoint
 from excite.common.options import Option
 from excite.data.preprocess import Preprocess
@@ -46,7 +46,7 @@ class Opened(NamedTuple):
 
 
 def open_predictor(path: str | Path, model: str | None = None, device: str = "cpu") -> Opened:
-    """Open a checkpoint, a run directory or an exported file (.onnx, .xml, .pt2).
+    """Open a checkpoint, ours or an author's, a run directory or an exported file (.onnx, .xml, .pt2).
 
     model: build this network for the weights, not the one that the file names. device: auto, cpu or cuda; exported
     files run on the CPU. Raises UsageError for a missing file and for a model or device that an exported file cannot
@@ -63,7 +63,7 @@ def open_predictor(path: str | Path, model: str | None = None, device: str = "cp
         return Opened(exported, Path(path), {})
     file = locate(path)
     checkpoint = read_checkpoint(file)
-    network = build(checkpoint, model)
+    network = network_of(checkpoint, model)[0]
     spec = spec_of(network)
     Preprocess.of(spec)
     return Opened(NetworkPredictor(network, spec, place), file, checkpoint.config)

@@ -1,0 +1,125 @@
+"""Where the weights are in what a training script saved: the mapping that holds them, and what stands beside it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+
+State = dict[str, torch.Tensor]
+
+# Where training scripts put the weights, in the order in which they are preferred.
+WRAPPERS = (
+    "state_dict", "model", "net", "model_state_dict", "model_state", "network", "params", "weights", "module",
+    "backbone", "student",
+)  # fmt: skip
+# What wrapping modules put before every key.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", "student.")
+# Words in the name of a running average of the weights, which the weights themselves are preferred to.
+AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|averaged|teacher)(?:[_.]|$)")
+# Names of entries whose tensors are no weights: momenta of optimizers and the like.
+NO_WEIGHTS = re.compile(r"optim|sched|scaler|criterion|loss|callback|sampler|rng")
+# What torch's AveragedModel keeps beside the network, whose keys it puts under "module.".
+COUNTER = "n_averaged"
+DEEPEST = 4
+
+
+class Weights(NamedTuple):
+    """Tensors by the keys of their network, remarks on what was unwrapped, and what stood beside the weights."""
+
+    state: State
+    notes: list[str]
+    beside: dict[str, object]
+
+
+class Holder(NamedTuple):
+    """A mapping with tensors inside what a file held, and the names that lead to it."""
+
+    path: tuple[str, ...]
+    content: Mapping[object, object]
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the names say that it is a running average."""
+        return any(AVERAGED.search(name) for name in self.path)
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, int]:
+        """The smaller, the more likely these are the weights: averages late, then by wrapper, then by size."""
+        wrappers = [WRAPPERS.index(name) for name in self.path if name in WRAPPERS]
+        dotted = sum("." in key for key in tensors(self.content))
+        return not dotted, self.averaged, min(wrappers, default=len(WRAPPERS)), -dotted
+
+
+def tensors(content: Mapping[object, object]) -> State:
+    """Return the entries that are tensors under a text."""
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+
+
+def unwrap(content: Mapping[object, object]) -> Weights | None:
+    """Return the weights inside what a file held, without common prefixes; None where there are none.
+
+    Whatever stands beside them is left aside: scalars (tensors too), histories, arguments, optimizers, averaged copies.
+    """
+    holders = list(_holders(content, ()))
+    if not holders:
+        return None
+    # A dictionary whose own keys are those of a network is the state dict, whatever else is in it.
+    own = holders[0] if not holders[0].path and any("." in key for key in tensors(content)) else None
+    holder = own or min(holders, key=lambda h: h.rank)
+    notes: list[str] = []
+    outer = content
+    for name in holder.path:
+        others = [str(k) for k in outer if k != name]
+        notes.append(f"weights taken from {name!r}" + (f"; left aside: {', '.join(others)}" if others else ""))
+        inner = outer[name]
+        assert isinstance(inner, Mapping)
+        outer = inner
+    averages = [".".join(h.path) for h in holders if h.averaged and h.path != holder.path]
+    if averages and not holder.averaged:
+        notes.append(f"the file also has averaged weights ({', '.join(averages)}), which were not used")
+    elif holder.averaged:
+        notes.append("these are averaged weights; the file has no others")
+    state = tensors(holder.content)
+    left = [str(k) for k in holder.content if k not in state]
+    if left:
+        notes.append(f"entries that are no tensors, left aside: {', '.join(left)}")
+    taken = holder.path[:1] or tuple(state)
+    beside = {str(k): v for k, v in content.items() if k not in taken}
+    return Weights(_without_prefixes(state, notes), notes, beside)
+
+
+def _holders(content: Mapping[object, object], path: tuple[str, ...]) -> Iterator[Holder]:
+    """Yield every mapping with tensors, the outer ones first; optimizers and the like are passed over."""
+    if tensors(content):
+        yield Holder(path, content)
+    if len(path) == DEEPEST:
+        return
+    for name, inner in content.items():
+        if isinstance(name, str) and isinstance(inner, Mapping) and not NO_WEIGHTS.search(name.lower()):
+            yield from _holders(inner, (*path, name))
+
+
+def counts(key: str, tensor: torch.Tensor) -> bool:
+    """Return whether an entry is a number beside the weights, as a step or a score: no dot in its name, one element."""
+    return "." not in key and tensor.numel() == 1
+
+
+def _without_prefixes(state: State, notes: list[str]) -> State:
+    """Take what wrapping modules put before every key off."""
+    if COUNTER in state and all(key.startswith("module.") for key in state if key != COUNTER):
+        state = {key: value for key, value in state.items() if key != COUNTER}
+        notes.append(f"a running average by torch's AveragedModel; its counter ({COUNTER}) left aside")
+    inside = [key for key in state if "_orig_mod." in key]
+    if inside and len(inside) < len(state):  # parts were compiled, one by one
+        state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+        notes.append("'_orig_mod.' taken out of the keys of compiled parts")
+    stripped = True
+    while stripped and state:
+        stripped = False
+        for prefix in PREFIXES:
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                notes.append(f"prefix {prefix!r} taken off every key")
+                stripped = True
+    return state

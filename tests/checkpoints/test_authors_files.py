@@ -1,0 +1,108 @@
+"""Authors' files in every command, and the table of the public ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import references as ref
+import torch
+from PIL import Image
+
+from excite.checkpoints.public import PUBLIC
+from excite.cli.main import main
+from excite.models import NetworkSpec
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("authors") / "se_resnet20.pth.tar"
+    torch.manual_seed(0)
+    state = {k: torch.rand(v.shape) if v.is_floating_point() else v.clone() for k, v in ref.small_se_resnet(3).items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}}
+    content = {"epoch": 90, "state_dict": state, "best_prec1": torch.tensor([91.0]), "optimizer": optimizer}
+    torch.save(content, path)
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(path.with_name("image.png"))
+    return path
+
+
+def test_predict_imports_on_the_fly(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(file), str(file.with_name("image.png")), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["images"]
+    assert len(rows[0]["classes"]) == 5
+
+
+def test_test_and_explain_import_on_the_fly(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["test", str(file), "--data", "digits", "--limit", "20", "--out", str(tmp_path), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 20
+    assert main(["explain", str(file), "--data", "digits", "--limit", "20", "--out", str(tmp_path), "--json"]) == 0
+
+
+def test_resume_says_what_of_the_file_a_run_can_take(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert f"excite train se_resnet20 --options.shortcut projection --init {file}" in said
+    assert "its epoch (90) and its optimizer's state cannot be taken over" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_resume_with_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = NetworkSpec("eca_resnet20", 10, options={"width": 4})
+    weights = {"model." + k: v for k, v in spec.build().state_dict().items()}
+    (tmp_path / "checkpoints").mkdir()
+    own = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save({"excite": spec.to_dict(), "state_dict": weights}, own)
+    assert main(["train", "--resume", str(own)]) == 2
+    assert f"--init {own} starts a new run" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("model: eca_resnet20\n")
+    assert main(["train", "--resume", str(own)]) == 2
+    assert f"is a checkpoint; --resume {tmp_path}" in capsys.readouterr().err
+    torch.save({"anything": torch.zeros(3)}, tmp_path / "x.pth")
+    assert main(["train", "--resume", str(tmp_path / "x.pth")]) == 2
+    assert "nothing of" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "none.pth")]) == 2
+
+
+def test_what_resume_advises_works(file: Path, tmp_path: Path) -> None:
+    options = ["--options.shortcut", "projection", "--init", str(file), "--limit-train", "32", "--limit-val", "10"]
+    assert main(["train", "se_resnet20", *options, "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+
+
+def test_list_of_public_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "checkpoints", "eca_resnet50*"]) == 0
+    text = capsys.readouterr().out
+    assert "77.42 / 93.62" in text
+    assert "excite import eca_resnet50_k3557 -o eca_resnet50.safetensors" in text
+    assert "Nothing is downloaded" in text
+    assert main(["list", "checkpoints", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [file.name for file in PUBLIC]
+    assert main(["list", "checkpoints", "nothing*"]) == 2
+
+
+def test_public_files_name_networks_of_ours() -> None:
+    from excite.backbones.names import all_names
+
+    names = set(all_names())
+    assert all(file.network in names for file in PUBLIC)
+    assert len({file.place for file in PUBLIC}) == len(PUBLIC)
+
+
+def test_torchvisions_files_are_as_torchvision_says() -> None:
+    import torchvision
+
+    own = [file for file in PUBLIC if file.sha256]
+    assert len(own) == 6
+    for file in own:
+        weights = torchvision.models.get_model_weights(file.network)["IMAGENET1K_V1"]
+        scores = weights.meta["_metrics"]["ImageNet-1K"]
+        assert file.place == weights.url
+        assert file.scores == f"{scores['acc@1']:.2f} {scores['acc@5']:.2f}"
+
+
+def test_timms_files_are_known_to_timm() -> None:
+    timm = pytest.importorskip("timm")
+    known = set(timm.list_pretrained())
+    files = [file for file in PUBLIC if "huggingface" in file.place]
+    assert files
+    assert all(file.name.removesuffix(".safetensors") in known for file in files)

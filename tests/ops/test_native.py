@@ -1,11 +1,16 @@
 """The C kernels against those in PyTorch, and what happens where they cannot be built."""
 
 import copy
+import errno
 import math
+import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +289,117 @@ def test_a_broken_library_is_built_anew(home: Path, compiler: str) -> None:
     (home / "excite" / name).write_bytes(b"not a library")
     assert build.load().moments_float
     assert (home / "excite" / name).stat().st_size > 1000
+
+
+def kept_library(home: Path) -> Path:
+    build.load()
+    (kept,) = (home / "excite").glob("tail-*.so")
+    return kept
+
+
+def test_nothing_but_a_whole_library_reaches_the_loader(
+    home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = kept_library(home)
+    content = kept.read_bytes()
+    assert build.opened(kept).moments_float
+    monkeypatch.setattr(build.ctypes, "CDLL", None)  # its use would raise
+    cuts = [0, 1, 64, 4096, 8192, len(content) // 2, len(content) - 64, len(content) - 1]
+    flips = [content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 997)]
+    for broken in [*(content[:n] for n in cuts), *flips, content + b"x", build.SEAL, b"\0" * len(content)]:
+        kept.write_bytes(broken)
+        with pytest.raises(OSError, match="damaged"):
+            build.opened(kept)
+
+
+def test_a_library_that_was_cut_off_does_not_end_the_process(home: Path, compiler: str, tmp_path: Path) -> None:
+    """The loader maps what is not there any more; the first touch of it is a SIGBUS."""
+    kept = kept_library(home)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:8192])
+    command = (
+        f"import sys; from excite.ops.tail.native import build; build.FLAGS = {build.FLAGS!r}; "
+        "sys.exit(isinstance(build.found(), str))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert f"{kept} is built anew: it is damaged" in done.stderr
+    assert kept.stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o777])
+def test_a_library_that_others_may_write_is_built_anew(home: Path, compiler: str, mode: int, caplog) -> None:
+    kept = kept_library(home)
+    kept.chmod(mode)
+    build.load()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "others may write it" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_folder_that_others_may_write_is_not_used(home: Path, compiler: str, mode: int) -> None:
+    (home / "excite").mkdir()
+    (home / "excite").chmod(mode)
+    assert build.load().moments_float
+    assert list((home / "excite").iterdir()) == []
+    assert len(list((home / "temporary").glob("excite-*/tail-*.so"))) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_library_of_somebody_else_is_built_anew(home: Path, compiler: str, caplog) -> None:
+    kept = kept_library(home)
+    os.chown(kept, 12345, 12345)
+    build.load()
+    assert kept.stat().st_uid == 0
+    assert "somebody else" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_not_loaded(home: Path, compiler: str, kind: str) -> None:
+    kept = kept_library(home)
+    elsewhere = kept.rename(home / "elsewhere.so")
+    if kind == "link":
+        kept.symlink_to(elsewhere)
+    elif kind == "pipe":
+        os.mkfifo(kept)
+    else:
+        kept.mkdir()
+    assert build.load().moments_float
+    assert kept.is_dir() if kind == "folder" else kept.is_file() and not kept.is_symlink()
+
+
+def test_a_full_disk_is_no_failure_for_good(home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    full = "echo 'final link failed: No space left on device' >&2; exit 1"
+    with monkeypatch.context() as patch:
+        patch.setenv("CC", str(script(home / "cc", full)))
+        assert "No space left" in str(build.found())
+        assert caplog.text.count("plain PyTorch") == 1
+        assert list((home / "excite").iterdir()) == []
+    build.found.cache_clear()
+    assert build.load().moments_float
+
+
+def test_a_library_that_finds_no_room_is_kept_elsewhere(
+    home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target.parent == home / "excite":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert build.load().moments_float
+    assert list((home / "excite").iterdir()) == []
+
+
+def test_several_builders_at_once(home: Path, compiler: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        libraries = list(pool.map(lambda _: build.load(), range(3)))
+    assert all(library.moments_float for library in libraries)
+    assert [path.suffix for path in (home / "excite").iterdir()] == [".so"]
 
 
 def test_another_folder_where_the_cache_cannot_be_written(home: Path, compiler: str) -> None:

@@ -3,23 +3,36 @@
 The library is linked with the OpenMP runtime that torch brings, so both share one pool of threads. It is kept in
 `~/.cache/excite` (EXCITE_CACHE moves it) under a name made of the source, the flags, the compiler and the
 processor. `EXCITE_NATIVE=0` leaves it unbuilt and unused.
+
+A kept library is loaded only if nobody else may write it and it ends with the digest of all before that: what is cut
+off, damaged or somebody else's is built anew, never run.
 """
 
 import ctypes
+import errno
 import hashlib
+import logging
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
+from excite.common.files import replacing
+from excite.errors import ExciteError
 from excite.runtime import cache_folder
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c11")
 SECONDS = 120  # that the compiler may take
+# In the compiler's words, where it failed for a reason that may be gone tomorrow.
+PASSING = ("No space left", "quota exceeded", "Cannot allocate", "out of memory", "signal terminated", "File too large")
+SEAL = b"\nexcite:sha256:"  # before the digest at a library's end, where the loader does not look
+
+LOG = logging.getLogger("excite")
 
 
 class UnavailableError(Exception):
@@ -28,13 +41,30 @@ class UnavailableError(Exception):
 
 @cache
 def found() -> ctypes.CDLL | str:
-    """Return the library, built where needed, or why there is none. Never raises: the PyTorch form is always there."""
+    """Return the library, built where needed, or why there is none. Never raises: the PyTorch form is always there.
+
+    Warns in one line where it ought to be there.
+    """
+    reason = not_wanted()
+    if reason:
+        return reason
     try:
         return load()
-    except UnavailableError as reason:
-        return str(reason)
+    except UnavailableError as error:
+        reason = str(error)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        return f"building the C kernels failed: {error}"
+        reason = f"building the C kernels failed: {error}"
+    LOG.warning("excite: plain PyTorch instead of C, slower and with the same results (EXCITE_NATIVE=0): %s", reason)
+    return reason
+
+
+def not_wanted() -> str:
+    """Return why no library is looked for; an empty text where one is."""
+    if os.environ.get("EXCITE_NATIVE", "1").lower() in ("0", "off", "no", "false"):
+        return "EXCITE_NATIVE switches the C kernels off"
+    if sys.platform != "linux":
+        return f"the C kernels are built on Linux only, this is {sys.platform}"
+    return ""
 
 
 def load() -> ctypes.CDLL:
@@ -42,51 +72,72 @@ def load() -> ctypes.CDLL:
 
     Raises UnavailableError with the reason.
     """
-    if os.environ.get("EXCITE_NATIVE", "1").lower() in ("0", "off", "no", "false"):
-        raise UnavailableError("EXCITE_NATIVE switches the C kernels off")
-    if sys.platform != "linux":
-        raise UnavailableError(f"the C kernels are built on Linux only, this is {sys.platform}")
     compiler = find_compiler()
     runtime = find_openmp()
     name = f"tail-{identity(compiler, runtime)}.so"
+    reasons = []
     for folder in folders():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if folder.stat().st_uid != os.getuid():
-                continue  # what others wrote is not run
+            check_own(folder.stat())
             return kept_or_built(compiler, runtime, folder / name)
-        except OSError:
-            continue
-    raise UnavailableError("no folder to keep the C kernels in can be written; set EXCITE_CACHE to one")
+        except (OSError, ExciteError) as error:
+            reasons.append(f"{folder}: {getattr(error, 'strerror', None) or error}")
+    raise UnavailableError(f"no folder for the C kernels ({'; '.join(reasons)}); set EXCITE_CACHE to one of your own")
+
+
+def check_own(status: os.stat_result) -> None:
+    """Raise OSError where others than this user may write a file or folder."""
+    if status.st_uid != os.getuid():
+        raise PermissionError(errno.EACCES, "it belongs to somebody else")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EACCES, "others may write it (chmod go-w)")
 
 
 def kept_or_built(compiler: str, runtime: Path, kept: Path) -> ctypes.CDLL:
     """Return the library of this name, built if it is not there or broken; a build that failed is not tried again.
 
-    Raises UnavailableError with the reason, OSError where the folder cannot be written.
+    Raises UnavailableError with the reason, OSError or ExciteError where the folder cannot be written.
     """
     failed = kept.with_suffix(".failed")
-    if failed.exists():
-        raise UnavailableError(f"{failed.read_text(encoding='utf-8')} (delete {failed} to try again)")
     try:
-        if kept.exists():
-            return checked(ctypes.CDLL(str(kept)))
-    except (OSError, AttributeError):
-        pass  # broken, by whatever: built anew
+        raise UnavailableError(f"{failed.read_text(encoding='utf-8', errors='replace')} (delete {failed} to try again)")
+    except FileNotFoundError:
+        pass
+    try:
+        return opened(kept)
+    except FileNotFoundError:
+        pass
+    except (OSError, AttributeError) as error:
+        LOG.warning("excite: %s is built anew: %s", kept, getattr(error, "strerror", None) or error)
     try:
         build(compiler, runtime, kept)
-        return opened(kept)
+        try:
+            return opened(kept)
+        except (OSError, AttributeError) as error:
+            raise UnavailableError(f"the C kernels were built but cannot be loaded: {error}") from error
     except UnavailableError as reason:
-        failed.write_text(str(reason), encoding="utf-8")
+        with replacing(failed) as temporary:
+            temporary.write_text(str(reason), encoding="utf-8")
         raise
 
 
 def opened(kept: Path) -> ctypes.CDLL:
-    """Load a library that was just built. Raises UnavailableError where that fails."""
-    try:
-        return checked(ctypes.CDLL(str(kept)))
-    except (OSError, AttributeError) as error:
-        raise UnavailableError(f"the C kernels were built but cannot be loaded: {error}") from error
+    """Load a library that is whole, of this user alone, and counts; nothing else reaches the loader.
+
+    Raises OSError or AttributeError where it is not, UnavailableError where it counts wrongly.
+    """
+    # Not through a link, and not waiting for the other end of a pipe.
+    descriptor = os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        check_own(status)
+        content, mark, digest = file.read().rpartition(SEAL)
+    if not mark or hashlib.sha256(content).hexdigest().encode() != digest:
+        raise OSError(errno.EINVAL, "it is damaged")
+    return checked(ctypes.CDLL(str(kept)))
 
 
 def find_compiler() -> str:
@@ -118,7 +169,15 @@ def identity(compiler: str, runtime: Path) -> str:
     """Return a name for what the library depends on; a home folder may be shared by different machines."""
     program = Path(compiler).resolve()
     stamp = program.stat()
-    parts = [*FLAGS, str(program), str(stamp.st_mtime_ns), str(stamp.st_size), str(runtime.resolve()), processor()]
+    parts = [
+        SEAL.decode(),
+        *FLAGS,
+        str(program),
+        str(stamp.st_mtime_ns),
+        str(stamp.st_size),
+        str(runtime.resolve()),
+        processor(),
+    ]
     digest = hashlib.sha256("\0".join(parts).encode())
     for path in sorted(SOURCES.glob("*.[ch]")):
         digest.update(path.read_bytes())
@@ -141,15 +200,27 @@ def folders() -> list[Path]:
 
 
 def build(compiler: str, runtime: Path, target: Path) -> None:
-    """Compile to a temporary name beside `target`, then rename. Raises UnavailableError with the compiler's words."""
+    """Compile, seal and write the library. Raises UnavailableError with the compiler's words.
+
+    Raises OSError or ExciteError where there is no room, or the compiler was ended.
+    """
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
+        output = Path(folder) / target.name
         # The runtime is named as a file: its own name, already loaded by torch, is what the loader then finds.
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCES / "tail.c"), str(runtime), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        command = [compiler, *FLAGS, "-o", str(output), str(SOURCES / "tail.c"), str(runtime), "-lm"]
+        variables = {**os.environ, "LC_ALL": "C", "TMPDIR": folder}
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, env=variables
+        )
         if done.returncode:
-            raise UnavailableError(f"{compiler} failed on the C kernels: {done.stderr.strip().splitlines()[-1:]}")
-        os.replace(made, target)
+            words = f"{compiler} failed on the C kernels: {done.stderr.strip().splitlines()[-1:]}"
+            if done.returncode < 0 or any(word in done.stderr for word in PASSING):
+                raise OSError(words)
+            raise UnavailableError(words)
+        content = output.read_bytes()
+    with replacing(target) as temporary:
+        temporary.write_bytes(content + SEAL + hashlib.sha256(content).hexdigest().encode())
+        temporary.chmod(0o600)
 
 
 def checked(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -13,6 +13,7 @@ _FUNCTIONS = {
     "UsageError": "excite.errors",
     "attach": "excite.surgery",
     "compare": "excite.comparison",
+    "convert_norms": "excite.surgery",
     "create_attention": "excite.registry",
     "create_detector": "excite.detect",
     "create_model": "excite.models",

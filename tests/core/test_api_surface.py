@@ -25,6 +25,11 @@ def test_public_names_stay(name: str) -> None:
         assert type(value).__name__ == recorded
 
 
+def test_every_public_name_is_written_down() -> None:
+    """A new name is a promise: its line in api_surface.json (name: parameters, or the kind of thing) says so."""
+    assert sorted(excite.__all__) == sorted(SURFACE)
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'attatch'"):
         _ = excite.attatch

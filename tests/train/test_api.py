@@ -104,3 +104,18 @@ def test_a_network_of_other_classes_and_wrong_options(tmp_path: Path) -> None:
         excite.fit("eca_resnet20", "digits", epoch=3)
     with pytest.raises(UsageError, match=r"Sequential gives \[1, 2\], not 1 x 10 classes"):
         excite.fit(small(2), "digits", out=str(tmp_path / "r"), **QUICK)
+
+
+def test_a_compiled_fit_leaves_the_network_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def compile_(network: nn.Module) -> None:
+        network._compiled_call_impl = lambda *a, **k: calls.append(1) or network._call_impl(*a, **k)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    model = small()
+    excite.fit(model, (Squares(16), Squares(8)), out=str(tmp_path / "r"), compile=True, **QUICK)
+    trained = len(calls)
+    assert trained >= 3
+    model(torch.rand(1, 3, 12, 12))
+    assert len(calls) == trained

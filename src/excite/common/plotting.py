@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from excite.common.extras import require
 from excite.common.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.4, 7.0
 
@@ -40,21 +43,14 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def drawing() -> Iterator[Any]:
-    """Yield `matplotlib.pyplot`, drawing to files only, with our settings; figures made inside are closed."""
+def drawing() -> Iterator["type[Figure]"]:
+    """Yield the class of figures; they have our settings and no window, and pyplot (its backend too) stays as it is."""
     require("matplotlib")
     import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg", force=True)
-    import matplotlib.pyplot as plt
-
-    before = set(plt.get_fignums())
     with mpl.rc_context(SETTINGS):  # type: ignore[arg-type, unused-ignore]  # its keys are a Literal
-        try:
-            yield plt
-        finally:
-            for number in set(plt.get_fignums()) - before:
-                plt.close(number)
+        yield Figure
 
 
 def colour(i: int) -> str:
@@ -82,11 +78,12 @@ def legend_above(figure: Any, axes: Any) -> None:
         figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(room, len(labels))))
 
 
-def panels(plt: Any, count: int, height: float, **shared: Any) -> tuple[Any, list[Any]]:
+def panels(figure_of: "type[Figure]", count: int, height: float, **shared: Any) -> tuple[Any, list[Any]]:
     """Return a page-wide figure and its `count` panels in even rows of at most four; what is left over is hidden."""
     rows = -(-count // 4)
     columns = -(-count // rows)
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + 0.3), squeeze=False, **shared)
+    figure = figure_of(figsize=(PAGE, height * rows + 0.3))
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     return figure, list(axes.flat[:count])

@@ -30,8 +30,9 @@ def bubbles(results: Results, rows: list[Row], path: Path) -> Path:
     """
     costs: list[dict[str, Any]] = [row.cost for row in rows if row.cost]
     most = max(c["parameters"] for c in costs)
-    with drawing() as plt:
-        figure, axis = plt.subplots(figsize=(COLUMN + 1.2, 3.0))
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(COLUMN + 1.2, 3.0))
+        axis = figure.subplots()
         for row, cost in zip(rows, costs, strict=True):
             i = _index(results, row)
             x, y = cost["macs"] / 1e6, 100 * (row.mean or 0)
@@ -52,8 +53,9 @@ def bubbles(results: Results, rows: list[Row], path: Path) -> Path:
 
 def curves(results: Results, rows: list[Row], path: Path) -> Path:
     """Draw training loss and validation top-1 over the epochs: the mean over seeds, every seed faint behind it."""
-    with drawing() as plt:
-        figure, axes = plt.subplots(1, 2, figsize=(PAGE, 2.6))
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(PAGE, 2.6))
+        axes = figure.subplots(1, 2)
         for row in rows:
             i = _index(results, row)
             for axis, key, factor in ((axes[0], "train_loss", 1.0), (axes[1], "val_top1", 100.0)):

@@ -1,17 +1,15 @@
 """fit: one detection run from a configuration, as a function."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from excite.checkpoints.bundle import load_exactly
 from excite.checkpoints.reading import read_checkpoint
-from excite.common.files import write_text
+from excite.common.files import write_json, write_text
 from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector
 from excite.detect.config import DetectConfig
@@ -26,7 +24,7 @@ from excite.engine.history import History
 from excite.engine.module import Row
 from excite.engine.run import RunDirectory
 from excite.engine.sampling import EpochSampler
-from excite.engine.trainer import make_trainer, seeded_run, train
+from excite.engine.trainer import compiled, make_trainer, seeded_run, train
 from excite.errors import UsageError
 
 COMMAND = "excite detect train"
@@ -65,9 +63,9 @@ def fit(config: DetectConfig) -> DetectResult:
             limit_val_batches=None if val_data is not None else 0,
         )
         module = DetectionModule(detector, config, val_data)
-        if config.compile:
-            detector.get_submodule("backbone").compile()  # the detector itself is all branches
-        train(trainer, module, directory, COMMAND, **_loaders(config, trainer, directory, train_data, val_data))
+        loaders = _loaders(config, trainer, directory, train_data, val_data)
+        with compiled(detector.get_submodule("backbone"), config.compile):  # the detector itself is all branches
+            train(trainer, module, directory, COMMAND, **loaders)
         summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer)
         metrics: Metrics = {}
         if trainer.is_global_zero:
@@ -78,7 +76,7 @@ def fit(config: DetectConfig) -> DetectResult:
                     best_detector, val_data, directory.path, pictures=config.pictures, device=device, name="val"
                 )
                 summary["metrics"] = metrics
-            write_text(directory.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+            write_json(directory.path / "summary.json", summary)
     return DetectResult(directory.path, directory.best, metrics, history.rows, summary)
 
 
@@ -166,9 +164,8 @@ def _loaders(
         val_loader = eval_loader(val_data, batch_size=config.batch_size, workers=config.workers, rank=rank, world=world)
     if directory.start is not None:
         # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.
-        done = torch.load(directory.start, map_location="cpu", weights_only=True)["epoch"]
         assert isinstance(loader.sampler, EpochSampler)
-        loader.sampler.set_epoch(done + 1)
+        loader.sampler.set_epoch(directory.epochs)
     return {"train_dataloaders": loader, "val_dataloaders": val_loader}
 
 

@@ -80,6 +80,16 @@ class RunDirectory:
         """The checkpoint that a resumed run goes on from; None for a new run, or where no epoch was completed."""
         return self.last if self.config.resume and self.last.is_file() else None
 
+    @property
+    def epochs(self) -> int:
+        """The epochs that the run had completed when it was resumed; 0 for a new one."""
+        if self.start is None:
+            return 0
+        import torch
+
+        epoch: int = torch.load(self.start, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        return epoch + 1
+
 
 def is_first(config: RunConfig) -> bool:
     """Return whether this process is the first (or only) one of its run. Launchers say so before it is connected."""

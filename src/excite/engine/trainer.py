@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from excite.common.options import Precision
 from excite.engine.callbacks import CheckpointCallback, CheckpointFiles, ConsoleCallback, DirectoryCallback, averaging
@@ -92,6 +93,18 @@ def make_trainer(
         **settings,
     )
     return trainer, history
+
+
+@contextlib.contextmanager
+def compiled(network: nn.Module, wanted: bool) -> Iterator[None]:
+    """Run a network through torch.compile within the block, where that is wanted; afterwards it runs as before."""
+    before = network._compiled_call_impl  # what `compile` sets; torch has no public way back
+    if wanted:
+        network.compile()
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = before
 
 
 def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, command: str, **data: Any) -> None:

@@ -31,10 +31,9 @@ def plot_cams(rows: Sequence[CamRow], path: Path) -> Path:
     columns = 1 + max(len(row.results) for row in rows)
     several = len({row.network for row in rows}) > 1
     side = min(1.55, PAGE / columns)
-    with drawing() as plt:
-        figure, axes = plt.subplots(
-            len(rows), columns, figsize=(side * columns + 0.5, (side + 0.2) * len(rows) + 0.4), squeeze=False
-        )
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(side * columns + 0.5, (side + 0.2) * len(rows) + 0.4))
+        axes = figure.subplots(len(rows), columns, squeeze=False)
         shown = None
         for line, row in zip(axes, rows, strict=True):
             for axis in line:

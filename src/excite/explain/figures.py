@@ -40,8 +40,8 @@ def plot_scales(scales: ByNetwork, path: Path) -> Path:
     """
     lasts = {label: last_of_stages(list(sites)) for label, sites in scales.items()}
     stages = sorted({stage for sites in lasts.values() for stage in sites})
-    with drawing() as plt:
-        figure, axes = panels(plt, len(stages), 1.9)
+    with drawing() as figure_of:
+        figure, axes = panels(figure_of, len(stages), 1.9)
         for axis, stage in zip(axes, stages, strict=True):
             counts = [len(sites[stage].mean) for sites in lasts.values() if stage in sites]
             for i, (label, sites) in enumerate(lasts.items()):
@@ -74,8 +74,8 @@ def plot_classes(
     labelled = {n: last_of_stages([s for s in sites if s.per_class is not None]) for n, sites in scales.items()}
     labelled = {n: sites for n, sites in labelled.items() if sites}
     columns = max(len(sites) for sites in labelled.values())
-    with drawing() as plt:
-        figure = plt.figure(figsize=(PAGE, 1.95 * len(labelled) + 0.3))
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(PAGE, 1.95 * len(labelled) + 0.3))
         rows = figure.subfigures(len(labelled), 1, squeeze=False)[:, 0]
         for part, (network, sites) in zip(rows, labelled.items(), strict=True):
             axes = part.subplots(1, columns, squeeze=False)[0]
@@ -106,8 +106,8 @@ def plot_distribution(scales: ByNetwork, path: Path) -> Path:
     edges = np.linspace(*RANGE, BINS + 1)
     used = np.sum([s.histogram.numpy() for sites in scales.values() for s in sites], axis=0)
     last = int(np.flatnonzero(used).max()) + 1
-    with drawing() as plt:
-        figure, axes = panels(plt, len(stages), 1.8)
+    with drawing() as figure_of:
+        figure, axes = panels(figure_of, len(stages), 1.8)
         for axis, stage in zip(axes, stages, strict=True):
             for i, (label, sites) in enumerate(scales.items()):
                 counts = np.sum([s.histogram.numpy() for s in sites if s.stage == stage] or [0 * used], axis=0)

@@ -31,8 +31,8 @@ def plot_learned(parts: Mapping[str, Sequence[Learned]], path: Path) -> Path:
         for i in range(0, len(shown), PANELS)
     ]
     columns = max(len(shown) for _, shown in rows)
-    with drawing() as plt:
-        figure = plt.figure(figsize=(PAGE, 1.4 * len(rows)))
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(PAGE, 1.4 * len(rows)))
         parts_of_figure = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
         for part, (title, shown) in zip(parts_of_figure, rows, strict=True):
             part.suptitle(title, fontsize=8, fontweight="bold")

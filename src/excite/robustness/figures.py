@@ -22,11 +22,10 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
     """Draw top-1 errors: families down, the clean error and severities across, a block of columns per network."""
     families = list(next(iter(scores.values())).errors)
     severities = sorted(next(iter(scores.values())).errors[families[0]])
-    with drawing() as plt:
+    with drawing() as figure_of:
         width = min(PAGE, 1.5 + 1.75 * len(scores))
-        figure, axes = plt.subplots(
-            1, len(scores), figsize=(max(COLUMN, width), 0.9 + 0.21 * len(families)), squeeze=False, sharey=True
-        )
+        figure = figure_of(figsize=(max(COLUMN, width), 0.9 + 0.21 * len(families)))
+        axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)
         for axis, (label, found) in zip(axes[0], scores.items(), strict=True):
             rows = [[found.clean_error, *(found.errors[f][s] for s in severities)] for f in families]
             values = 100 * np.array(rows)
@@ -59,8 +58,8 @@ def plot_probes(probes: Mapping[str, Mapping[str, Mapping[float, float]]], path:
 
     probes: probe -> network -> strength -> error.
     """
-    with drawing() as plt:
-        figure, axes = panels(plt, len(probes), 2.1, sharey=True)
+    with drawing() as figure_of:
+        figure, axes = panels(figure_of, len(probes), 2.1, sharey=True)
         for axis, (name, networks) in zip(axes, probes.items(), strict=True):
             for i, (label, errors) in enumerate(networks.items()):
                 accuracy = [100 * (1 - e) for e in errors.values()]
@@ -80,8 +79,8 @@ def plot_sheet(
     """Draw one image `[3 h w]` under every family (rows) and severity (columns): what the numbers are about."""
     half = -(-len(families) // 2) if len(families) > 5 else len(families)
     blocks = [families[:half], families[half:]] if half < len(families) else [families]
-    with drawing() as plt:
-        figure = plt.figure(figsize=(PAGE if len(blocks) == 2 else COLUMN, 0.52 * half + 0.25))
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(PAGE if len(blocks) == 2 else COLUMN, 0.52 * half + 0.25))
         parts = figure.subfigures(1, len(blocks), squeeze=False)[0]
         for part, names in zip(parts, blocks, strict=True):
             axes = part.subplots(half, 6, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})

@@ -147,7 +147,7 @@ def _refuse_conversion(norm: nn.Module) -> Any:  # Any: what tools of quantisati
         return norm.__dict__["set_qconfig"]
     raise UsageError(
         "this batch norm carries attention, which a conversion of norms would drop: convert with "
-        "excite.surgery.convert_norms(model) (and leave Lightning's sync_batchnorm off)"
+        "excite.convert_norms(model) (and leave Lightning's sync_batchnorm off)"
     )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from excite.data import DataBundle
 from excite.engine.module import Row
-from excite.engine.trainer import make_trainer, seeded_run, train
+from excite.engine.trainer import compiled, make_trainer, seeded_run, train
 from excite.models import spec_of
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
@@ -61,9 +61,8 @@ def fit(
             save_samples(data, directory.path / "samples")
         trainer, history = make_trainer(config, directory)
         module = Classifier(model, config, spec_of(model))
-        if config.compile:
-            model.compile()
-        train(trainer, module, directory, COMMAND, datamodule=data)
+        with compiled(model, config.compile):
+            train(trainer, module, directory, COMMAND, datamodule=data)
     unreadable = data.unreadable()
     summary = summarise(
         history.rows,

@@ -13,11 +13,9 @@ from excite.measure.bench.run import Report
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
     require("matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(panels, 1, squeeze=False)
     return figure, [row[0] for row in axes]
 

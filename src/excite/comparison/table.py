@@ -99,9 +99,9 @@ def notes(results: Results) -> list[str]:
 
 def environment_text(values: dict[str, Any]) -> str:
     """Return the machine and versions in a line."""
-    from excite.measure.bench.environment import place
+    from excite.measure.bench.environment import in_words
 
-    return f"Measured on {place(values)}."
+    return f"Measured on {in_words(values)}."
 
 
 def to_markdown(results: Results) -> str:

@@ -36,7 +36,7 @@ class DirectoryCallback(L.Callback):
 class CheckpointFiles(TorchCheckpointIO):
     """Writes checkpoints as all other files are; Lightning moves its own in from a temporary folder, in parts."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint whole or not at all; the bytes do not depend on the temporary name."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)

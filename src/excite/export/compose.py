@@ -1,7 +1,5 @@
 """Two linear steps on a pooled map, one after the other, become one 1x1 convolution."""
 
-from typing import Any
-
 import torch
 from torch import fx
 
@@ -28,12 +26,12 @@ def _pooled_convolution(graph: fx.GraphModule, step: fx.Node) -> fx.Node | None:
     """Return the convolution of a pooled map that `step` reads through reshapes alone, if nobody else reads it."""
     if step.op != "call_function" or step.target not in (ATEN.conv1d.default, ATEN.conv2d.default):
         return None
-    node: Any = step.args[0]
+    node: object = step.args[0]
     while isinstance(node, fx.Node) and node.target in RESHAPES and len(node.users) == 1:
         node = node.args[0]
     if not isinstance(node, fx.Node) or node.target is not ATEN.conv2d.default or len(node.users) != 1:
         return None
-    pooled: Any = node.args[0]
+    pooled = node.args[0]
     weight = tensor(graph, node.args[1])
     is_pooled = isinstance(pooled, fx.Node) and pooled.target is ATEN.mean.dim and argument(pooled, 2, False) is True
     return node if is_pooled and weight is not None and weight.shape[2:] == (1, 1) and node is not step else None
@@ -71,9 +69,9 @@ def _absorb_band(graph: fx.GraphModule, first: fx.Node, step: fx.Node) -> int:
     band = torch.zeros(len(matrix), len(matrix), dtype=torch.float64)
     for offset, value in enumerate(kernel.flatten().tolist(), start=-padding[0]):
         band += torch.diag(torch.full((len(matrix) - abs(offset),), value, dtype=torch.float64), offset)
-    made = _replace(graph, first, band @ matrix, band @ bias)
+    composed = _replace(graph, first, band @ matrix, band @ bias)
     with graph.graph.inserting_before(step):
-        flat = graph.graph.call_function(ATEN.squeeze.dims, (made, [2, 3]))
+        flat = graph.graph.call_function(ATEN.squeeze.dims, (composed, [2, 3]))
     follower.replace_all_uses_with(flat)
     graph.graph.erase_node(follower)
     return 1
@@ -86,7 +84,7 @@ def _absorb_product(graph: fx.GraphModule, first: fx.Node, step: fx.Node) -> int
         return 0
     matrix, bias = _read(graph, first)
     second, second_bias = _read(graph, step)
-    made = _replace(graph, first, second @ matrix, second @ bias + second_bias)
-    step.replace_all_uses_with(made)
+    composed = _replace(graph, first, second @ matrix, second @ bias + second_bias)
+    step.replace_all_uses_with(composed)
     graph.graph.erase_node(step)
     return 1

@@ -3,13 +3,17 @@
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 
 from excite.common.extras import require
 from excite.export.graph import Rewrites, capture, rewrite
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
 
 
 def prepare(
@@ -23,7 +27,7 @@ def prepare(
     return graph, done, torch.export.export(graph, (example,), dynamic_shapes=shapes)
 
 
-def onnx_model(program: torch.export.ExportedProgram, dynamic: bool) -> Any:
+def onnx_model(program: torch.export.ExportedProgram, dynamic: bool) -> "onnx.ModelProto":
     """Return a program as an ONNX protobuf."""
     require("onnx")
     require("onnxscript")
@@ -45,12 +49,14 @@ def to_onnx_bytes(model: nn.Module, example: torch.Tensor, *, dynamic: bool, mov
     return onnx_model(program, dynamic).SerializeToString()
 
 
-def to_openvino(model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True) -> Any:
+def to_openvino(
+    model: nn.Module, example: torch.Tensor, *, dynamic: bool, move_squeezes: bool = True
+) -> "openvino.Model":
     """Return `model.eval()` as an OpenVINO model object."""
     return openvino_model(prepare(model, example, dynamic=dynamic, move_squeezes=move_squeezes)[2], dynamic)
 
 
-def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> Any:
+def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "openvino.Model":
     """Return a program as an OpenVINO model object."""
     require("openvino")
     import openvino

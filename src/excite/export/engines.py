@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from excite.common.extras import require
 from excite.export.program import checked
+
+if TYPE_CHECKING:
+    import openvino
+
 
 Engine = Callable[[torch.Tensor], torch.Tensor]
 
@@ -31,7 +35,7 @@ def open_onnx(source: str | bytes) -> tuple[Engine, dict[str, str]]:
     return run, dict(session.get_modelmeta().custom_metadata_map)
 
 
-def open_openvino(source: Any, precision: str = "fp32") -> Engine:
+def open_openvino(source: "str | Path | openvino.Model", precision: str = "fp32") -> Engine:
     """Compile an OpenVINO model (object or path to its .xml) for the CPU; precision: "bf16" computes in bfloat16."""
     require("openvino")
     import openvino

@@ -12,7 +12,6 @@ All are exact up to rounding. None depends on whose network it is.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -73,8 +72,8 @@ def _drop_assertions(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(node)
 
 
-def _dtype(node: Any) -> torch.dtype | None:
-    return getattr(node.meta.get("val"), "dtype", None)
+def _dtype(node: object) -> torch.dtype | None:
+    return getattr(node.meta.get("val"), "dtype", None) if isinstance(node, fx.Node) else None
 
 
 def _drop_unused(graph: fx.GraphModule) -> None:
@@ -87,7 +86,7 @@ def _drop_unused(graph: fx.GraphModule) -> None:
             delattr(graph.get_submodule(owner), leaf)
 
 
-def _is_convolution(node: Any) -> bool:
+def _is_convolution(node: object) -> bool:
     return isinstance(node, fx.Node) and node.target in (ATEN.conv1d.default, ATEN.conv2d.default, ATEN.conv3d.default)
 
 
@@ -120,7 +119,7 @@ def _folded(
     gamma, beta, mean, variance = (tensor(graph, a) for a in norm.args[1:5])
     assert mean is not None
     assert variance is not None
-    scale = (variance.double() + norm.args[7]).rsqrt()  # type: ignore[operator]
+    scale = (variance.double() + argument(norm, 7, 1e-5)).rsqrt()
     if gamma is not None:
         scale = scale * gamma.double()
     shift = -mean.double() * scale
@@ -132,7 +131,7 @@ def _folded(
     return (weight.double() * by_channel).to(weight.dtype), shift.to(weight.dtype)
 
 
-def _is_pointwise(graph: fx.GraphModule, conv: Any) -> bool:
+def _is_pointwise(graph: fx.GraphModule, conv: object) -> bool:
     """Tell whether a node is a 1x1 convolution that looks at every position once."""
     if not isinstance(conv, fx.Node) or conv.target is not ATEN.conv2d.default:
         return False
@@ -154,8 +153,8 @@ def _move_squeezes(graph: fx.GraphModule) -> int:
             continue
         conv = mean.args[0]
         # A projection (MobileNetV2) reads more channels than it writes: the mean is cheaper behind it.
-        out_channels, in_channels = tensor(graph, conv.args[1]).shape[:2]  # type: ignore[union-attr]
-        if in_channels >= out_channels:
+        weight = tensor(graph, conv.args[1])
+        if weight is None or weight.shape[1] >= weight.shape[0]:
             continue
         with graph.graph.inserting_before(mean):
             pooled = graph.graph.call_function(ATEN.mean.dim, (conv.args[0], [2, 3], True))
@@ -168,7 +167,7 @@ def _move_squeezes(graph: fx.GraphModule) -> int:
     return moved
 
 
-def _pooled_source(node: Any) -> fx.Node | None:
+def _pooled_source(node: object) -> fx.Node | None:
     """Follow `[n c]` values back to the pooled map: through squeezes, unsqueezes, flattens and activations."""
     passes = {ATEN.squeeze.dim, ATEN.squeeze.dims, ATEN.unsqueeze.default, ATEN.relu.default, ATEN.relu_.default}
     while isinstance(node, fx.Node):

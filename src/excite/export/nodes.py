@@ -8,13 +8,12 @@ from torch import fx
 ATEN = torch.ops.aten
 
 
-def tensor(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:
+def tensor(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
     """Return the constant behind a `get_attr` node, None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value: Any = graph
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
+    owner, _, leaf = str(node.target).rpartition(".")
+    value: torch.Tensor = getattr(graph.get_submodule(owner), leaf)
     return value.detach()
 
 
@@ -29,6 +28,6 @@ def constant(graph: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
     return graph.graph.get_attr(unique)
 
 
-def argument(node: fx.Node, index: int, default: Any) -> Any:
+def argument(node: fx.Node, index: int, default: object) -> Any:  # whatever an operation takes: its caller knows
     """Return a positional argument, or the default where the node leaves it out."""
     return node.args[index] if len(node.args) > index else default

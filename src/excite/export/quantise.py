@@ -4,14 +4,16 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from excite.common.extras import require
 
+Model = TypeVar("Model")
 
-def quantise(model: Any, calibration: Sequence[torch.Tensor], *, fixed_batch: bool, input_name: str = "") -> Any:
+
+def quantise(model: Model, calibration: Sequence[torch.Tensor], *, fixed_batch: bool, input_name: str = "") -> Model:
     """Return an ONNX or OpenVINO model with 8-bit weights and activations.
 
     calibration: batches `[n c h w]` of real images; fixed_batch: feed them one by one. input_name: for ONNX, whose

@@ -33,7 +33,7 @@ MODULE_CONVENTIONS = ("thop-1907", "thop-2005", "thop", "mmcv")
 class Layer:
     """The numbers that rules are written in. `k`: multiplications per output of a convolution or linear layer."""
 
-    module: Any
+    module: Any  # of many types; the rule of a type knows its attributes
     x: int
     y: int
     k: int
@@ -54,8 +54,7 @@ class Layer:
     @property
     def cin(self) -> float:
         """Input channels per group."""
-        module: Any = self.module
-        return module.in_channels / module.groups
+        return self.module.in_channels / self.module.groups
 
     @property
     def window(self) -> int:
@@ -72,7 +71,7 @@ class Layer:
     @property
     def kernel(self) -> int:
         """thop 0.0.23 multiplies the entries of `kernel_size`, and an int has one entry."""
-        size: Any = getattr(self.module, "kernel_size", 1)
+        size: int | tuple[int, ...] = getattr(self.module, "kernel_size", 1)
         return math.prod(size) if isinstance(size, tuple) else size
 
     @property
@@ -221,7 +220,7 @@ def check(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _layer(call: LayerCall) -> Layer:
-    module: Any = call.module
+    module: Any = call.module  # as in Layer
     if hasattr(module, "in_channels") and hasattr(module, "groups") and hasattr(module, "kernel_size"):
         k = module.in_channels // module.groups * math.prod(module.kernel_size)
     else:
@@ -249,7 +248,7 @@ def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
     check([convention])
     skipped = {id(m) for m in skip}
     skipped |= {id(getattr(c.module, "norm", None)) for c in trace.layers if isinstance(c.module, HIDDEN_NORMS)}
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     if convention in MODULE_CONVENTIONS:
         for call in trace.layers:
             rule = rule_of(call.module, convention)
@@ -257,13 +256,13 @@ def count(trace: Trace, convention: str, skip: Skip = ()) -> dict[str, int]:
                 continue
             value = int(rule(_layer(call)))
             # thop 0.0.23 assigns where later ones add: of a module that runs three times only the last call counts.
-            found[call.path] = value if convention == "thop-1907" else found.get(call.path, 0) + value
-        return found
+            counts[call.path] = value if convention == "thop-1907" else counts.get(call.path, 0) + value
+        return counts
     for op in trace.ops:
         extra = FVCORE[op.name](op) if convention == "fvcore" and op.name in FVCORE else 0
         if op.macs or extra:
-            found[op.path] = found.get(op.path, 0) + op.macs + extra
-    return found
+            counts[op.path] = counts.get(op.path, 0) + op.macs + extra
+    return counts
 
 
 def seen_parameters(trace: Trace, convention: str) -> int:

@@ -4,7 +4,7 @@ A detector's own forward pass runs on as many regions as it finds, and cannot ru
 backbone and neck, dense head, then the region heads on a given number of regions.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple  # Any: torchvision, whose detectors have the parts used here, is not typed
 
 import torch
 from torch import nn
@@ -60,11 +60,11 @@ def _as_references(trace: Trace) -> Trace:
     Counters of modules see a rectifier only where it is a module. In the region proposal network it is a function there
     (here a module); behind the box head's linear layers it is a module there (here a function).
     """
-    kept = [c for c in trace.layers if not (c.path.startswith("rpn.head.") and isinstance(c.module, nn.ReLU))]
+    layers = [c for c in trace.layers if not (c.path.startswith("rpn.head.") and isinstance(c.module, nn.ReLU))]
     added = [
         LayerCall(f"{c.path}.relu", nn.ReLU(), c.y, c.y)
-        for c in kept
+        for c in layers
         if c.path in ("roi_heads.box_head.fc6", "roi_heads.box_head.fc7")
     ]
-    trace.layers = kept + added
+    trace.layers = layers + added
     return trace

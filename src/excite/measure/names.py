@@ -3,11 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from excite.common.options import parse_value
+from excite.common.options import Option, parse_value
 from excite.errors import UsageError
 
 
@@ -42,11 +41,11 @@ def opener(path: str, model: str | None = None) -> Callable[[], nn.Module]:
 
 def builder(
     name: str,
-    options: Mapping[str, Any],
+    options: Mapping[str, Option],
     num_classes: int,
     in_channels: int,
-    reports: dict[str, Any] | None = None,
-    **more: Any,
+    reports: dict[str, object] | None = None,
+    **more: Option,
 ) -> Callable[[], nn.Module]:
     """Return a function that builds the network `name` with these options.
 
@@ -64,25 +63,25 @@ def builder(
     return build
 
 
-def accuracies(models: Sequence[str], given: Sequence[str] | None) -> tuple[dict[str, float], str]:
+def accuracies(models: Sequence[str], pairs: Sequence[str] | None) -> tuple[dict[str, float], str]:
     """Return accuracies in per cent by model name and where they come from.
 
-    given: `NAME=PERCENT` pairs; without them the ImageNet top-1 of the READMEs for networks of these names.
+    pairs: `NAME=PERCENT` pairs; without them the ImageNet top-1 of the READMEs for networks of these names.
     Raises UsageError for a pair that is none, a name that is not measured, or a number outside 0 to 100.
     """
-    if given is None:
+    if pairs is None:
         from excite.measure.published import cells
 
         # The paper quotes its baselines from elsewhere; within a README all networks were trained by the same people.
         readmes = [c for c in cells() if not c.table.startswith("ecanet-")]
         top1 = [c for c in readmes if c.column == "Top-1" and c.convention == "imagenet" and c.model in models]
         return {c.model: c.value for c in reversed(top1)}, "ImageNet top-1 as published"
-    found = {}
-    for pair in given:
+    values = {}
+    for pair in pairs:
         name, sign, value = pair.rpartition("=")
         if not sign or name not in models or not isinstance(parse_value(value), int | float):
             raise UsageError(f"accuracy {pair!r} is not NAME=PERCENT of a measured model ({', '.join(models)})")
         if not 0 <= float(value) <= 100:
             raise UsageError(f"accuracy {pair!r}: per cent lie between 0 and 100")
-        found[name] = float(value)
-    return found, "as given"
+        values[name] = float(value)
+    return values, "as given"

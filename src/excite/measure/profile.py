@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -74,7 +73,13 @@ class _NoFilling(TorchFunctionMode):
 
     FILLS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         tensor = args[0] if args else (kwargs or {}).get("tensor")
         filling = func in self.FILLS or getattr(func, "__module__", "") == "torch.nn.init"
         if filling and isinstance(tensor, torch.Tensor) and tensor.is_meta:
@@ -175,8 +180,8 @@ def _below(values: dict[str, int], paths: Sequence[str]) -> list[int]:
 
 
 def _unique_parameters(model: nn.Module, paths: Sequence[str]) -> list[nn.Parameter]:
-    found = {id(p): p for path in paths for p in model.get_submodule(path).parameters()}
-    return list(found.values())
+    parameters = {id(p): p for path in paths for p in model.get_submodule(path).parameters()}
+    return list(parameters.values())
 
 
 def _rows(
@@ -200,18 +205,18 @@ def _rows(
         inner = [a for a in attention if _inside(a, path)]
         if any(_inside(path, a) for a in attention):
             inner = [path]
-        row: dict[str, Any] = {
-            "path": path,
-            "kind": type(module).__name__,
-            "depth": path.count(".") + 1 if path else 0,
-            "leaf": next(module.children(), None) is None,
-            "params": sum(p.numel() for p in module.parameters()),
-            "attention_params": sum(p.numel() for p in _unique_parameters(model, inner)),
-            "output": trace.outputs.get(path, ()),
-            "activations": own.get("activations", 0),
-            "counts": {c: own.get(c, 0) for c in counts},
-        }
-        rows.append(Row(**row))
+        row = Row(
+            path=path,
+            kind=type(module).__name__,
+            depth=path.count(".") + 1 if path else 0,
+            leaf=next(module.children(), None) is None,
+            params=sum(p.numel() for p in module.parameters()),
+            attention_params=sum(p.numel() for p in _unique_parameters(model, inner)),
+            output=trace.outputs.get(path, ()),
+            activations=own.get("activations", 0),
+            counts={c: own.get(c, 0) for c in counts},
+        )
+        rows.append(row)
     return rows
 
 

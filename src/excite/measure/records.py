@@ -41,7 +41,7 @@ def load_records(folder: Path) -> list[Record]:
 
     Raises ExciteError for a file that is not JSON or a record that lacks a field.
     """
-    found: list[Record] = []
+    records: list[Record] = []
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -49,17 +49,17 @@ def load_records(folder: Path) -> list[Record]:
             raise ExciteError(f"{file}: not readable as JSON: {error}") from error
         for item in content.get("records", []) if isinstance(content, dict) else []:
             try:
-                found.append(Record(**{"options": "", "spread": None, "n": 1, **item, "run": file.name}))
+                records.append(Record(**{"options": "", "spread": None, "n": 1, **item, "run": file.name}))
             except TypeError as error:
                 raise ExciteError(f"{file}: a record does not fit: {error}") from error
-    return found
+    return records
 
 
 def network_key(model: str, options: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """Return what identifies a network: its name and those options that change it."""
     skipped = ("input", "pooling", "against", "rois", "mask_rois", "stride", "num_classes", "frozen_stages")
-    given = parse_pairs(options.split())
-    return model, frozenset((k, str(v)) for k, v in given.items() if k not in skipped)
+    values = parse_pairs(options.split())
+    return model, frozenset((k, str(v)) for k, v in values.items() if k not in skipped)
 
 
 def find_record(records: Sequence[Record], model: str, options: str, dataset: str, column: str) -> Record | None:

@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +21,7 @@ def select_rows(profile: Profile, depth: int) -> list[Row]:
     return [r for r in profile.rows if 0 < r.depth <= depth]
 
 
-def as_dict(profile: Profile, depth: int) -> dict[str, Any]:
+def as_dict(profile: Profile, depth: int) -> dict[str, object]:
     """Return the profile as plain containers, with the breakdown down to `depth`."""
     values = asdict(profile)
     values["params_million"] = profile.params / 1e6

@@ -22,13 +22,13 @@ def processor() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that matter to speed, where installed."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -58,7 +58,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return values
 
 
-def place(values: dict[str, Any]) -> str:
+def in_words(values: dict[str, Any]) -> str:
     """Return the environment in a few words."""
     if "gpu" in values:
         return str(values["gpu"])

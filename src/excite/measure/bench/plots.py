@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from excite.common.extras import require
 from excite.common.plotting import save
@@ -10,8 +10,12 @@ from excite.errors import UsageError
 from excite.measure.bench.report import groups
 from excite.measure.bench.run import Report
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
+
+def _figure(width: float, height: float, panels: int = 1) -> "tuple[Figure, list[Axes]]":
     require("matplotlib")
     from matplotlib.figure import Figure
 
@@ -20,7 +24,7 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any
     return figure, [row[0] for row in axes]
 
 
-def _save(figure: Any, path: str | Path) -> Path:
+def _save(figure: "Figure", path: str | Path) -> Path:
     if Path(path).suffix.lower() != ".png":
         raise UsageError(f"plot file {str(path)!r}: plots are PNG; name it something.png")
     return save(figure, path, dpi=110)
@@ -79,7 +83,7 @@ def latency_accuracy(report: Report, accuracy: Mapping[str, float], path: str | 
     return _save(figure, path)
 
 
-def _annotate(axis: Any, points: Sequence[tuple[float, float, str]]) -> None:
+def _annotate(axis: "Axes", points: Sequence[tuple[float, float, str]]) -> None:
     for i, (x, y, text) in enumerate(sorted(points)):
         above = i % 2 == 0
         axis.annotate(

@@ -10,10 +10,10 @@ from excite.measure.bench.run import Report, Result
 
 def groups(results: Sequence[Result]) -> dict[tuple[str, int], list[Result]]:
     """Group results by task and batch size, in order."""
-    found: dict[tuple[str, int], list[Result]] = {}
+    grouped: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        found.setdefault((result.task, result.batch_size), []).append(result)
-    return found
+        grouped.setdefault((result.task, result.batch_size), []).append(result)
+    return grouped
 
 
 def milliseconds(seconds: float) -> str:
@@ -23,7 +23,7 @@ def milliseconds(seconds: float) -> str:
 
 def tables(report: Report) -> list[Table]:
     """Return one table per task and batch size."""
-    made = []
+    blocks = []
     for (task, batch), results in groups(report.results).items():
         table = Table(title=f"{task}, batch {batch}, input {_shape(report, batch)}", title_justify="left")
         first = escape(results[0].label)  # "[compiled]" is not markup
@@ -40,8 +40,8 @@ def tables(report: Report) -> list[Table]:
                 f"{r.ratio_low:.3f} .. {r.ratio_high:.3f}",
                 "-" if r.peak_bytes is None else f"{r.peak_bytes / 1e6:.1f}",
             )
-        made.append(table)
-    return made
+        blocks.append(table)
+    return blocks
 
 
 def _shape(report: Report, batch: int) -> str:

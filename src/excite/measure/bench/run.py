@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from excite.errors import ExciteError, UsageError, unknown
-from excite.measure.bench.environment import environment, place
+from excite.measure.bench.environment import environment, in_words
 from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.timing import Clock, CudaClock, Timing, interleave, ratio
 from excite.measure.bench.variants import TASKS, Variant, inference, load, training
@@ -56,7 +56,7 @@ class Report:
     settings: dict[str, Any]
     results: list[Result] = field(default_factory=list)
 
-    def to_dict(self, options: dict[str, str] | None = None) -> dict[str, Any]:
+    def to_dict(self, options: dict[str, str] | None = None) -> dict[str, object]:
         """Return plain containers. options: by model name, the options it was built with."""
         records = [self._record(r, (options or {}).get(r.model, "")) for r in self.results if self._is_record(r)]
         return {
@@ -70,7 +70,7 @@ class Report:
         plain = result.engine == "torch" and result.mode == "eager" and result.precision == "fp32"
         return plain and result.task == "latency" and self.settings["input_shape"][1:] == [3, 224, 224]
 
-    def _record(self, result: Result, options: str) -> dict[str, Any]:
+    def _record(self, result: Result, options: str) -> dict[str, object]:
         return {
             "model": result.model,
             "options": options,
@@ -80,7 +80,7 @@ class Report:
             "unit": "img/s",
             "spread": result.rate * (result.quartile_high - result.quartile_low) / (2 * result.seconds),
             "n": result.rounds,
-            "where": f"{place(self.environment)}, batch 1, fp32",
+            "where": f"{in_words(self.environment)}, batch 1, fp32",
             "date": self.environment["date"],
         }
 
@@ -153,9 +153,9 @@ def _prepare(
     shape: tuple[int, ...],
     device: str,
     memory: bool,
-) -> tuple[dict[str, Callable[[], Any]], dict[str, int | None]]:
+) -> tuple[dict[str, Callable[[], object]], dict[str, int | None]]:
     """Build every variant's call and, where that can be known, its peak memory."""
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], object]] = {}
     memories: dict[str, int | None] = {}
     for variant in variants:
         torch.manual_seed(0)
@@ -194,12 +194,12 @@ def _results(
     memories: dict[str, int | None],
 ) -> list[Result]:
     reference = timings[variants[0].label]
-    made = []
+    results = []
     for variant in variants:
         timing = timings[variant.label]
         r = ratio(timing, reference)
         low, high = timing.quartiles
-        made.append(
+        results.append(
             Result(
                 variant.label,
                 variant.model,
@@ -224,4 +224,4 @@ def _results(
                 timing.samples,
             )
         )
-    return made
+    return results

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -49,13 +48,13 @@ def variants(
     if len(set(models)) < len(models):
         twice = next(m for m in models if models.count(m) > 1)
         raise UsageError(f"model {twice!r} is named twice; each model is measured once per round")
-    made = []
+    combinations = []
     for engine, mode, precision, model in itertools.product(engines, modes, precisions, models):
         if engine != "torch" and mode != "eager":
             raise UsageError(f"engine {engine!r} has no mode {mode!r}: modes are torch's; use --mode eager")
         tags = [t for t, many in ((engine, engines), (mode, modes), (precision, precisions)) if len(many) > 1]
-        made.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
-    return made
+        combinations.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
+    return combinations
 
 
 def load(name: str, build: Callable[[], nn.Module]) -> nn.Module:
@@ -88,12 +87,12 @@ def prepare(variant: Variant, network: nn.Module, device: str, *, cast: bool) ->
     return network
 
 
-def compile_if_asked(variant: Variant, call: Any) -> Any:
+def compile_if_asked(variant: Variant, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Compile where the mode says so."""
-    return torch.compile(call) if variant.mode.startswith("compiled") else call
+    return torch.compile(network) if variant.mode.startswith("compiled") else network
 
 
-def inference(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], Any]:
+def inference(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], torch.Tensor]:
     """Return a function that runs the network once on a fixed input of `shape`, without gradients.
 
     Other precisions than fp32 cast the weights and the input. Engines other than torch come from `excite.export`.
@@ -104,14 +103,14 @@ def inference(variant: Variant, network: nn.Module, shape: tuple[int, ...], devi
     ready = compile_if_asked(variant, prepare(variant, network, device, cast=True))
     x = example(variant, shape, device, cast=True)
 
-    def call() -> Any:
+    def call() -> torch.Tensor:
         with torch.inference_mode():
             return ready(x)
 
     return call
 
 
-def _engine(variant: Variant, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Any]:
+def _engine(variant: Variant, network: nn.Module, shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:
     from excite.export import open_engine
 
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -119,7 +118,7 @@ def _engine(variant: Variant, network: nn.Module, shape: tuple[int, ...]) -> Cal
     return lambda: run(x)
 
 
-def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], Any]:
+def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], device: str) -> Callable[[], torch.Tensor]:
     """Return a function that takes one training step: forward, cross-entropy, backward, SGD with momentum.
 
     Other precisions than fp32 use autocast with float32 weights (fp16 with a gradient scaler).
@@ -140,7 +139,7 @@ def training(variant: Variant, network: nn.Module, shape: tuple[int, ...], devic
     dtype = DTYPES[variant.precision]
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
 
-    def step() -> Any:
+    def step() -> torch.Tensor:
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             loss = nn.functional.cross_entropy(ready(x), y)

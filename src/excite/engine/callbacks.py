@@ -4,7 +4,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch

@@ -15,6 +15,7 @@ from excite.cli.parsing import parse
 from excite.cli.signature import Option, examples, read_options
 from excite.common.options import FORMER_OPTIONS, PRECISIONS
 from excite.engine.trainer import PRECISIONS as LIGHTNING
+from excite.errors import UsageError
 from excite.measure.bench.variants import DTYPES
 from excite.runtime import DEVICES
 
@@ -151,6 +152,31 @@ def test_help_has_groups_metavars_and_two_examples(name: str, function: Callable
     for line in lines:
         assert line.startswith(f"excite {name} ") or line == f"excite {name}"
         assert line in text
+
+
+def outcome(function: Callable[..., Any], argv: list[str]) -> object:
+    try:
+        return parse(function, "excite", argv)
+    except UsageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")
+def test_words_may_follow_any_option(name: str, function: Callable[..., Any]) -> None:
+    options = read_options(function)
+    alone = [word for o in options if o.positional for word in (["a", "b"] if o.element else ["a"])]
+    for option in options:
+        if option.positional or not alone:
+            continue
+        sample = {int: "2", float: "0.5"}.get(option.element or option.kind, "x")
+        words = [option.flag] if option.kind is bool else [option.flag, *map(str, option.choices[:1] or [sample])]
+        if option.is_mapping:
+            words[0] += ".name"
+        if option.element is str:
+            words.append("--")
+        expected = outcome(function, [*alone, *words])
+        assert outcome(function, [*words, *alone]) == expected, option.flag
+        assert outcome(function, [alone[0], *words, *alone[1:]]) == expected, option.flag
 
 
 @pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")

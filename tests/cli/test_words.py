@@ -44,6 +44,9 @@ def read(*argv: str) -> dict[str, Any]:
         ["RUN", "x", "--top", "2", "y"],
         ["RUN", "x", "--flip", "--no-flip", "y", "--top", "2"],
         ["RUN", "--top", "3", "--top", "2", "x", "--", "y"],
+        ["--top", "2", "--sizes", "1", "2", "RUN", "x", "y"],
+        ["RUN", "--top", "2", "--kinds", "a", "b", "x", "y"],
+        ["RUN", "--top", "2", "--others", "p", "q", "--", "x", "y"],
     ],
     ids=" ".join,
 )
@@ -96,7 +99,8 @@ def test_values(words: list[str], name: str, value: object) -> None:
         (["--top", "1.5"], "--top 1.5: expected a whole number"),
         (["--ratio", "half"], "--ratio half: expected a number"),
         (["--kinds", "a", "bb"], "--kinds a bb: expected a list, each one of 'a', 'b'; did you mean 'b'?"),
-        (["--sizes", "1", "x"], "--sizes 1 x: expected a list, each a whole number"),
+        (["--sizes", "x"], "--sizes x: expected a list, each a whole number"),
+        (["--sizes", "1", "2.5"], "--sizes 1 2.5: expected a list, each a whole number"),
         (["--flip=maybe"], "--flip maybe: expected true or false"),
         (["--top"], "--top needs a value: N"),
         (["--top", "--flip"], "--top needs a value: N"),
@@ -125,7 +129,13 @@ def test_errors_speak_of_options_not_of_python(words: list[str], message: str) -
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"), [([], "needs RUN"), (["RUN"], "needs IMAGE"), (["--top", "2", "RUN"], "needs IMAGE")]
+    ("argv", "message"),
+    [
+        ([], "needs RUN"),
+        (["RUN"], "needs IMAGE"),
+        (["--top", "2", "RUN"], "needs IMAGE"),
+        (["RUN", "--others", "a", "x"], "needs IMAGE.*--others takes all words up to the next option or --"),
+    ],
 )
 def test_missing_words(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

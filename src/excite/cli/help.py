@@ -42,6 +42,7 @@ def help_text(function: Callable[..., Any], prog: str, options: Sequence[Option]
     lines += _row("--config FILE.yaml", "options from a file; those on the command line win")
     lines += _row("--print_config", "print the options as such a file and stop")
     lines += _row("-h, --help", "print this and stop")
+    lines += _row("--", "ends the options; the words after it stand alone")
     commands = examples(function)
     if commands:
         lines += ["", "examples:", *(f"  {command}" for command in commands)]

@@ -41,9 +41,9 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
         return None
     except argparse.ArgumentError as error:
         raise _culprit(parser, options, line, files, defaults) or UsageError(str(error).splitlines()[0]) from None
-    absent = missing(options, values)
+    absent = missing(options, values, line, prog)
     if absent is not None:
-        raise UsageError(f"{prog} needs {metavar(absent) if absent.positional else absent.flag}: {absent.help}")
+        raise absent
     return gather(function, options, values)
 
 

@@ -1,7 +1,8 @@
 """The words of a command line: which are options, which are their values, and which stand alone.
 
-Options and words that stand alone may come in any order. An option takes one value (`--top 2`, `--top=2`), a flag none,
-a list all words up to the next option. `--batch-size` and `--batch_size` are the same; `--` ends the options.
+Options and words that stand alone may come in any order. An option takes one value (`--top 2`, `--top=2`), a flag none.
+A list takes the words that fit it: numbers, its choices; a list of texts takes all up to the next option or `--`.
+`--batch-size` and `--batch_size` are the same; all words after `--` stand alone.
 """
 
 import json
@@ -166,8 +167,8 @@ def _take(option: Option, key: str, queue: list[str]) -> list[str]:
     if option.kind is bool:
         return [queue.pop(0)] if queue and queue[0] in ("true", "false") else ["true"]
     if option.element:
-        words = []
-        while queue and not is_option(queue[0]):
+        words: list[str] = []
+        while queue and not is_option(queue[0]) and (not words or _belongs(queue[0], option)):
             words.append(queue.pop(0))
         return words
     if not queue or is_option(queue[0]):
@@ -178,6 +179,13 @@ def _take(option: Option, key: str, queue: list[str]) -> list[str]:
         example = f"{option.flag}.{name} {text or 'VALUE'}"
         raise UsageError(f"{option.flag} {value}: options are given by name, as {example}")
     return [value]
+
+
+def _belongs(word: str, option: Option) -> bool:
+    """Return whether a word is one more value of a list; one that is nearly a choice is, and its error says which."""
+    if option.choices:
+        return current(option.name, word) in option.choices or bool(near(word, map(str, option.choices), 1))
+    return option.element not in (int, float) or re.fullmatch(r"[-+.\d][-+.,\deE]*", word) is not None
 
 
 def _key(key: str) -> str:
@@ -200,9 +208,15 @@ def _assign(alone: list[str], options: Sequence[Option], line: CommandLine, prog
         raise UsageError(f"{prog} has no place for {alone[0]!r}; it takes {takes} (`{prog} --help`)")
 
 
-def missing(options: Sequence[Option], values: dict[str, Any]) -> Option | None:
-    """Return the first option that must be given and was not."""
-    return next((o for o in options if o.default is REQUIRED and values[o.name] in (None, [])), None)
+def missing(options: Sequence[Option], values: dict[str, Any], line: CommandLine, prog: str) -> UsageError | None:
+    """Return the error for the first option that must be given and was not; a list may have taken its words."""
+    absent = next((o for o in options if o.default is REQUIRED and values[o.name] in (None, [])), None)
+    if absent is None:
+        return None
+    what = metavar(absent) if absent.positional else absent.flag
+    greedy = next((o for o, _, words in line.values if o.element is str and not o.positional and len(words) > 1), None)
+    hint = f"; {greedy.flag} takes all words up to the next option or --" if greedy is not None else ""
+    return UsageError(f"{prog} needs {what}: {absent.help}{hint}")
 
 
 def _unknown(spelling: str, name: str, options: Sequence[Option], prog: str) -> UsageError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from excite.common.checks import shown
 from excite.errors import ExciteError
 
 CARD = "excite_card"  # the attribute of a network that holds its card
@@ -36,9 +37,8 @@ class CardFields:
 
     def wrong(self, key: str, expected: str, value: object = None) -> ExciteError:
         """Return the error for an entry; value: what is wrong in it, by default all of it."""
-        text = repr(self.values.get(key) if value is None else value)
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        return ExciteError(f"{self.source}: {key!r} in its card is {shown}; expected {expected}")
+        text = shown(self.values.get(key) if value is None else value)
+        return ExciteError(f"{self.source}: {shown(key)} in its card is {text}; expected {expected}")
 
     def text(self, key: str, default: str | None = None, known: tuple[str, ...] = ()) -> str:
         """Return a text of 1 to 1000 characters, one of `known` where that is not empty."""
@@ -70,8 +70,10 @@ class CardFields:
             raise self.wrong(key, "a mapping of option names to values")
         for name, setting in value.items():
             if name in REACHING:
-                raise self.wrong(key, f"no {name!r}: a file may not name other files to be opened", {name: setting})
-            if not _plain(setting):
+                raise self.wrong(
+                    key, f"no {shown(name)}: a file may not name other files to be opened", {name: setting}
+                )
+            if not is_plain(setting):
                 raise self.wrong(key, "numbers, texts, and lists and mappings of them", {name: setting})
         return dict(value)
 
@@ -197,12 +199,29 @@ class DetectorCard:
         )
 
 
-def _plain(value: object, depth: int = 4) -> bool:
-    """True for numbers, texts, None, and lists and mappings of them, `depth` levels deep at most."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return True
-    if depth == 0:
-        return False
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and _plain(v, depth - 1) for k, v in value.items())
-    return isinstance(value, list | tuple) and len(value) <= 4096 and all(_plain(v, depth - 1) for v in value)
+def is_plain(value: object, depth: int = 8, most: int = 100_000) -> bool:
+    """Return whether a value is numbers, texts, None, and lists and mappings of them, of bounded depth and size.
+
+    Lists that hold one another grow when they are copied or written: each entry counts as often as it is met.
+    """
+    waiting, met = [(value, depth)], 0
+    while waiting:
+        part, levels = waiting.pop()
+        met += 1
+        if met > most or levels < 0:
+            return False
+        if isinstance(part, Mapping | list | tuple):
+            names = list(part) if isinstance(part, Mapping) else []
+            if len(part) > most or not all(isinstance(name, str) for name in names):
+                return False
+            waiting += [(inner, levels - 1) for inner in (part.values() if isinstance(part, Mapping) else part)]
+        elif not _is_small(part, most):
+            return False
+    return True
+
+
+def _is_small(value: object, most: int) -> bool:
+    """True for None, a number of usual size, and a text of at most `most` characters."""
+    if isinstance(value, int):
+        return abs(value) < 2**64
+    return value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= most)

@@ -1,12 +1,17 @@
 """One file = one network: weights as safetensors with the spec in the metadata; and networks out of checkpoints."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
+from excite.checkpoints.transfer import check_numbers
 from excite.common.files import write_bytes
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec, spec_of
@@ -42,18 +47,79 @@ def build(checkpoint: Checkpoint, model: str | None = None) -> nn.Module:
     Raises ExciteError for a checkpoint that holds no classifier or does not fit the network.
     """
     spec = checkpoint.spec if model is None else checkpoint.spec.renamed(model)
-    try:
-        network = spec.build()
-    except UsageError as error:
-        if model is not None:
-            raise
-        raise ExciteError(f"{checkpoint.source}: the network of its card cannot be built: {error}") from error
+    network = built(
+        spec.build, (spec.num_classes, spec.in_channels, spec.options, spec.attach_options), checkpoint, model
+    )
     load_exactly(network, checkpoint.weights, checkpoint.source)
     return network.eval()
 
 
+def built(construct: Callable[[], nn.Module], settings: object, checkpoint: Checkpoint, asked: str | None) -> nn.Module:
+    """Return the network that `construct` builds as a checkpoint's card says.
+
+    settings: what the card says; where it says something large, the network is built without memory first, and its
+    sizes are held against the weights. asked: the network that a user named instead, whose errors stay wrong usage.
+    Raises ExciteError where it cannot be built, or does not fit the weights.
+    """
+    try:
+        if _large(settings):
+            _check_sizes(construct, checkpoint)
+        return construct()
+    except UsageError as error:
+        if asked is not None:
+            raise
+        raise ExciteError(f"{checkpoint.source}: the network of its card cannot be built: {error}") from error
+    except ExciteError:
+        raise
+    except Exception as error:  # a card's values lead other libraries anywhere
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ExciteError(
+            f"{checkpoint.source}: the network of its card cannot be built: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _check_sizes(construct: Callable[[], nn.Module], checkpoint: Checkpoint) -> None:
+    try:
+        with torch.device("meta"), _Unfilled():
+            network = construct()
+    except ExciteError:
+        raise
+    except Exception:  # a network of another library that needs real numbers while it is built
+        return
+    check_fit(network, checkpoint.weights, checkpoint.source)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Tensors of the meta device stay as they are: filling them would load the compiler for nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if args and name.endswith("_") and not name.startswith("_") and getattr(args[0], "is_meta", False):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _large(settings: object) -> bool:
+    """True where a number above 1024, or a list of more than 64 entries, is somewhere in the settings."""
+    if isinstance(settings, str):
+        return any(len(digits) > 3 for digits in re.findall(r"\d+", settings))
+    if isinstance(settings, Mapping):
+        return any(map(_large, settings.values()))
+    if isinstance(settings, list | tuple):
+        return len(settings) > 64 or any(map(_large, settings))
+    return isinstance(settings, int | float) and not abs(settings) <= 1024
+
+
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load weights that must fit in every key and shape. Raises ExciteError that lists what disagrees."""
+    """Load weights that must fit in every key and shape, and be finite. Raises ExciteError with what disagrees."""
+    check_fit(model, state, source)
+    for key, value in model.state_dict().items():
+        check_numbers(key, state[key], value, source)
+    model.load_state_dict(dict(state))
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Raise ExciteError, listing what disagrees, unless weights fit a network in every key and shape."""
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -70,7 +136,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         ]
         name = getattr(getattr(model, "excite_card", None), "name", type(model).__name__)
         raise ExciteError(f"{source} does not fit the network {name}: " + "; ".join(p for p in parts if p))
-    model.load_state_dict(dict(state))
 
 
 def _some(title: str, names: list[str], most: int = 6) -> str:

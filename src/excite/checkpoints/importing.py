@@ -66,7 +66,7 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
         raise ExciteError(f"{checkpoint.source}, recognised as {layout.name}: {error}") from error
     if any(v.dtype == torch.float64 for v in checkpoint.weights.values()):
         network = network.double()
-    report = transfer(network, checkpoint.weights, sources)
+    report = transfer(network, checkpoint.weights, sources, checkpoint.source)
     forgive_counters(report)
     report.layout, report.model, report.options = layout.name, name, options
     report.ignored.update(ignored)

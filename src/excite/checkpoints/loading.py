@@ -29,7 +29,7 @@ def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, object])
 def put(model: nn.Module, checkpoint: Checkpoint) -> TransferReport:
     """Copy every tensor of a checkpoint that has its place in `model`; see `load_checkpoint`."""
     sources, ignored, name = _best(model, checkpoint.weights)
-    report = transfer(model, checkpoint.weights, sources)
+    report = transfer(model, checkpoint.weights, sources, checkpoint.source)
     forgive_counters(report)
     report.layout = name
     report.ignored.update(ignored)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from excite.card import DetectorCard, parse_card
+from excite.card import DetectorCard, is_plain, parse_card
 from excite.checkpoints.layouts import OURS, Layout, recognise
 from excite.checkpoints.unwrap import State, tensors, unwrap
 from excite.common.options import Option
@@ -98,7 +98,7 @@ def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
     if isinstance(source, Mapping):
         return _unwrap(source, "a dictionary")
     path = locate(source)
-    return _unwrap(_read_file(path), str(path))
+    return _unwrap(_read_file(path), str(path), from_file=True)
 
 
 def locate(path: str | Path) -> Path:
@@ -191,8 +191,29 @@ def _damage(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def _unwrap(content: object, source: str) -> Checkpoint:
+def _unwrap(content: object, source: str, from_file: bool = False) -> Checkpoint:
     """Find the state dict inside what a file held, and take common prefixes off its keys."""
+    checkpoint = _weights_of(content, source)
+    for key, tensor in checkpoint.weights.items():
+        reason = _unfit(tensor, from_file)
+        if reason is not None:
+            raise ExciteError(f"{source}: its entry {key!r} {reason}")
+    return checkpoint
+
+
+def _unfit(tensor: torch.Tensor, from_file: bool) -> str | None:
+    """Return why a tensor cannot be weights, None where it can."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+        return f"is a tensor of {tensor.dtype}, {tensor.layout}; weights are plain, dense, real numbers"
+    if from_file and tensor.is_meta:
+        return "has a shape and no numbers (it was saved on the meta device)"
+    # A view may repeat a single number a trillion times, and whoever copies it asks for as much memory.
+    if from_file and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {list(tensor.shape)} holds fewer numbers than that"
+    return None
+
+
+def _weights_of(content: object, source: str) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise ExciteError(f"{source} holds {type(content).__name__}, not a dictionary of tensors")
     for entry, prefix in CARDS.items():
@@ -213,6 +234,8 @@ def _own(content: Mapping[object, object], entry: str, prefix: str, source: str)
         raise ExciteError(f"{source} holds a card and no weights (state_dict); its keys: {_some(content)}")
     if not isinstance(config, Mapping):
         raise ExciteError(f"{source}: its configuration is {type(config).__name__}, not a mapping of options")
+    if not is_plain(config):
+        raise ExciteError(f"{source}: its configuration holds more than numbers, texts, and lists and mappings of them")
     weights = {key.removeprefix(prefix): tensor for key, tensor in tensors(state).items() if key.startswith(prefix)}
     return Checkpoint(weights, source, card, {str(k): v for k, v in config.items()})
 

@@ -61,7 +61,7 @@ def unwrap(content: Mapping[object, object]) -> Weights | None:
 
     Whatever stands beside them is left aside: scalars (tensors too), histories, arguments, optimizers, averaged copies.
     """
-    holders = list(_holders(content, ()))
+    holders = list(_holders(content, (), set()))
     if not holders:
         return None
     # A dictionary whose own keys are those of a network is the state dict, whatever else is in it.
@@ -89,15 +89,17 @@ def unwrap(content: Mapping[object, object]) -> Weights | None:
     return Weights(_without_prefixes(state, notes), notes, beside)
 
 
-def _holders(content: Mapping[object, object], path: tuple[str, ...]) -> Iterator[Holder]:
-    """Yield every mapping with tensors, the outer ones first; optimizers and the like are passed over."""
+def _holders(content: Mapping[object, object], path: tuple[str, ...], met: set[int]) -> Iterator[Holder]:
+    """Yield every mapping with tensors once, the outer ones first; optimizers and the like are passed over."""
+    met.add(id(content))  # mappings may hold one another, in circles
     if tensors(content):
         yield Holder(path, content)
     if len(path) == DEEPEST:
         return
     for name, inner in content.items():
-        if isinstance(name, str) and isinstance(inner, Mapping) and not NO_WEIGHTS.search(name.lower()):
-            yield from _holders(inner, (*path, name))
+        wanted = isinstance(name, str) and isinstance(inner, Mapping) and not NO_WEIGHTS.search(name.lower())
+        if wanted and id(inner) not in met:
+            yield from _holders(inner, (*path, name), met)
 
 
 def counts(key: str, tensor: torch.Tensor) -> bool:

@@ -5,6 +5,7 @@ the given values against them. No torch is imported here.
 """
 
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,9 @@ Odds = Odd | Sequence[Odd] | str
 
 LARGEST = 2**20
 """No layer is wider, no kernel and no map larger: more is a slip of the pen that would only end in a full memory."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # characters; lists and mappings show six and four entries, six levels deep
 
 _WORDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
 
@@ -94,9 +98,9 @@ def check(owner: str, name: str, value: object, annotation: Any) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a value as one short line of text."""
+    """Return a value as one short line of text, however large or nested it is."""
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(_SHORT.repr(value).split())
     except ValueError:  # an integer of thousands of digits
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,11 +6,11 @@ from pathlib import Path
 from torch import nn
 
 from excite.card import DetectorCard
-from excite.checkpoints.bundle import load_exactly
+from excite.checkpoints.bundle import built, load_exactly
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.common.options import Option
 from excite.detect.detector import from_card
-from excite.errors import ExciteError, UsageError
+from excite.errors import UsageError
 
 
 def load_detector(path: str | Path, backbone: str | None = None) -> tuple[nn.Module, dict[str, Option]]:
@@ -28,12 +28,7 @@ def build(checkpoint: Checkpoint, backbone: str | None = None) -> nn.Module:
     card = checkpoint.detector
     if backbone is not None:
         card = replace(card, backbone=backbone, source="")
-    try:
-        detector = from_card(card)
-    except UsageError as error:
-        if backbone is not None:
-            raise
-        raise ExciteError(f"{checkpoint.source}: the detector of its card cannot be built: {error}") from error
+    detector = built(lambda: from_card(card), (card.num_classes, card.options), checkpoint, backbone)
     load_exactly(detector, checkpoint.weights, checkpoint.source)
     return detector.eval()
 

@@ -9,6 +9,7 @@ import torch
 
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.coco import read_json
+from excite.detect.data.schema import Fields
 from excite.detect.data.segments import RunLengths, problem, to_json
 from excite.errors import ExciteError
 
@@ -61,15 +62,17 @@ def read_results(path: Path, dataset: DetectionDataset, *, masks: bool = False) 
         missing = wanted - set(entry if isinstance(entry, dict) else ())
         if missing:
             raise ExciteError(f"{path}: detection {number} has no {', '.join(sorted(missing))}")
-        if entry["image_id"] not in sizes:
-            raise ExciteError(f"{path}: detection {number} is on image {entry['image_id']!r}, which the data lacks")
-        if entry["category_id"] not in dataset.category_ids:
-            raise ExciteError(
-                f"{path}: detection {number} has category_id {entry['category_id']!r}, unknown to the data"
-            )
-        wrong = problem(entry["segmentation"], *sizes[entry["image_id"]]) if "segmentation" in entry else None
+        fields = Fields(entry, f"{path}: detection {number}")
+        image, category = fields.id("image_id"), fields.id("category_id")
+        fields.box("bbox", finite=True)
+        fields.number("score")
+        if image not in sizes:
+            raise ExciteError(f"{fields.where} is on image {image!r}, which the data lacks")
+        if category not in dataset.category_ids:
+            raise ExciteError(f"{fields.where} has category_id {category!r}, unknown to the data")
+        wrong = problem(entry["segmentation"], *sizes[image]) if "segmentation" in entry else None
         if wrong is not None:
-            raise ExciteError(f"{path}: detection {number} {wrong}")
+            raise ExciteError(f"{fields.where} {wrong}")
     return content
 
 

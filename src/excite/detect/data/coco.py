@@ -1,12 +1,16 @@
 """COCO: annotations/instances_<split>.json beside a folder of images per split (Lin et al., arXiv:1405.0312)."""
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from excite.common.checks import shown
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
+from excite.detect.data.schema import Fields, Id
 from excite.detect.data.segments import problem
-from excite.errors import ExciteError, UsageError, near
+from excite.errors import ExciteError, UsageError
+
+KINDS = {"images": "image", "categories": "category", "annotations": "annotation"}  # lists, and one of them
 
 
 def splits(root: Path) -> list[str]:
@@ -33,23 +37,25 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     path = root / "annotations" / f"instances_{name}.json"
     content = read_json(path)
     folder = root / name if (root / name).is_dir() else root / "images"
-    categories = sorted(_entries(content, "categories", path), key=lambda c: c["id"])
-    label_of = {c["id"]: i for i, c in enumerate(categories, start=1)}
-    samples: dict[object, Sample] = {}
+    categories = _entries(content, "categories", path)
+    if len({type(fields.id("id")) for fields in categories}) > 1:
+        raise ExciteError(f"{path}: some categories have numbers as ids and some have texts; expected one kind")
+    categories.sort(key=lambda fields: fields.id("id"))
+    label_of = {fields.id("id"): i for i, fields in enumerate(categories, start=1)}
+    samples: dict[Id, Sample] = {}
     present = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    for image in _entries(content, "images", path):
-        file = folder / _value(image, "file_name", path, "image")
+    for fields in _entries(content, "images", path):
+        file = fields.file("file_name", folder)
         if file.name not in present:
-            raise ExciteError(f"{path}: image {image['id']} names {file}, which is missing")
-        size = (_value(image, "width", path, "image"), _value(image, "height", path, "image"))
-        samples[image["id"]] = Sample(image["id"], *size, path=file)
+            raise ExciteError(f"{fields.where} names {file}, which is missing")
+        samples[fields.id("id")] = Sample(fields.id("id"), *fields.size(), path=file)
     skipped: list[str] = []
-    for annotation in _entries(content, "annotations", path):
-        _add(annotation, samples, label_of, path, skipped)
+    for fields in _entries(content, "annotations", path):
+        _add(fields, samples, label_of, path, skipped)
     dataset = DetectionDataset(
         list(samples.values()),
-        [_value(c, "name", path, "category") for c in categories],
-        category_ids=[c["id"] for c in categories],
+        [fields.text("name") for fields in categories],
+        category_ids=[fields.id("id") for fields in categories],  # type: ignore[misc]  # numbers in every set we know
         skipped=skipped,
         has_masks=True,
     )
@@ -66,58 +72,57 @@ def read_json(path: Path) -> object:
         raise ExciteError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
         raise ExciteError(f"{path} is not UTF-8 text: {error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise ExciteError(f"{path}: broken JSON: {error}") from None
+    except OSError as error:
+        raise ExciteError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-Entry = dict[str, Any]  # of a JSON file: Any, because what is used is checked where it is used
-
-
-def _entries(content: object, key: str, path: Path) -> list[Entry]:
+def _entries(content: object, key: str, path: Path) -> list[Fields]:
+    """Return the entries of a list, each with an id of its own; annotations, which nothing points to, may share one."""
     entries = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise ExciteError(f"{path} has no list {key!r}; a COCO file has images, annotations and categories")
+    kind = KINDS[key]
+    fields = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or "id" not in entry:
             raise ExciteError(f"{path}: entry {number} of {key!r} has no 'id'")
-    return entries
-
-
-def _value(entry: Entry, key: str, path: Path, kind: str) -> Any:
-    if key not in entry:
-        close = near(key, entry)
-        raise ExciteError(f"{path}: {kind} {entry['id']} has no {key!r}{f' (but {close[0]!r})' if close else ''}")
-    return entry[key]
+        fields.append(Fields(entry, f"{path}: {kind} {shown(entry['id'])}"))
+        fields[-1].id("id")
+    if key != "annotations" and len({f.id("id") for f in fields}) < len(fields):
+        twice = next(id for id, count in Counter(f.id("id") for f in fields).items() if count > 1)
+        raise ExciteError(f"{path}: two entries of {key!r} have the id {shown(twice)}")
+    return fields
 
 
 def _add(
-    annotation: Entry,
-    samples: dict[object, Sample],
-    label_of: dict[object, int],
+    fields: Fields,
+    samples: dict[Id, Sample],
+    label_of: dict[Id, int],
     path: Path,
     skipped: list[str],
 ) -> None:
     """Add one annotation to its image, or say in `skipped` why not."""
-    category, image = (_value(annotation, k, path, "annotation") for k in ("category_id", "image_id"))
+    category, image = fields.id("category_id"), fields.id("image_id")
     if category not in label_of:
         raise ExciteError(
-            f"{path}: annotation {annotation['id']} has category_id {category!r}, which is not among the "
-            f"{len(label_of)} categories of the file"
+            f"{fields.where} has category_id {category!r}, which is not among the {len(label_of)} categories of the "
+            "file"
         )
     if image not in samples:
-        raise ExciteError(f"{path}: annotation {annotation['id']} has image_id {image!r}, and no image has this id")
-    sample, box = samples[image], _value(annotation, "bbox", path, "annotation")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        raise ExciteError(f"{path}: annotation {annotation['id']} has bbox {box!r}; expected [x, y, width, height]")
-    where = f"{path.name}: annotation {annotation['id']} on image {image}"
-    clipped = clip_box((box[0], box[1], box[2], box[3]), sample.width, sample.height)
+        raise ExciteError(f"{fields.where} has image_id {image!r}, and no image has this id")
+    sample, box = samples[image], fields.box("bbox", finite=False)
+    where = f"{path.name}: annotation {fields.id('id')} on image {image}"
+    clipped = clip_box(box, sample.width, sample.height)
     if clipped is None:
-        skipped.append(f"{where}: box {box} has no area inside the image")
+        skipped.append(f"{where}: box {list(box)} has no area inside the image")
         return
-    segment = annotation.get("segmentation")
+    segment = fields.entry.get("segmentation")
     wrong = problem(segment, sample.height, sample.width) if segment else None
     if wrong is not None:
         skipped.append(f"{where} {wrong}")
         return
-    area = float(annotation.get("area", clipped[2] * clipped[3]))
-    sample.annotations.append(
-        Annotation(clipped, label_of[category], area, crowd=bool(annotation.get("iscrowd", 0)), segment=segment or None)
-    )
+    area = fields.number("area", clipped[2] * clipped[3])
+    crowd = bool(fields.number("iscrowd", 0.0))
+    sample.annotations.append(Annotation(clipped, label_of[category], area, crowd=crowd, segment=segment or None))

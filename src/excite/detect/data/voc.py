@@ -4,7 +4,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from xml.parsers import expat
 
+from excite.common.checks import shown
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
+from excite.detect.data.schema import LONGEST_NAME, Fields, is_inside
 from excite.errors import ExciteError, UsageError
 
 LINE = "line"  # attribute in which the line of an element is kept
@@ -37,9 +39,16 @@ def read_split(root: Path, split: str) -> list[str]:
         known = splits(root)
         have = f"splits there: {', '.join(known)}" if known else "that folder has no lists"
         raise UsageError(f"no file {path}; {have}")
-    names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ExciteError(f"{path} is not UTF-8 text: {error}") from None
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
     if not names:
         raise UsageError(f"{path} names no image")
+    for name in names:
+        if not is_inside(name) or len(name) > LONGEST_NAME:
+            raise ExciteError(f"{path}: {shown(name)} is not the name of a file in {root / 'Annotations'}")
     return names
 
 
@@ -63,6 +72,10 @@ def read_xml(path: Path) -> ET.Element:
         parser.Parse(path.read_bytes(), True)
     except FileNotFoundError:
         raise ExciteError(f"annotation file {path} is missing") from None
+    except OSError as error:
+        raise ExciteError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, LookupError) as error:  # of an encoding that Python does not know, or that is not a text
+        raise ExciteError(f"{path}: broken XML: {error}") from None
     except expat.ExpatError as error:
         message = expat.errors.messages.get(error.code, "not XML")
         raise ExciteError(f"{path}, line {error.lineno}, column {error.offset}: broken XML: {message}") from None
@@ -72,7 +85,9 @@ def read_xml(path: Path) -> ET.Element:
 def _text(element: ET.Element, name: str, path: Path) -> str:
     text = element.findtext(name)
     if text is None or not text.strip():
-        raise ExciteError(f"{path}, line {element.get(LINE)}: <{element.tag}> has no <{name}>")
+        raise ExciteError(f"{path}, line {element.get(LINE)}: <{shown(element.tag)[1:-1]}> has no <{name}>")
+    if len(text) > LONGEST_NAME:
+        raise ExciteError(f"{path}, line {element.get(LINE)}: <{name}> is longer than {LONGEST_NAME} characters")
     return text.strip()
 
 
@@ -92,7 +107,8 @@ def _sample(root: Path, name: str, label_of: dict[str, int], skipped: list[str])
     size = tree.find("size")
     if size is None:
         raise ExciteError(f"{path}: no <size>")
-    width, height = int(_number(size, "width", path)), int(_number(size, "height", path))
+    line = f"{path}, line {size.get(LINE)}: <size>"
+    width, height = Fields({key: _number(size, key, path) for key in ("width", "height")}, line).size()
     candidates = [root / "JPEGImages" / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".JPG")]
     file = next((c for c in candidates if c.is_file()), None)
     if file is None:

@@ -199,6 +199,12 @@ def test_detectors(kind: str, options: Content, tmp_path: Path) -> None:
     refused(tmp_path / "x.ckpt", content)
 
 
+def test_mappings_in_circles(tmp_path: Path) -> None:
+    circle: Content = {}
+    circle |= {str(i): circle for i in range(200)}
+    assert "holds no tensors" in refused(tmp_path / "x.pth", circle, (import_checkpoint,))
+
+
 def test_plain_values_are_bounded() -> None:
     assert is_plain({"a": [1, 2.5, None, True, "x"], "b": {"c": [[1]]}})
     for value in (

@@ -97,8 +97,9 @@ def _holders(content: Mapping[object, object], path: tuple[str, ...], met: set[i
     if len(path) == DEEPEST:
         return
     for name, inner in content.items():
-        wanted = isinstance(name, str) and isinstance(inner, Mapping) and not NO_WEIGHTS.search(name.lower())
-        if wanted and id(inner) not in met:
+        if not isinstance(name, str) or not isinstance(inner, Mapping) or id(inner) in met:
+            continue
+        if not NO_WEIGHTS.search(name.lower()):
             yield from _holders(inner, (*path, name), met)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from excite.card import CARD, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparati
 from excite.common.extras import require
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError, unknown
+from excite.pretrained import Pretrained, find, timm_unfetched
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,17 @@ class NetworkSpec:
     preprocess: Preparation | None = None
     source: str = field(default="", compare=False, repr=False)
 
-    def build(self) -> nn.Module:
-        """Return the network with fresh weights; it carries this spec as `excite_card`.
+    def build(self, weights: Pretrained | None = None) -> nn.Module:
+        """Return the network, with fresh weights or the given ones; it carries this spec as `excite_card`.
 
-        Where something was attached it carries the AttachReport as `excite_attach_report`. Raises UsageError for
-        unknown names and options, with near names; ExciteError where a spec from a file names a Python file.
+        Where something was attached it carries the AttachReport as `excite_attach_report`; attached modules are always
+        fresh. Raises UsageError for unknown names and options, with near names, and for weights that do not fit;
+        ExciteError where a spec from a file names a Python file, or weights cannot be fetched.
         """
         self.check()
-        model = self._network()
+        model = self._network(weights is not None)
+        if weights is not None:
+            weights.fill(model, self.num_classes)
         self.attach_to(model)
         carry(model, self)
         return model
@@ -117,10 +122,10 @@ class NetworkSpec:
             source=source,
         )
 
-    def _network(self) -> nn.Module:
+    def _network(self, pretrained: bool = False) -> nn.Module:
         family, _, rest = self.name.partition("/")
         if family == "timm":
-            return _timm(rest, self.num_classes, self.in_channels, self.options)
+            return _timm(rest, self.num_classes, self.in_channels, self.options, pretrained=pretrained)
         if family == "torchvision":
             return _torchvision(rest, self.num_classes, self.in_channels, self.options)
         if ":" in self.name:
@@ -162,36 +167,74 @@ def describe(model: nn.Module, **changes: Option) -> NetworkSpec:
 def create_model(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_channels: int = 3,
     placement: str = "all",
     attach: str | None = None,
     attach_sites: str | Sequence[str] | None = None,
     attach_options: Mapping[str, Option] | None = None,
+    pretrained: bool | str = False,
     **options: Option,
 ) -> nn.Module:
     """Build a network by name: ours ("eca_resnet50"), "timm/NAME", "torchvision/NAME" or "path/to/file.py:factory".
 
-    placement: "all", "first" or "last" blocks of each stage (our networks). attach: a method to attach after building,
-    at `attach_sites` (None: its own place), with `attach_options`. options: the backbone's (stem, width_mult, ...) or
-    the method's (reduction, kernel_size="3,5,5,7", ...). The network carries its NetworkSpec as `excite_card` and,
-    where something was attached, the AttachReport as `excite_attach_report`.
-    Raises UsageError for unknown names and options, with near names.
+    num_classes: None takes those of the trained weights, else 1000. placement: "all", "first" or "last" blocks of each
+    stage (our networks). attach: a method to attach after building, at `attach_sites` (None: its own place), with
+    `attach_options` (init="identity": the network computes at first what it computed before). pretrained: start from
+    trained weights: "cifar10" for those that come with excite (`excite list weights`), True or a tag for timm's and
+    torchvision's own, which these libraries fetch and keep; with another num_classes the head is fresh. options: the
+    backbone's (stem, width_mult, ...) or the method's (reduction, kernel_size="3,5,5,7", ...).
+    The network carries its NetworkSpec as `excite_card` and, where something was attached, the AttachReport as
+    `excite_attach_report`. Raises UsageError for unknown names and options, with near names; ExciteError for weights
+    that cannot be fetched, naming file and folder.
     """
     attached = dict(attach_options or {})
-    return NetworkSpec(name, num_classes, in_channels, options, placement, attach, attach_sites, attached).build()
+    spec = NetworkSpec(name, num_classes or 1000, in_channels, options, placement, attach, attach_sites, attached)
+    if num_classes is not None and num_classes < 1:
+        raise UsageError(f"num_classes must be positive, got {num_classes}")
+    return build_pretrained(spec, pretrained, keep_classes=num_classes is not None)
 
 
-def _timm(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
+def build_pretrained(spec: NetworkSpec, pretrained: bool | str, *, keep_classes: bool = True) -> nn.Module:
+    """Build a spec's network from trained weights (see `create_model`; False: from fresh ones).
+
+    keep_classes: build the spec's own number of classes, with a fresh head where the weights have another; else theirs.
+    What the spec does not say of preprocessing and class names is taken from the weights.
+    """
+    if pretrained is False:
+        return spec.build()
+    weights = find(spec.name, pretrained, spec.in_channels)
+    if not keep_classes:
+        spec = replace(spec, num_classes=weights.num_classes)
+    if spec.preprocess is None and spec.in_channels == 3:
+        spec = replace(spec, preprocess=weights.preprocess)
+    if spec.class_names is None and spec.num_classes == weights.num_classes:
+        spec = replace(spec, class_names=weights.class_names)
+    return spec.build(weights)
+
+
+def _timm(
+    name: str, num_classes: int, in_channels: int, options: Mapping[str, Option], *, pretrained: bool = False
+) -> nn.Module:
     require("timm")
     import timm
 
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
+    # Its fetching repeats and reports every try; one line at the end says it all.
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options)
     except TypeError as error:
         raise UsageError(f"timm/{name} refused the options {dict(options)}: {error}") from error
+    except (OSError, RuntimeError) as error:  # what its ways to fetch raise
+        if not pretrained:
+            raise
+        raise timm_unfetched(name, error) from error
+    finally:
+        log.setLevel(level)
 
 
 def _torchvision(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:

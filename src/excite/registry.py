@@ -4,7 +4,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from excite.common.checks import Positive, check, check_options, shown
 from excite.errors import UsageError, near, unknown
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from excite.methods.base import Method
+    from excite.methods.identity import Init
 
 
 class Entry(NamedTuple):
@@ -72,9 +73,11 @@ def method_options(name: str) -> dict[str, inspect.Parameter]:
     return {k: p for k, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def create_attention(name: str, channels: int, **options: Any) -> "nn.Module":
+def create_attention(name: str, channels: int, *, init: "Init" = "paper", **options: Any) -> "nn.Module":
     """Build method `name` over `channels` channels.
 
+    init: "paper" starts as the method does; "identity" returns its input until it has learned, so that a trained
+    network computes at first what it computed before (one more number per module blends the attention in).
     Raises UsageError for an unknown method or option, fewer than one channel, and an option of a wrong type or out of
     its range, or without effect beside the others.
     """
@@ -86,9 +89,15 @@ def create_attention(name: str, channels: int, **options: Any) -> "nn.Module":
             remedy = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known) or 'no options'}"
             raise UsageError(f"method {name!r} has no option {option!r}; {remedy}")
     check(name, "channels", channels, Positive)
+    check(name, "init", init, Literal["paper", "identity"])
     check_options(name, method.build, options)
     _refuse_idle(name, method, {k: p.default for k, p in known.items()}, options)
-    return method.build(channels, **options)
+    module = method.build(channels, **options)
+    if init == "paper":
+        return module
+    from excite.methods.identity import start_as_identity
+
+    return start_as_identity(name, method, module, changed=bool(options))
 
 
 def _refuse_idle(name: str, method: "Method", defaults: Mapping[str, Any], options: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ FLOORS = [
     ("inspect",),
     ("backbones",),
     ("surgery",),
+    ("pretrained",),
     ("models",),
     ("checkpoints",),
     ("data",),

@@ -26,7 +26,7 @@ def build_network(
     entry = BACKBONES[backbone]
     build = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
     emca = get_method(method).role == "network"
-    of_method = emca_options(method) if emca else method_options(method).keys()
+    of_method = emca_options(method) if emca else method_options(method).keys() | {"init"}
     known = of_method | backbone_options(build)
     check_names(f"model {name!r}", options, known)
     own = {key: value for key, value in options.items() if key in of_method}

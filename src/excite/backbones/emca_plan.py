@@ -134,7 +134,7 @@ PLAN_OPTIONS = frozenset(
 
 def emca_options(method: str) -> frozenset[str]:
     """Return the options of an EMCA method on a network: those of the plan and those of its gate."""
-    return PLAN_OPTIONS | (method_options(method).keys() - {"scales"})
+    return PLAN_OPTIONS | (method_options(method).keys() - {"scales"}) | {"init"}
 
 
 def emca_spec(method: str, options: Mapping[str, object], placement: str = "all") -> EmcaSpec:

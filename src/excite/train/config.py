@@ -25,6 +25,7 @@ class TrainConfig(RunConfig):
         attach: attach this attention method to the network.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method.
+        pretrained: start from trained weights, bundled (excite list weights), timm's or torchvision's own.
         init: start from the weights of this checkpoint where keys and shapes agree.
         label_smoothing: label smoothing.
         mixup: alpha of mixup; 0 is off.
@@ -46,6 +47,7 @@ class TrainConfig(RunConfig):
     attach: str | None = None
     attach_sites: str | None = None
     attach_options: dict[str, Option] = field(default_factory=dict)
+    pretrained: bool = False
     init: str | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -75,6 +77,8 @@ class TrainConfig(RunConfig):
         super().check()
         at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding")
         below_one(self, "label_smoothing")
+        if self.pretrained and self.init:
+            raise UsageError("--pretrained and --init exclude each other: both say what to start from")
         if self.randaugment > 30:
             raise UsageError(f"--randaugment goes to 30, got {self.randaugment}")
 

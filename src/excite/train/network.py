@@ -8,7 +8,7 @@ from torch import nn
 from excite.card import CARD, carry
 from excite.checkpoints.bundle import load_exactly
 from excite.errors import UsageError
-from excite.models import NetworkSpec, describe
+from excite.models import NetworkSpec, build_pretrained, describe
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 
@@ -33,7 +33,8 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
     """
     spec = spec_from(config, data.bundle.num_classes)
     spec = replace(spec, class_names=list(data.bundle.class_names), preprocess=data.preprocess.to_dict())
-    model = spec.build()
+    # A resumed run's weights are those of its checkpoint.
+    model = build_pretrained(spec, config.pretrained and config.resume is None)
     if config.attach is not None and not config.quiet:
         print(f"{model.excite_attach_report}\n")
     if init_state is not None:

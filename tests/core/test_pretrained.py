@@ -1,0 +1,104 @@
+"""Networks that start from trained weights: torchvision's and timm's caches, and what is said where they are empty."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+
+import excite
+from excite.errors import ExciteError, UsageError
+from excite.models import spec_of
+
+
+def run(code: str, **environment: str) -> str:
+    """Run Python in a process of its own: the libraries read where their caches are when they are imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_torchvision_weights_come_from_its_cache(torch_home: Path) -> None:
+    torch.manual_seed(1)
+    trained = torchvision.models.squeezenet1_1()
+    weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    torch.save(trained.state_dict(), torch_home / Path(weights.url).name)
+    model = excite.create_model("torchvision/squeezenet1_1", pretrained=True, attach="eca", attach_sites="all-blocks")
+    assert torch.equal(model.features[0].weight, trained.features[0].weight)
+    spec = spec_of(model)
+    assert spec.num_classes == 1000
+    assert spec.class_names is not None
+    assert spec.class_names[0] == "tench"
+    assert spec.preprocess == {"size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    fewer = excite.create_model("torchvision/squeezenet1_1", pretrained="IMAGENET1K_V1", num_classes=7)
+    assert torch.equal(fewer.features[3].squeeze.weight, trained.features[3].squeeze.weight)
+    assert fewer(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    assert spec_of(fewer).class_names is None
+
+
+def test_timm_weights_come_from_the_cache_of_hugging_face(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    trained = timm.create_model("test_resnet")
+    config = timm.get_pretrained_cfg("test_resnet")
+    folder = tmp_path / f"models--timm--{config.architecture}.{config.tag}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(trained.state_dict(), snapshot / "model.safetensors")
+    code = """
+import excite
+model = excite.create_model("timm/test_resnet", pretrained=True, num_classes=5)
+total = sum(float(v.double().sum()) for k, v in model.state_dict().items() if not k.startswith("fc"))
+print(total, model.excite_card.preprocess["size"], model.num_classes)
+"""
+    total, size, classes = run(code, HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1").split()
+    expected = sum(float(v.double().sum()) for k, v in trained.state_dict().items() if not k.startswith("fc"))
+    assert float(total) == pytest.approx(expected, abs=1e-6)
+    assert (int(size), int(classes)) == (config.input_size[-1], 5)
+
+
+def test_without_a_network_one_line_names_file_and_folder(tmp_path: Path, torch_home: Path) -> None:
+    code = (
+        "import excite\n"
+        "try: excite.create_model('timm/test_resnet', pretrained=True)\n"
+        "except excite.ExciteError as error: print(error)"
+    )
+    text = run(code, HF_HUB_CACHE=str(tmp_path / "hf"), HF_HUB_OFFLINE="1")
+    assert "could not be fetched" in text
+    assert str(tmp_path / "hf") in text
+    assert len(text.splitlines()) == 1
+
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.hub, "download_url_to_file", no_network)
+        with pytest.raises(ExciteError, match=r"squeezenet1_1.*could not be fetched.*\.pth into") as error:
+            excite.create_model("torchvision/squeezenet1_1", pretrained=True)
+    assert str(torch_home) in str(error.value)
+
+
+def test_what_there_is_not() -> None:
+    with pytest.raises(UsageError, match="IMAGENET1K_V1"):
+        excite.create_model("torchvision/resnet18", pretrained="IMAGENET")
+    with pytest.raises(UsageError, match="bundled weights"):
+        excite.create_model("eca_resnet20", pretrained="cifar")
+    with pytest.raises(UsageError, match="num_classes"):
+        excite.create_model("resnet20", num_classes=0)

@@ -27,7 +27,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predict_imports_on_the_fly(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(file), str(file.with_name("image.png")), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["images"]
+    rows = json.loads(capsys.readouterr().out)["predictions"]
     assert len(rows[0]["classes"]) == 5
 
 

@@ -104,8 +104,8 @@ def test_predict_files_folders_and_globs(run, capsys):
     assert out[0].count("%") == 3
     assert main(["predict", str(run), f"{run}/samples/[0-4].png", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [Path(r["image"]).name for r in result["images"]] == [f"{i}.png" for i in range(5)]
-    for row in result["images"]:
+    assert [Path(r["image"]).name for r in result["predictions"]] == [f"{i}.png" for i in range(5)]
+    for row in result["predictions"]:
         chances = [g["probability"] for g in row["classes"]]
         assert chances == sorted(chances, reverse=True)
         assert sum(chances) <= 1.0001
@@ -116,7 +116,7 @@ def test_predict_agrees_with_the_network(run, capsys):
     from excite.data import open_data
 
     assert main(["predict", str(run), f"{run}/samples/3.png", "--top", "1", "--json"]) == 0
-    got = json.loads(capsys.readouterr().out)["images"][0]["classes"][0]
+    got = json.loads(capsys.readouterr().out)["predictions"][0]["classes"][0]
     model, card = load_bundle(run)
     val = open_data("digits", limit_val=20).val
     image = val.images[val.labels == 3][:1].float() / 255
@@ -134,7 +134,7 @@ def test_predict_takes_1_and_4_channels(run, tmp_path, capsys, mode):
     grey.convert("RGB").save(tmp_path / "a.png")
     image.save(tmp_path / "b.png")
     assert main(["predict", str(run), str(tmp_path), "--json"]) == 0
-    rgb, other = json.loads(capsys.readouterr().out)["images"]
+    rgb, other = json.loads(capsys.readouterr().out)["predictions"]
     assert rgb["classes"][0]["class"] == other["classes"][0]["class"]
     assert rgb["classes"][0]["probability"] == pytest.approx(other["classes"][0]["probability"], rel=1e-3)
 

@@ -125,7 +125,7 @@ def test_a_network_without_names_is_held_to_their_number(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_predicting_needs_no_data(layout: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", places[layout], places["image"], "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["images"]
+    (row,) = json.loads(capsys.readouterr().out)["predictions"]
     assert {guess["class"] for guess in row["classes"]} == set(CLASSES)
 
 

@@ -112,7 +112,9 @@ def test_predict_draws_files_and_folders(run, tmp_path, capsys):
     out = tmp_path / "out"
     call = ["detect", "predict", str(run.run), str(folder), "--threshold", "0.0", "--out", str(out), "--json"]
     assert main(call) == 0
-    rows = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
+    rows = report["predictions"]
+    assert (report["images"], report["out"], len(report["files"])) == (2, str(out), 3)
     assert [r["image"] for r in rows] == [str(folder / "a.png"), str(folder / "sub" / "a.png")]
     assert {p.name for p in out.glob("*.jpg")} == {"a.jpg", "a-2.jpg"}
     assert rows[0]["objects"]

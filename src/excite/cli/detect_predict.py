@@ -32,9 +32,10 @@ def predict(
         excite detect predict runs/faster_rcnn-eca_resnet20-shapes street.jpg
         excite detect predict runs/masks --threshold 0.7 'photos/*.jpg' --out drawn
     """
+    from excite.checkpoints.reading import read_checkpoint
     from excite.cli.predict import find_images
     from excite.common.files import write_json
-    from excite.detect.checkpoint import load_detector
+    from excite.detect.checkpoint import build
     from excite.detect.predict import ImageRow, predict_images
     from excite.runtime import pick_device
 
@@ -42,7 +43,8 @@ def predict(
         raise UsageError(f"--threshold must be in [0, 1], got {threshold}")
     place = pick_device(device)
     files = find_images(images)
-    detector, _ = load_detector(checkpoint, backbone)
+    content = read_checkpoint(checkpoint)
+    detector = build(content, backbone)
     rows: list[ImageRow] = []
     for row in predict_images(detector.to(place), files, Path(out), threshold=threshold):
         rows.append(row)
@@ -51,4 +53,9 @@ def predict(
             print(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
     write_json(Path(out) / "predictions.json", rows, indent=None)
     if json:
-        print(json_.dumps(rows, indent=2))
+        card = content.detector
+        facts: dict[str, object] = {"checkpoint": content.source, "kind": card.kind}
+        facts["backbone"] = backbone or card.backbone
+        written = [str(Path(out) / "predictions.json"), *(str(row["picture"]) for row in rows)]
+        facts |= {"images": len(rows), "predictions": rows, "out": out, "files": written}
+        print(json_.dumps(facts, indent=2))

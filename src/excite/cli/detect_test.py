@@ -65,7 +65,7 @@ def check(
 
     print(f"{facts['checkpoint'] or facts['results']} on {facts['data']}, {facts['split']}: {facts['images']} images")
     print(show(metrics))
-    print(f"\nfiles  {facts['folder']}: results, metrics, pr (curves) and pictures of {facts['split']}")
+    print(f"\nfiles  {facts['out']}: results, metrics, pr (curves) and pictures of {facts['split']}")
 
 
 def _results(
@@ -82,7 +82,7 @@ def _results(
     folder = Path(out) if out else file.parent
     metrics = write_figures(found, dataset, folder, name=split, **drawing)
     facts = {"checkpoint": None, "results": str(file), "data": data, "split": split}
-    return {**facts, "images": len(dataset), "folder": str(folder)}, metrics
+    return {**facts, "images": len(dataset), "out": str(folder)}, metrics
 
 
 def _checkpoint(
@@ -115,4 +115,4 @@ def _checkpoint(
     metrics = write_report(detector, dataset, folder, name=chosen, **drawing)
     facts = {"checkpoint": str(file), "results": str(folder / f"results_{chosen}.json"), "data": spec}
     facts |= {"kind": card.kind, "backbone": card.backbone, "split": chosen, "skipped": dataset.skipped}
-    return {**facts, "images": len(dataset), "folder": str(folder)}, metrics
+    return {**facts, "images": len(dataset), "out": str(folder)}, metrics

@@ -60,7 +60,7 @@ def explain(
     request = Request(images, data, limit, top, classes, layer, Path(out), device)
     result = run(networks, request)
     if json:
-        print(json_.dumps(result, indent=2))
+        print(json_.dumps({**result, "out": out}, indent=2))
     else:
         _show(networks, result)
 

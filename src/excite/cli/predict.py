@@ -43,10 +43,11 @@ def predict(
     if top < 1 or batch_size < 1:
         raise UsageError("--top and --batch-size must be at least 1")
     files = find_images(images)
-    predictor = open_predictor(checkpoint, model, device).predictor
+    predictor, file, _ = open_predictor(checkpoint, model, device)
     rows, unreadable = classify(predictor, files, top, batch_size, skip_unreadable)
     if json:
-        print(json_.dumps({"images": rows, "unreadable": unreadable}, indent=2))
+        facts = {"checkpoint": str(file), "model": predictor.card.name, "images": len(rows), "predictions": rows}
+        print(json_.dumps({**facts, "unreadable": len(unreadable), "unreadable_names": unreadable}, indent=2))
         return
     width = max((len(row["image"]) for row in rows), default=0) + 2
     for row in rows:

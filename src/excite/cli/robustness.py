@@ -76,7 +76,7 @@ def robustness(
         device,
     )
     result = run(networks, request, lambda text: print(f"measuring: {text}", file=sys.stderr))
-    print(json_.dumps(result, indent=2)) if json else _show(result)
+    print(json_.dumps({**result, "out": out}, indent=2)) if json else _show(result)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -72,12 +72,9 @@ def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], pictu
     if as_json:
         numbers = {"images": result.images, "top1": result.top1, "top5": result.top5, "loss": result.loss}
         unreadable = {"unreadable": len(result.skipped), "unreadable_names": result.skipped[:20]}
-        more = {
-            "per_class": table,
-            "confusion": result.confusion.tolist(),
-            "picture": str(picture) if picture else None,
-        }
-        print(json_.dumps({**facts, **numbers, **unreadable, **more}, indent=2))
+        more = {"per_class": table, "confusion": result.confusion.tolist()}
+        written = {"out": str(picture.parent) if picture else None, "files": [str(picture)] if picture else []}
+        print(json_.dumps({**facts, **numbers, **unreadable, **more, **written}, indent=2))
         return
     width = max(5, *(len(name) for name in names)) + 2
     print(f"{facts['model']} ({facts['checkpoint']}) on {facts['data']} {facts['split']}\n")

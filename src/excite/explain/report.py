@@ -73,7 +73,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
         "networks": [
             {
                 "label": n.label,
-                "source": n.source,
+                "checkpoint": n.source,
                 "model": n.card.name,
                 "grad_cam": [entry for row, entry in rows if row.network == n.label],
                 "scales": [s.to_dict() for s in scales[n.label]],

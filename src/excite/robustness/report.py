@@ -217,7 +217,7 @@ def _finish(
         "networks": [
             {
                 "label": n.label,
-                "source": n.source,
+                "checkpoint": n.source,
                 "clean_error": measured.clean[n.label],
                 "corruptions": scores[n.label].to_dict() if n.label in scores else None,
                 "probes": {name: found[n.label] for name, found in measured.probes.items()},

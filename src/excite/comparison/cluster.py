@@ -1,7 +1,7 @@
 """Runs over a Ray cluster: one task per run, on a folder that all nodes share; a killed worker's run is tried again."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any  # ray is an extra and only partly typed
 
 from excite.common.extras import require
 from excite.comparison.execute import Report, execute, outcome

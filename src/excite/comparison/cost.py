@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -20,8 +19,7 @@ from excite.train.network import spec_from
 FILE = "cost.json"
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(TypedDict):
     """A method's cost for images of `size` pixels.
 
     latency_ms: one image; throughput: images/s at `batch` images; each with its ratio to the baseline and the middle
@@ -42,6 +40,13 @@ class Cost:
     training_memory: int
 
 
+class Costs(TypedDict):
+    """The costs by method, and the machine that they were measured on."""
+
+    costs: dict[str, Cost]
+    environment: dict[str, object]
+
+
 def networks(plan: Plan, num_classes: int) -> dict[str, nn.Module]:
     """Return a freshly built network per method."""
     configs = {method: plan.config(method, 0, Path("unused")) for method in plan.methods}
@@ -50,7 +55,7 @@ def networks(plan: Plan, num_classes: int) -> dict[str, nn.Module]:
 
 def measure(
     plan: Plan, num_classes: int, size: int, *, batch: int = 64, rounds: int = 15, min_time: float = 0.05
-) -> dict[str, Any]:
+) -> Costs:
     """Return `{"costs": {method: Cost}, "environment": ...}` as plain containers."""
     nets = networks(plan, num_classes)
     device = pick_device("auto")
@@ -87,7 +92,7 @@ def measure(
             throughput_spread=(1 / bulk.high, 1 / bulk.low),
             training_memory=memory[method],
         )
-    return {"costs": {m: asdict(c) for m, c in costs.items()}, "environment": environment(device)}
+    return {"costs": costs, "environment": environment(device)}
 
 
 def inference(network: nn.Module, size: int, batch: int, device: str) -> Callable[[], object]:
@@ -116,11 +121,11 @@ def training_step(network: nn.Module, size: int, batch: int, classes: int, devic
     return run
 
 
-def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> dict[str, Any]:
+def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> Costs:
     """Return the costs in the comparison's folder, measured first where the methods have changed."""
     file = folder / FILE
     if file.is_file():
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        known: Costs = json.loads(file.read_text(encoding="utf-8"))
         if set(known["costs"]) == set(plan.methods):
             return known
     costs = measure(plan, num_classes, size)

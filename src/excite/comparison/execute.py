@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from excite.backbones.names import BACKBONES
+from excite.common.options import Option
 from excite.comparison.plan import BASELINE, Plan, Run
 from excite.engine.process import unchanged
 from excite.models import NetworkSpec
@@ -37,7 +37,7 @@ def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Te
     return {k: plain[k] if k in plain and plain[k].shape == v.shape else v for k, v in own.items()}
 
 
-def backbone_options(plan: Plan) -> dict[str, Any]:
+def backbone_options(plan: Plan) -> dict[str, Option]:
     """Return the options of the baseline: those of the plain network."""
     return dict(plan.options.get(BASELINE, {})) if plan.backbone in BACKBONES else {}
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from excite.common.files import write_json, write_text
+from excite.common.options import Option
 from excite.comparison import cost
 from excite.comparison.execute import Report, execute, outcome
+from excite.comparison.page import page
 from excite.comparison.plan import METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
+from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
-from excite.comparison.write import write_reports
+from excite.comparison.table import to_csv, to_markdown
 from excite.engine.process import unchanged
 from excite.errors import ExciteError, UsageError
 from excite.train.config import TrainConfig
@@ -22,12 +25,12 @@ def compare(
     *,
     seeds: int = 3,
     epochs: int | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Mapping[str, Mapping[str, Option]] | None = None,
     out: str | Path | None = None,
     jobs: int = 1,
     ray: str | None = None,
     report: Report = print,
-    **train: Any,
+    **train: Option,
 ) -> Results:
     """Train several methods on one backbone with the same recipe, data order and seeds; return the results.
 
@@ -68,6 +71,15 @@ def run_plan(plan: Plan, folder: Path, *, jobs: int = 1, ray: str | None = None,
             f"{len(failures)} of {results.total} runs failed ({listed}); the others are kept, start again"
         )
     return results
+
+
+def write_reports(results: Results, folder: Path) -> None:
+    """Write results.json, results.csv, results.md, the pictures and report.html into `folder`."""
+    pictures = draw(results, folder)
+    write_json(folder / "results.json", results.to_dict())
+    write_text(folder / "results.csv", to_csv(results))
+    write_text(folder / "results.md", to_markdown(results))
+    write_text(folder / "report.html", page(results, pictures))
 
 
 def write_report(folder: Path) -> Results:

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def _state(results: Results) -> str:
 
 def _row(row: Row) -> str:
     """One table row; every cell carries the number that it sorts by."""
-    cost = row.cost or {}
+    cost: Mapping[str, object] = row.cost or {}
     keys = (
         row.method,
         cost.get("parameters", -1),

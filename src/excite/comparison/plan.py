@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from excite.backbones.names import BACKBONES
 from excite.common.files import write_json
+from excite.common.options import Option
 from excite.engine.config import modernise
 from excite.errors import ExciteError, UsageError, unknown
 from excite.registry import METHODS
@@ -54,8 +54,8 @@ class Plan:
     data: str
     recipe: str = "auto"
     seeds: int = 3
-    changes: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changes: dict[str, Option] = field(default_factory=dict)
+    options: dict[str, dict[str, Option]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise UsageError for what can be known to fail before anything is trained."""
@@ -81,7 +81,7 @@ class Plan:
         foreign = self.backbone not in BACKBONES
         if foreign:
             attach = None if method == BASELINE else method
-            where: dict[str, Any] = {"attach": attach, "attach_options": self.options.get(method, {})}
+            where: dict[str, Option] = {"attach": attach, "attach_options": self.options.get(method, {})}
             model = self.backbone
         else:
             model = self.backbone if method == BASELINE else f"{method}_{self.backbone}"
@@ -92,8 +92,8 @@ class Plan:
     @property
     def folder(self) -> Path:
         """The folder of a comparison that was given none: compare/BACKBONE-DATA."""
-        kind, _, place = self.data.partition(":")
-        stem = f"{Path(self.backbone).name}-{Path(place).name if place else kind}"
+        kind, _, path = self.data.partition(":")
+        stem = f"{Path(self.backbone).name}-{Path(path).name if path else kind}"
         return Path("compare") / re.sub(r"[^\w.]+", "-", stem).strip("-")
 
     def runs(self, folder: Path) -> list[Run]:
@@ -104,7 +104,7 @@ class Plan:
             for method in self.methods
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the plan as plain containers."""
         return {
             "methods": list(self.methods),
@@ -125,8 +125,8 @@ def make_plan(
     *,
     seeds: int = 3,
     epochs: int | None = None,
-    train: Mapping[str, Any] | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    train: Mapping[str, Option] | None = None,
+    options: Mapping[str, Mapping[str, Option]] | None = None,
 ) -> Plan:
     """Return a plan; the digits, which are for trying things out, take few epochs unless `epochs` says otherwise.
 
@@ -149,11 +149,11 @@ def save(plan: Plan, folder: Path) -> None:
     """
     file = folder / FILE
     if file.is_file():
-        old, new = load(folder).to_dict(), plan.to_dict()
-        kept = set(old["methods"]) <= set(new["methods"]) and old["seeds"] <= new["seeds"]
-        differing = [k for k in new if k not in ("methods", "seeds", "options") and old[k] != new[k]]
-        differing += [k for k in old["options"] if old["options"][k] != new["options"].get(k)]
-        if not kept or differing or old["methods"][0] != new["methods"][0]:
+        old = load(folder)
+        grown = set(old.methods) <= set(plan.methods) and old.seeds <= plan.seeds
+        differing = [n for n in ("backbone", "data", "recipe", "changes") if getattr(old, n) != getattr(plan, n)]
+        differing += [method for method, options in old.options.items() if options != plan.options.get(method)]
+        if not grown or differing or old.methods[0] != plan.methods[0]:
             what = ", ".join(differing) or "methods and seeds may be added, not taken away"
             raise UsageError(f"{folder} holds another comparison ({what}); choose another --out")
     elif folder.exists() and any(folder.iterdir()):

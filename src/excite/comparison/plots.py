@@ -2,7 +2,6 @@
 
 import statistics
 from pathlib import Path
-from typing import Any
 
 from excite.common.plotting import COLUMN, PAGE, colour, drawing, legend_above, save
 from excite.comparison.results import Results, Row
@@ -28,7 +27,7 @@ def bubbles(results: Results, rows: list[Row], path: Path) -> Path:
 
     Methods whose MACs hardly differ would hide one another, so their names stand beside them on lines.
     """
-    costs: list[dict[str, Any]] = [row.cost for row in rows if row.cost]
+    costs = [row.cost for row in rows if row.cost]
     most = max(c["parameters"] for c in costs)
     with drawing() as figure_of:
         figure = figure_of(figsize=(COLUMN + 1.2, 3.0))

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from excite.comparison import cost
+from excite.comparison.cost import Cost
 from excite.comparison.plan import Plan, load
 from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
+
+Summary = dict[str, Any]  # a summary.json, whose entries differ by kind
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Row:
     mean: float | None
     std: float | None
     gain: Gain | None
-    cost: dict[str, Any] | None
+    cost: Cost | None
     curves: dict[int, list[dict[str, float]]] = field(repr=False, default_factory=dict)
     seconds: float = 0.0
 
@@ -40,14 +43,14 @@ class Results:
     rows: list[Row]
     finished: int
     total: int
-    environment: dict[str, Any] | None
+    environment: dict[str, object] | None
 
     @property
     def complete(self) -> bool:
         """Tell whether every run has finished."""
         return self.finished == self.total
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as plain containers."""
         rows = []
         for row in self.rows:
@@ -69,13 +72,13 @@ def collect(folder: Path) -> Results:
     plan = load(folder)
     costs, environment = _costs(folder)
     runs = plan.runs(folder)
-    found: dict[str, dict[int, dict[str, Any]]] = {m: {} for m in plan.methods}
+    summaries: dict[str, dict[int, Summary]] = {m: {} for m in plan.methods}
     for run in runs:
         if run.finished:
             summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-            found[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
-    rows = [_row(m, found[m], found[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
-    return Results(plan, judge(rows), sum(map(len, found.values())), len(runs), environment)
+            summaries[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
+    rows = [_row(m, summaries[m], summaries[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
+    return Results(plan, judge(rows), sum(map(len, summaries.values())), len(runs), environment)
 
 
 def judge(rows: list[Row]) -> list[Row]:
@@ -84,7 +87,7 @@ def judge(rows: list[Row]) -> list[Row]:
     return [row if row.gain is None else replace(row, gain=next(gains)) for row in rows]
 
 
-def _costs(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _costs(folder: Path) -> tuple[dict[str, Cost], dict[str, object] | None]:
     file = folder / cost.FILE
     if not file.is_file():
         return {}, None
@@ -94,10 +97,10 @@ def _costs(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 def _row(
     method: str,
-    runs: dict[int, dict[str, Any]],
-    baseline: dict[int, dict[str, Any]],
+    runs: dict[int, Summary],
+    baseline: dict[int, Summary],
     is_baseline: bool,
-    counted: dict[str, Any] | None,
+    counted: Cost | None,
 ) -> Row:
     # The last epoch, not the best: choosing the best epoch on the test images would flatter noisy methods.
     top1 = {seed: run["last_top1"] for seed, run in sorted(runs.items())}

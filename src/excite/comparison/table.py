@@ -2,7 +2,7 @@
 
 import csv
 import io
-from typing import Any
+from collections.abc import Mapping
 
 from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
@@ -97,7 +97,7 @@ def notes(results: Results) -> list[str]:
     return lines
 
 
-def environment_text(values: dict[str, Any]) -> str:
+def environment_text(values: dict[str, object]) -> str:
     """Return the machine and versions in a line."""
     from excite.measure.bench.environment import in_words
 
@@ -122,7 +122,7 @@ def to_csv(results: Results) -> str:
          "p", "p_holm", "verdict"]
     )  # fmt: skip
     for row in results.rows:
-        cost = row.cost or {}
+        cost: Mapping[str, object] = row.cost or {}
         known = [cost.get(k, "") for k in ("parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio",
                                            "throughput", "throughput_ratio", "training_memory")]  # fmt: skip
         g = row.gain

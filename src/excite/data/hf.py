@@ -1,7 +1,7 @@
 """`hfds:NAME`: a data set of the Hugging Face hub, or a folder that `datasets` can load (extra `hf`)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -11,13 +11,17 @@ from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
+if TYPE_CHECKING:
+    import datasets
+
+
 SPLITS = ("validation", "val", "valid", "test")
 
 
 class HfImages:
     """Rows of a `datasets.Dataset` whose image column is left encoded."""
 
-    def __init__(self, rows: Any, image: str, label: str, where: str, indices: Sequence[int]) -> None:
+    def __init__(self, rows: "datasets.Dataset", image: str, label: str, where: str, indices: Sequence[int]) -> None:
         self.rows, self.image, self.label, self.where, self.indices = rows, image, label, where, indices
 
     def __len__(self) -> int:

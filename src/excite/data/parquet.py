@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -12,6 +12,10 @@ from excite.data.bundle import DataBundle, chosen
 from excite.data.preprocess import Preprocess, read_rgb
 from excite.errors import ExciteError, UsageError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 
@@ -19,7 +23,7 @@ LABEL_COLUMNS = ("label", "fine_label", "labels")
 class ParquetImages:
     """Encoded images of a table in memory, decoded when asked for."""
 
-    def __init__(self, table: Any, image: str, label: str, names: Sequence[str]) -> None:
+    def __init__(self, table: "pa.Table", image: str, label: str, names: Sequence[str]) -> None:
         struct = table.column(image).combine_chunks()
         self.encoded = struct.field("bytes")
         self.labels: list[int] = table.column(label).to_pylist()
@@ -82,7 +86,7 @@ def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str
     return ParquetImages(table, image, label, names), _class_names(schemas[0], label)
 
 
-def _columns(file: Path, schema: Any) -> tuple[str, str]:
+def _columns(file: Path, schema: "pa.Schema") -> tuple[str, str]:
     image = next((c for c in IMAGE_COLUMNS if c in schema.names), None)
     label = next((c for c in LABEL_COLUMNS if c in schema.names), None)
     if image is None or label is None:
@@ -92,7 +96,7 @@ def _columns(file: Path, schema: Any) -> tuple[str, str]:
     return image, label
 
 
-def _class_names(schema: Any, label: str) -> list[str] | None:
+def _class_names(schema: "pa.Schema", label: str) -> list[str] | None:
     """The names that `datasets` keeps in the schema's metadata, or None."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]

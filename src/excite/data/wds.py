@@ -7,7 +7,7 @@ and a resumed run sees the same order, which a stream of shards cannot promise.
 import json
 import tarfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from PIL import Image
 
@@ -88,8 +88,15 @@ def _split(shards: list[Path], limit: int | None) -> ShardImages:
     return ShardImages([samples[i] for i in chosen(len(samples), limit)])
 
 
+class Part(TypedDict, total=False):
+    """What was seen of a sample; image: its offset and size in the shard, in bytes."""
+
+    image: tuple[int, int]
+    label: int
+
+
 def _contents(shard: Path) -> list[Sample]:
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Part] = {}
     try:
         with tarfile.open(shard) as tar:
             for member in tar:

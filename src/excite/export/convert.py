@@ -1,9 +1,13 @@
 """Convert a network: to a rewritten graph, and from there to ONNX and OpenVINO models in memory."""
 
+import contextlib
+import logging
+import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import fx, nn
@@ -14,6 +18,8 @@ from excite.export.graph import Rewrites, capture, rewrite
 if TYPE_CHECKING:
     import onnx
     import openvino
+
+Model = TypeVar("Model")
 
 
 def prepare(
@@ -66,3 +72,21 @@ def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "ope
         file = Path(folder) / "model.onnx"
         file.write_bytes(onnx_model(program, dynamic).SerializeToString())
         return openvino.convert_model(str(file))
+
+
+def quantise(model: Model, calibration: Sequence[torch.Tensor], *, fixed_batch: bool, input_name: str = "") -> Model:
+    """Return an ONNX or OpenVINO model with 8-bit weights and activations.
+
+    calibration: batches `[n c h w]` of real images; fixed_batch: feed them one by one. input_name: for ONNX, whose
+    inputs are named.
+    """
+    require("nncf")
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    singles = [x for batch in calibration for x in batch.split(1 if fixed_batch else len(batch))]
+    feed = [{input_name: x.numpy()} if input_name else x.numpy() for x in singles]
+    # The progress bars of nncf go to standard output, which belongs to the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        # Maps are positive after a ReLU but not before a gate: mixed uses asymmetric activations.
+        return nncf.quantize(model, nncf.Dataset(feed), subset_size=len(feed), preset=nncf.QuantizationPreset.MIXED)

@@ -11,9 +11,8 @@ from torch import nn
 
 from excite.common.files import replacing
 from excite.errors import ExciteError, UsageError, unknown
-from excite.export.convert import onnx_model, openvino_model, prepare
+from excite.export.convert import onnx_model, openvino_model, prepare, quantise
 from excite.export.graph import Rewrites
-from excite.export.quantise import quantise
 from excite.export.runtime import describe, open_exported
 from excite.models import NetworkSpec
 

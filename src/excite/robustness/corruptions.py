@@ -7,21 +7,41 @@ from typing import Any
 import torch
 
 from excite.errors import UsageError, unknown
-from excite.robustness import blur, digital, noise, weather
+from excite.robustness import blur, digital, weather
 from excite.robustness.blur import to_8_bits
 from excite.robustness.tables import FAMILIES, SEVERITIES, table_for
 
-Corruption = Callable[[torch.Tensor, Any, float, torch.Generator], torch.Tensor]
+Corruption = Callable[[torch.Tensor, Any, float, torch.Generator], torch.Tensor]  # Any: each family has its constants
+
+Image = torch.Tensor  # [3 h w] in [0, 1]
+
+
+def gaussian_noise(x: Image, sigma: float, scale: float, generator: torch.Generator) -> Image:
+    """Add normal noise of deviation `sigma`."""
+    return x + sigma * torch.randn(x.shape, generator=generator)
+
+
+def shot_noise(x: Image, photons: float, scale: float, generator: torch.Generator) -> Image:
+    """Draw each value from a Poisson distribution; a white pixel has `photons` on average."""
+    return torch.poisson(x * photons, generator=generator) / photons
+
+
+def impulse_noise(x: Image, share: float, scale: float, generator: torch.Generator) -> Image:
+    """Set a share of the values to 0 or 1, as likely."""
+    hit = torch.rand(x.shape, generator=generator)
+    salt = (torch.rand(x.shape, generator=generator) < 0.5).to(x.dtype)
+    return torch.where(hit < share, salt, x)
+
 
 CORRUPTIONS: dict[str, Corruption] = {
-    name: getattr(module, name)
-    for module, names in (
-        (noise, FAMILIES[:3]),
-        (blur, FAMILIES[3:7]),
-        (weather, FAMILIES[7:11]),
-        (digital, FAMILIES[11:]),
-    )
-    for name in names
+    "gaussian_noise": gaussian_noise,
+    "shot_noise": shot_noise,
+    "impulse_noise": impulse_noise,
+    **{
+        name: getattr(module, name)
+        for module, names in ((blur, FAMILIES[3:7]), (weather, FAMILIES[7:11]), (digital, FAMILIES[11:]))
+        for name in names
+    },
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +10,10 @@ import torch
 from excite.common.plotting import COLUMN, PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
 from excite.robustness.probes import PROBES
 from excite.robustness.scores import Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 GROUPS = {"noise": 3, "blur": 4, "weather": 4, "digital": 4}
 
@@ -95,7 +99,7 @@ def plot_sheet(
         return save(figure, path)
 
 
-def _sheet_row(axes: Sequence[Any], images: Sequence[torch.Tensor]) -> None:
+def _sheet_row(axes: Sequence["Axes"], images: Sequence[torch.Tensor]) -> None:
     for axis, image in zip(axes, images, strict=True):
         axis.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_xticks([])

@@ -9,7 +9,7 @@ import torch
 from excite.errors import UsageError, unknown
 from excite.robustness.blur import gaussian
 
-Change = Callable[[torch.Tensor, Any, torch.Generator], torch.Tensor]
+Change = Callable[[torch.Tensor, Any, torch.Generator], torch.Tensor]  # Any: each probe has its own steps
 
 
 def occlude(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:

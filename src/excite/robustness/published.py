@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from excite.data.bundle import chosen
 from excite.data.preprocess import read_rgb
@@ -14,6 +14,9 @@ from excite.errors import ExciteError, UsageError
 from excite.robustness.tables import FAMILIES, SEVERITIES
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+
+
+Picture = Image | torch.Tensor  # RGB, or uint8 [3 h w]
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Published:
     layout: str
     families: tuple[str, ...]
 
-    def images(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Any, int]]:
+    def images(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Picture, int]]:
         """Yield (image, label) of `limit` images, spread over the set (over the classes in the folder layout).
 
         classes: the network's class names in order. Raises ExciteError for files that do not fit.
@@ -32,7 +35,7 @@ class Published:
         reader = self._arrays if self.layout == "npy" else self._folders
         return reader(family, severity, limit, classes)
 
-    def _arrays(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Any, int]]:
+    def _arrays(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Picture, int]]:
         labels = _load(self.root / "labels.npy")
         values = _load(self.root / f"{family}.npy")
         if values.ndim != 4 or values.shape[3] != 3 or values.dtype != np.uint8:
@@ -48,7 +51,7 @@ class Published:
             label = int(labels[start + i] if len(labels) == len(values) else labels[i])
             yield torch.from_numpy(np.array(values[start + i])).permute(2, 0, 1), label
 
-    def _folders(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Any, int]]:
+    def _folders(self, family: str, severity: int, limit: int, classes: Sequence[str]) -> Iterator[tuple[Picture, int]]:
         folder = self.root / family / str(severity)
         if not folder.is_dir():
             raise ExciteError(f"{folder} is missing; ImageNet-C lays images out as FAMILY/SEVERITY/CLASS/*.JPEG")
@@ -57,22 +60,22 @@ class Published:
         files = [sorted(p for p in (folder / n).iterdir() if p.suffix.lower() in SUFFIXES) for n in names]
         taken, row = 0, 0
         while taken < limit and any(row < len(f) for f in files):
-            for found, label in zip(files, labels, strict=True):
-                if row < len(found) and taken < limit:
+            for images, label in zip(files, labels, strict=True):
+                if row < len(images) and taken < limit:
                     taken += 1
-                    yield read_rgb(found[row]), label
+                    yield read_rgb(images[row]), label
             row += 1
         if not taken:
             raise ExciteError(f"{folder} holds no images (looked for {', '.join(sorted(SUFFIXES))} in class folders)")
 
 
-def _load(path: Path) -> np.ndarray[Any, Any]:
+def _load(path: Path) -> np.ndarray:
     """Map an array into memory: a family of CIFAR-10-C is 150 MB. Nothing pickled is read."""
     try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ExciteError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    return found
+    return values
 
 
 def _labels(names: Sequence[str], classes: Sequence[str], folder: Path) -> list[int]:

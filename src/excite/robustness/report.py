@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -65,7 +66,7 @@ def choose(kind: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
     return [k for k in known if k in names]
 
 
-def run(networks: Sequence[Network], request: Request, say: Progress = lambda text: None) -> dict[str, Any]:
+def run(networks: Sequence[Network], request: Request, say: Progress = lambda text: None) -> dict[str, object]:
     """Measure, write pictures and `robustness.json` into `request.output`, and return the numbers.
 
     say: told what is being done, a line at a time. Raises UsageError and ExciteError for what cannot be measured.
@@ -77,7 +78,7 @@ def run(networks: Sequence[Network], request: Request, say: Progress = lambda te
         raise ExciteError(f"cannot read image {error.name}: {error.reason}; repair or remove it") from error
 
 
-def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[str, Any]:
+def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[str, object]:
     device = torch.device(pick_device(request.device))
     published = None if request.published is None else open_published(request.published)
     families = _families(request, published)
@@ -135,24 +136,24 @@ def measure(
     device: torch.device,
 ) -> Measured:
     """Return all errors; the baseline among `everyone` is left out of the probes."""
-    options: dict[str, Any] = {"batch_size": request.batch_size, "device": device}
+    measure = partial(error_rates, batch_size=request.batch_size, device=device)
     say("clean images")
     first = next(iter(data.values()))
-    result = Measured(len(first[1]), error_rates(everyone, data, **options), {n.label: {} for n in everyone})
+    result = Measured(len(first[1]), measure(everyone, data), {n.label: {} for n in everyone})
     for family in families:
         say(family)
         for severity in request.severities:
             if published is None:
-                found = error_rates(everyone, data, _corruption(family, severity, request.seed), **options)
+                errors = measure(everyone, data, _corruption(family, severity, request.seed))
             else:
-                found = error_rates(everyone, _stored(everyone, published, family, severity, request.limit), **options)
-            for label, error in found.items():
+                errors = measure(everyone, _stored(everyone, published, family, severity, request.limit))
+            for label, error in errors.items():
                 result.errors[label].setdefault(family, {})[severity] = error
     for name in request.probes:
         say(f"{name} probe")
         result.probes[name] = {n.label: {} for n in networks}
         for strength in PROBES[name].strengths:
-            for label, error in error_rates(networks, data, _probe(name, strength, request.seed), **options).items():
+            for label, error in measure(networks, data, _probe(name, strength, request.seed)).items():
                 result.probes[name][label][strength] = error
     return result
 
@@ -169,14 +170,14 @@ def _stored(
     networks: Sequence[Network], published: Published, family: str, severity: int, limit: int
 ) -> dict[Geometry, Labelled]:
     classes = networks[0].card.class_names or [str(i) for i in range(networks[0].card.num_classes)]
-    found = {
+    images = {
         shape: load_pixels(published.images(family, severity, limit, classes), shape)
         for shape in dict.fromkeys(map(geometry, networks))
     }
-    for _, labels in found.values():
+    for _, labels in images.values():
         if int(labels.max()) >= len(classes) or int(labels.min()) < 0:
             raise ExciteError(f"{published.root} has label {int(labels.max())}; the network has {len(classes)} classes")
-    return found
+    return images
 
 
 def _draw(
@@ -206,8 +207,8 @@ def _finish(
     bundle: DataBundle,
     request: Request,
     files: list[Path],
-) -> dict[str, Any]:
-    result: dict[str, Any] = {
+) -> dict[str, object]:
+    result: dict[str, object] = {
         "data": bundle.spec,
         "split": "val",
         "corrupted": request.published,
@@ -220,7 +221,7 @@ def _finish(
                 "checkpoint": n.source,
                 "clean_error": measured.clean[n.label],
                 "corruptions": scores[n.label].to_dict() if n.label in scores else None,
-                "probes": {name: found[n.label] for name, found in measured.probes.items()},
+                "probes": {name: errors[n.label] for name, errors in measured.probes.items()},
             }
             for n in networks
         ],

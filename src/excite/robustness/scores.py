@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from excite.errors import UsageError
 from excite.robustness.tables import ALEXNET, FAMILIES, SEVERITIES
@@ -35,14 +34,14 @@ class Scores:
     relative_mce: float | None = None
     errors: dict[str, dict[int, float]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values."""
         return dict(vars(self))
 
 
 def mean_by_family(errors: Errors) -> dict[str, float]:
     """Return the mean over severities of each family."""
-    return {family: sum(found.values()) / len(found) for family, found in errors.items()}
+    return {family: sum(by_severity.values()) / len(by_severity) for family, by_severity in errors.items()}
 
 
 def alexnet(families: Sequence[str], severities: Sequence[int], num_classes: int) -> Baseline:

@@ -7,14 +7,16 @@ The published severities of `glass_blur` (32 pixels) and `elastic_transform` do 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+Constant = float | tuple[float, ...]  # of one severity; a family with several numbers has a tuple
 
 
 class Table(NamedTuple):
     """The constants for images near `side` pixels: one entry per severity and family."""
 
     side: int
-    constants: dict[str, tuple[Any, ...]]
+    constants: dict[str, tuple[Constant, ...]]
 
 
 def _zoom(stop: float, step: float) -> tuple[float, ...]:

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
+from excite.common.files import replacing, safe_name
 from excite.data import DataBundle
+from excite.data.preprocess import UnreadableImageError
 from excite.engine.module import Row
 from excite.engine.trainer import compiled, make_trainer, seeded_run, train
 from excite.models import spec_of
@@ -14,7 +18,6 @@ from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 from excite.train.module import Classifier
 from excite.train.network import adopt_network, build_network
-from excite.train.samples import save_samples
 from excite.train.summary import count, show, summarise, write_summary
 
 COMMAND = "excite train"
@@ -88,3 +91,24 @@ def fit(
             print("\n" + show(summary))
     best = directory.path / "checkpoints" / "best.ckpt"
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
+
+
+def save_samples(data: ImageData, folder: Path, most: int = 10) -> None:
+    """Write the first validation image of each of the first classes as CLASS.png."""
+    images = data.val_images if data.cached else data.bundle.val
+    seen: set[int] = set()
+    taken: set[str] = set()
+    for index in range(min(len(images), 20 * most)):
+        try:
+            image, label = images[index]
+        except UnreadableImageError:
+            continue
+        if label in seen:
+            continue
+        seen.add(label)
+        if isinstance(image, torch.Tensor):
+            image = Image.fromarray(np.asarray(image.permute(1, 2, 0)))
+        with replacing(folder / f"{safe_name(data.bundle.class_names[label], taken)}.png") as file:
+            image.save(file)
+        if len(seen) == min(most, data.bundle.num_classes):
+            return

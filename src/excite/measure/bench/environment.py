@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return values
 
 
-def in_words(values: dict[str, Any]) -> str:
+def in_words(values: Mapping[str, object]) -> str:
     """Return the environment in a few words."""
     if "gpu" in values:
         return str(values["gpu"])

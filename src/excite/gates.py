@@ -1,4 +1,10 @@
-"""Gates: `descriptor [n c k] -> weights [n c]`; the activation is part of the gate."""
+"""Gates: `descriptor [n c k] -> weights [n c]`, the activation included; of strips `-> strips`, without it.
+
+Strips are joined after their activation (a product) or before it (a sum), so there it belongs to the attention.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +12,7 @@ from torch import nn
 
 from excite.common.checks import check_batch
 from excite.ops.correlate import correlate
-from excite.types import Descriptor, Weights
+from excite.types import Descriptor, Strips, Weights
 
 __all__ = [
     "Bottleneck",
@@ -14,15 +20,28 @@ __all__ = [
     "Competition",
     "FullMatrix",
     "GroupedMatrix",
+    "GroupedNorm",
     "HardFullMatrix",
     "LocalConv",
+    "LocalMlp",
     "PerChannelLocal",
     "Plain",
     "ReduceExpand",
     "ScalarPerChannel",
     "SharedBottleneck",
+    "StripBottleneck",
+    "StripConv",
     "StyleNorm",
 ]
+
+Activation = Literal["sigmoid", "hard_sigmoid"]
+"""hard_sigmoid(t) = clip((t + 3) / 6, 0, 1)."""
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": F.hardsigmoid,
+    "softmax": lambda values: torch.softmax(values, dim=-1),
+}
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -111,29 +130,46 @@ class ReduceExpand(nn.Module):
 class Bottleneck(ReduceExpand):
     """`w = sigmoid(W2 relu(W1 s))`, `[n c 1] -> [n c]` (Hu et al., Squeeze-and-Excitation Networks, eq. 3).
 
-    channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper counts none).
+    channels: c; hidden: rows of W1; bias: whether W1 and W2 have biases (authors differ; the paper counts none); norm:
+    a batch norm after W1, whose statistics are over the batch alone (one sample in train mode: UsageError).
     """
 
-    def __init__(self, channels: int, hidden: int, bias: bool = False) -> None:
-        super().__init__(nn.Linear(channels, hidden, bias=bias), nn.Linear(hidden, channels, bias=bias))
+    def __init__(
+        self, channels: int, hidden: int, bias: bool = False, norm: bool = False, activation: Activation = "sigmoid"
+    ) -> None:
+        reduce, expand = nn.Linear(channels, hidden, bias=bias), nn.Linear(hidden, channels, bias=bias)
+        super().__init__(reduce, expand, nn.BatchNorm1d(hidden) if norm else None)
+        self.activation = activation
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(super().forward(descriptor.squeeze(-1)))
+        if self.norm is not None:
+            check_batch("a bottleneck with a norm", self, descriptor)
+        return ACTIVATIONS[self.activation](super().forward(descriptor.squeeze(-1)))
 
 
 class SharedBottleneck(ReduceExpand):
     """`w = sigmoid(sum_k W2 relu(W1 s_k))`, `[n c k] -> [n c]` (CBAM, eq. 2).
 
-    channels: c; hidden: rows of W1; bias: of both layers (Jongchan's code has them, timm's has not).
+    channels: c; hidden: rows of W1; bias: of both layers (Jongchan's code has them, timm's has not); separate:
+    `sum_k sigmoid(...)` instead, weights up to k (CPCA, section 3).
     """
 
-    def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        bias: bool = True,
+        activation: Activation = "sigmoid",
+        separate: bool = False,
+    ) -> None:
         super().__init__(nn.Linear(channels, hidden, bias=bias), nn.Linear(hidden, channels, bias=bias))
+        self.activation, self.separate = activation, separate
 
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
-        return torch.sigmoid(super().forward(descriptor.transpose(1, 2)).sum(dim=1))
+        activate, each = ACTIVATIONS[self.activation], super().forward(descriptor.transpose(1, 2))
+        return activate(each).sum(dim=1) if self.separate else activate(each.sum(dim=1))
 
 
 class LocalConv(nn.Module):
@@ -149,6 +185,24 @@ class LocalConv(nn.Module):
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the gated descriptor."""
         return torch.sigmoid(correlate(descriptor.squeeze(-1).to(self.conv.weight.dtype), self.conv))
+
+
+class LocalMlp(nn.Module):
+    """`w = sigmoid(conv1d_k(relu(a s + b)))`, a and b in R^hidden, `[n c 1] -> [n c]` (timm's ECA with use_mlp).
+
+    kernel_size: odd k; every channel becomes `hidden` numbers on its own, which the convolution joins across channels.
+    """
+
+    def __init__(self, kernel_size: int, hidden: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, hidden, 1)
+        self.act = nn.ReLU()
+        self.conv2 = nn.Conv1d(hidden, 1, kernel_size, padding=(kernel_size - 1) // 2)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        row = descriptor.transpose(1, 2).to(self.conv.weight.dtype)
+        return torch.sigmoid(self.conv2(self.act(self.conv(row))).squeeze(1))
 
 
 class CircularConv(nn.Module):
@@ -229,3 +283,63 @@ class Competition(nn.Module):
     def extra_repr(self) -> str:
         """Show the norm."""
         return f"norm={self.norm!r}, eps={self.eps}"
+
+
+class GroupedNorm(nn.Module):
+    """`w = sigmoid(a norm_g(s) + b)`, norm_g over the channels of a group, `[n c 1] -> [n c]` (LCT, section 3).
+
+    groups: must divide channels. a is 1 and b 0 at the start.
+    """
+
+    def __init__(self, channels: int, groups: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps)
+
+    def forward(self, descriptor: Descriptor) -> Weights:
+        """Return the gated descriptor."""
+        return torch.sigmoid(self.norm(descriptor.to(self.norm.weight.dtype)).squeeze(-1))
+
+
+class StripBottleneck(nn.Module):
+    """`V_i act(norm(W s_i))`, W shared by the axes, V_i one per axis, strips -> strips (Coordinate Attention, eq. 6-8).
+
+    The strips are joined along their places, so the norm's statistics are over all of them.
+    dims: number of axes; channels: c; hidden: rows of W; bias: of all layers; norm: a batch norm; act: a module.
+    """
+
+    def __init__(self, dims: int, channels: int, hidden: int, bias: bool, norm: bool, act: nn.Module) -> None:
+        super().__init__()
+        self.reduce = nn.Conv1d(channels, hidden, 1, bias=bias)
+        self.norm = nn.BatchNorm1d(hidden) if norm else None
+        self.act = act
+        self.expand = nn.ModuleList(nn.Conv1d(hidden, channels, 1, bias=bias) for _ in range(dims))
+
+    def forward(self, strips: Strips) -> Strips:
+        """Return the strips before their activation."""
+        hidden: torch.Tensor = self.reduce(torch.cat(strips, dim=2).to(self.reduce.weight.dtype))
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        parts = self.act(hidden).split([strip.shape[2] for strip in strips], dim=2)
+        return tuple(expand(part) for expand, part in zip(self.expand, parts, strict=True))
+
+
+class StripConv(nn.Module):
+    """`act(norm_i(dw_i(s_i)))`, dw_i a depth-wise convolution along axis i, strips -> strips (ELA, section 3).
+
+    convs, norms: one module per axis, or one for all of them; norms may be none; act: a module or None.
+    """
+
+    def __init__(self, convs: Sequence[nn.Conv1d], norms: Sequence[nn.Module], act: nn.Module | None) -> None:
+        super().__init__()
+        self.convs, self.norms, self.act = nn.ModuleList(convs), nn.ModuleList(norms), act
+
+    def _strip(self, axis: int, strip: torch.Tensor) -> torch.Tensor:
+        conv = self.convs[axis % len(self.convs)]
+        strip = conv(strip.to(conv.weight.dtype))  # type: ignore[arg-type]  # a module's attributes have no types
+        if len(self.norms) > 0:
+            strip = self.norms[axis % len(self.norms)](strip)
+        return strip if self.act is None else self.act(strip)
+
+    def forward(self, strips: Strips) -> Strips:
+        """Return the strips before their activation."""
+        return tuple(self._strip(axis, strip) for axis, strip in enumerate(strips))

@@ -1,4 +1,4 @@
-"""Squeezes: `[n c *space] -> descriptor [n c k]`."""
+"""Squeezes: `[n c *space] -> descriptor [n c k]`, or directional `-> strips`, one `[n c s]` per space axis."""
 
 import math
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from excite.common.checks import check_batch
 from excite.errors import UsageError
 from excite.ops.precision import widen
 from excite.spectral import Spectral
-from excite.types import Descriptor, FeatureMap
+from excite.types import Descriptor, FeatureMap, Strips
 
-__all__ = ["L1", "L2", "POOLS", "GlobalGather", "Mean", "MeanStd", "Pools", "Spectral"]
+__all__ = ["L1", "L2", "POOLS", "GlobalGather", "Mean", "MeanStd", "Pools", "Spectral", "StripMeans"]
 
 
 class Mean(nn.Module):
@@ -90,11 +90,23 @@ class L2(nn.Module):
 
 
 class L1(nn.Module):
-    """`sum |x|` over all positions, `[n c *space] -> [n c 1]` (Gated Channel Transformation, the L1 variant)."""
+    """`sum |x|` over all positions, `[n c *space] -> [n c 1]` (Gated Channel Transformation, the L1 variant).
+
+    signed: `sum x` instead, which is the same for positive maps.
+    """
+
+    def __init__(self, signed: bool = False) -> None:
+        super().__init__()
+        self.signed = signed
 
     def forward(self, x: FeatureMap) -> Descriptor:
         """Return the L1 norm of every channel."""
-        return widen(x).flatten(2).abs().sum(dim=2).unsqueeze(-1)
+        flat = widen(x).flatten(2)
+        return (flat if self.signed else flat.abs()).sum(dim=2).unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        """Show whether signs count."""
+        return f"signed={self.signed}"
 
 
 def _mean(flat: torch.Tensor) -> torch.Tensor:
@@ -135,6 +147,20 @@ class Pools(nn.Module):
     def extra_repr(self) -> str:
         """Show the pools."""
         return ", ".join(self.names) + (", averaged" if self.average else "")
+
+
+class StripMeans(nn.Module):
+    """Means along every axis, over all other axes, `[n c h w] -> ([n c h], [n c w])` (Coordinate Attention, eq. 4-5).
+
+    Maps with one axis are their own strip; maps with three have three. Half precision is widened to float32.
+    """
+
+    def forward(self, x: FeatureMap) -> Strips:
+        """Return one strip per space axis."""
+        axes = range(2, x.dim())
+        if len(axes) == 1:
+            return (widen(x),)
+        return tuple(widen(x.mean(dim=[other for other in axes if other != axis])) for axis in axes)
 
 
 class GlobalGather(nn.Module):

@@ -1,4 +1,4 @@
-"""The three shapes everything is made of. Letters: n batch, c channels, k numbers per channel, then space."""
+"""The shapes everything is made of. Letters: n batch, c channels, k numbers per channel, then space."""
 
 from typing import TypeAlias
 
@@ -12,3 +12,6 @@ Descriptor: TypeAlias = torch.Tensor
 
 Weights: TypeAlias = torch.Tensor
 """`[n c]`: one factor per channel, what a gate returns."""
+
+Strips: TypeAlias = tuple[torch.Tensor, ...]
+"""`[n c h]`, `[n c w]`, one per space axis in their order: a number per channel and place along that axis."""

@@ -29,7 +29,7 @@ FOREIGN = {
     "torchvision/regnet_y_400mf": 16, "torchvision/resnet18": 0, "torchvision/regnet_x_400mf": 0,
 }  # fmt: skip
 # Methods that weigh no channels: they add to the map.
-WITHOUT_WEIGHTS = {"none", "nl", "a2", "gc"}
+WITHOUT_WEIGHTS = {"none", "nl", "a2", "gc", "sse", "sge", "ema"}
 
 
 def foreign(name: str) -> nn.Module:

@@ -43,11 +43,18 @@ SPECIAL = {
     "sa": Case("sa", {"groups": 2}),
     "ma": Case("ma", {"mixer_size": 3}),
     "gsop": Case("gsop", {"reduced": 4}),
+    "ema": Case("ema", {"groups": 4}),
+    "sge": Case("sge", {"groups": 4}),
 }
 VARIANTS = {
     "se/bias": Case("se", {"bias": True, "divisor": 8}),
+    "se/timm": Case("se", {"bias": True, "pool": "avg+max", "norm": True, "gate": "hard_sigmoid"}),
+    "se/max": Case("se", {"pool": "max", "reduction": 4}),
+    "eca/mlp": Case("eca", {"use_mlp": True}),
+    "ese/max": Case("ese", {"pool": "max", "gate": "sigmoid"}),
     "se_gc/size": Case("se_gc", {"group_size": 4, "bias": True}),
     "gct/l1": Case("gct", {"norm": "l1"}),
+    "gct/after_relu": Case("gct", {"norm": "l1", "after_relu": True}),
     "fca/fixed": Case("fca", {"size": 7, "frequencies": "low4"}),
     "fca/bot": Case("fca", {"frequencies": "bot8"}),
     "ge/average4": Case("ge", {"extent": 4}),
@@ -56,6 +63,9 @@ VARIANTS = {
     "ge/theta_global": Case("ge", {"variant": "theta", "size": 7, "bias": True}),
     "ge/theta_plus_global": Case("ge", {"variant": "theta+", "size": 7}),
     "gsop/position": Case("gsop", {"mode": "position", "reduced": 4, "grid": 3}),
+    "gsop/sum": Case("gsop", {"mode": "sum", "reduced": 4, "grid": 3}),
+    "gsop/max": Case("gsop", {"mode": "max", "reduced": 4, "grid": 8, "stride": 2}),
+    "cbam/positions": Case("cbam", {"channel": False, "gate": "hard_sigmoid"}),
     "cbam/channel": Case("cbam", {"spatial": False}),
     "cbam/timm": Case("cbam", {"mlp_bias": False, "max_first": False, "reduction": 4}),
     "cbam/light": Case("cbam", {"average_pools": True}),
@@ -66,9 +76,28 @@ VARIANTS = {
     "nl/gaussian": Case("nl", {"mode": "gaussian", "norm": False, "scale": True}),
     "nl/dot": Case("nl", {"mode": "dot", "subsample": True}),
     "a2/residual": Case("a2", {"residual": True, "maps": 3}),
+    "coord/timm": Case("coord", {"bias": False, "norm": False, "skip": True, "gate": "hard_sigmoid"}),
+    "simple_coord/skip": Case("simple_coord", {"skip": True, "bias": False}),
+    "strip/plain": Case("strip", {"conv": False, "gate": "hard_sigmoid"}),
+    "ela/timm": Case("ela", {"shared": False, "groups": 1, "act": True, "skip": True}),
+    "ela/batch": Case("ela", {"norm": "batch", "bias": True}),
+    "scse/max": Case("scse", {"combine": "max"}),
+    "triplet/rotated": Case("triplet", {"spatial": False, "kernel_size": 3}),
+    "mca/space": Case("mca", {"channel": False, "kernel_size": 5}),
+    "mlca/learned": Case("mlca", {"learned": True, "local_size": 2, "kernel_size": 3}),
+    "scsa/softmax": Case("scsa", {"gate": "softmax", "window": 3, "heads": 2, "bias": True}),
+    "scsa/global": Case("scsa", {"window": 0}),
+    "cpca/small": Case("cpca", {"kernels": (3,), "first": 3}),
+    "sk/timm": Case("sk", {"split": True, "groups": "1,1", "divisor": 8, "least": 8}),
+    "sk/external": Case("sk", {"kernels": (1, 3, 5), "groups": (1, 2, 4), "bias": True, "norm": False}),
+    "split/groups": Case("split", {"groups": 2, "radix": 4, "hidden": 8}),
+    "split/alone": Case("split", {"radix": 1, "norm": False, "bias": True}),
 }
 PLAIN = {name: SPECIAL.get(name, Case(name, {})) for name in METHODS}
 CASES = {**PLAIN, **VARIANTS}
+
+# The output is of a higher order in the input than the first: beyond float16 for large maps, by definition.
+BEYOND_HALF = {name for name, case in CASES.items() if case.method == "cpca" or case.options.get("mode") == "dot"}
 
 # A learned gather over the whole map fixes the map's size; that is its mathematics.
 FIXED_SIZE = {name for name, case in CASES.items() if case.method == "ge" and "size" in case.options}

@@ -56,6 +56,7 @@ GOOD = (
     "dot",
     "released",
     "text",
+    *("avg+max", "sigmoid", "hard_sigmoid", "softmax", "batch", "max", "1,1", (3, 5), 1),
 )
 BASE = {name: SPECIAL.get(name, Case(name, {})) for name in METHODS}
 OPTIONS = [(name, option) for name in METHODS for option in method_options(name)]
@@ -63,6 +64,9 @@ OPTIONS = [(name, option) for name in METHODS for option in method_options(name)
 WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("gsop", "grid"): {"mode": "position"}, ("ge", "size"): {"variant": "theta", "extent": 0},
     ("ge", "variant"): {"extent": 2}, ("ge", "bias"): {"variant": "theta", "size": 9},
+    ("eca", "mlp_width"): {"use_mlp": True}, ("gct", "after_relu"): {"norm": "l1"},
+    ("gc", "gate"): {"fusion": "multiply"},
+    **{(name, "reduction"): {"least": 1} for name in ("sk", "split")},
     **{("ge", option): {"variant": "theta+", "extent": 2} for option in ("reduction", "divisor", "hidden")},
 }  # fmt: skip
 
@@ -118,8 +122,11 @@ def test_channels_are_a_positive_integer(method: str) -> None:
             excite.create_attention(method, value)
 
 
-BOTTLENECKS = [name for name in METHODS if "hidden" in method_options(name)]
+BOTTLENECKS = [name for name in METHODS if "divisor" in method_options(name)]
 MLP = {"ge": {"variant": "theta+", "extent": 4}}
+LEAST = {"sk": {"least": 1}, "split": {"least": 1}}
+# From what the hidden units are reduced, of 96 channels: the gate of one of four branches, the parts of split together.
+INNER = {"psa": 24, "ma": 24, "split": 192}
 NAMED = [
     ("se", {"reduction": 2.5}, "positive integer"),
     ("se", {"hidden": 0}, "positive integer or None"),
@@ -147,6 +154,17 @@ IDLE = [
     ("ge", {"variant": "theta+", "mlp": False, "extent": 2, "hidden": 3}, "hidden"),
     ("ge", {"variant": "theta", "extent": 2, "bias": True}, "bias"),
     ("gsop", {"grid": 4}, "grid"),
+    ("eca", {"mlp_width": 4}, "mlp_width"),
+    ("gct", {"after_relu": True}, "after_relu"),
+    ("gc", {"gate": "hard_sigmoid"}, "gate"),
+    ("cbam", {"channel": False, "mlp_bias": False}, "mlp_bias"),
+    ("cbam", {"channel": False, "pools": "avg"}, "pools"),
+    ("strip", {"conv": False, "kernel_size": 5}, "kernel_size"),
+    ("ela", {"norm": "batch", "groups": 2}, "groups"),
+    ("sk", {"hidden": 4, "least": 8}, "least"),
+    ("split", {"hidden": 4, "least": 8}, "least"),
+    ("mlca", {"kernel_size": 5, "gamma": 3}, "gamma"),
+    ("simple_coord", {"hidden": 8, "reduction": 3}, "reduction"),
     *((name, {**MLP.get(name, {}), "hidden": 4, "reduction": 3}, "reduction") for name in BOTTLENECKS),
     *((name, {**MLP.get(name, {}), "hidden": 4, "divisor": 2}, "divisor") for name in BOTTLENECKS),
 ]
@@ -174,9 +192,10 @@ def test_every_bottleneck_takes_hidden_units_and_a_divisor(name: str) -> None:
         return {m.weight.shape[0] for k, m in module.named_modules() if k.rpartition(".")[2] in names}
 
     assert widths(hidden=7) == {7}
-    inner = 24 if name in ("psa", "ma") else 96  # the gate of one of four branches
-    assert widths(reduction=5) == {inner // 5}
-    assert widths(reduction=5, divisor=8) == {8 if inner == 24 else 24}, "19.2 to 16 would be more than a tenth down"
+    inner, least = INNER.get(name, 96), LEAST.get(name, {})
+    assert widths(reduction=5, **least) == {inner // 5}
+    rounded = {24: 8, 96: 24, 192: 40}[inner]  # 19.2 to 16 would be more than a tenth down
+    assert widths(reduction=5, divisor=8, **least) == {rounded}
 
 
 @pytest.mark.parametrize("method", ["eca", "eca_ns", "ceca", "emca_eca"])

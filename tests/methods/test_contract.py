@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from cases import CASES, FIXED_SIZE, PLAIN, Case, shake
+from cases import BEYOND_HALF, CASES, FIXED_SIZE, PLAIN, Case, shake
 
 from excite.errors import UsageError
 from excite.registry import METHODS, get_method, method_options
@@ -66,12 +66,11 @@ def test_keeps_dtype_and_memory_format(case: Case) -> None:
         torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=tolerance)
 
 
-# The output of mode "dot" is of the third order in the input: beyond float16 by definition.
 HALVES = {
     f"{name}-{kind}": (case, dtype)
     for name, case in CASES.items()
     for kind, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16))
-    if not (kind == "fp16" and case.options.get("mode") == "dot")
+    if not (kind == "fp16" and name in BEYOND_HALF)
 }
 
 

@@ -12,13 +12,19 @@ import goldens
 
 
 class Case(NamedTuple):
-    """A golden file, how we build the same module, and (reference, ours) pieces of keys, applied in order."""
+    """A golden file, how we build the same module, and (reference, ours) pieces of keys, applied in order.
+
+    parts: reference keys that are one of several equal parts of ours: (ours, which, of how many). before: what the
+    original does to its input first.
+    """
 
     file: str
     method: str
     options: dict[str, Any] = {}  # noqa: RUF012
     names: tuple[tuple[str, str], ...] = ()
     channels: int = 64
+    parts: dict[str, tuple[str, int, int]] = {}  # noqa: RUF012
+    before: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 MIXER = (
@@ -99,6 +105,63 @@ A2 = (
 GCT = (("alpha", "gate.alpha"), ("beta", "gate.beta"), ("gamma", "gate.gamma"))
 CONV = (("conv.", "gate.conv."),)
 
+COORD = (
+    ("conv1.", "gate.reduce."), ("bn1.", "gate.norm."),
+    ("conv_h.", "gate.expand.0."), ("conv_w.", "gate.expand.1."),
+    ("conv2.", "gate.expand.0."), ("conv3.", "gate.expand.1."),
+)  # fmt: skip
+SIMPLE_COORD = (("fc1.", "gate.reduce."), ("fc_h.", "gate.expand.0."), ("fc_w.", "gate.expand.1."))
+ELA = (("conv.", "gate.convs.0."), ("gn.", "gate.norms.0."))
+STRIPS = (
+    ("conv_h.", "gate.convs.0."), ("conv_w.", "gate.convs.1."), ("norm_h.", "gate.norms.0."),
+    ("norm_w.", "gate.norms.1."),
+)  # fmt: skip
+AIMED = (
+    ("cSE.fc1.", "channel.gate.reduce."), ("cSE.fc2.", "channel.gate.expand."), ("sSE.", "position."),
+)  # fmt: skip
+SMP = (
+    ("cSE.1.", "channel.gate.reduce."), ("cSE.3.", "channel.gate.expand."), ("sSE.0.", "position.conv."),
+)  # fmt: skip
+TRIPLET = (
+    ("cw.conv.", "gates.0."), ("hc.conv.", "gates.1."), ("hw.conv.", "gates.2."), (".bn.", ".norm."),
+)  # fmt: skip
+MCA = (("h_cw.", "gates.0."), ("w_hc.", "gates.1."), ("c_hw.", "gates.2."))
+EMA = (("gn.", "norm."), ("conv1x1.", "conv1."), ("conv3x3.", "conv3."))
+MLCA = (("conv_local.", "local.conv."), ("conv.weight", "across.conv.weight"), ("local.across.", "local."))
+SCSA = (
+    ("local_dwc.", "spatial.gate.convs.0."), ("global_dwc_s.", "spatial.gate.convs.1."),
+    ("global_dwc_m.", "spatial.gate.convs.2."), ("global_dwc_l.", "spatial.gate.convs.3."),
+    ("norm_h.", "spatial.gate.norms.0."), ("norm_w.", "spatial.gate.norms.1."),
+)  # fmt: skip
+NAM = (("Channel_Att.bn2.", "norm."),)
+CPCA = (
+    ("ca.fc1.", "channel.gate.reduce."), ("ca.fc2.", "channel.gate.expand."), ("dconv5_5.", "first."),
+    *((f"dconv1_{k}.", f"strips.{i}.0.") for i, k in enumerate((7, 11, 21))),
+    *((f"dconv{k}_1.", f"strips.{i}.1.") for i, k in enumerate((7, 11, 21))),
+    ("conv.", "project."),
+)  # fmt: skip
+GC_BOTH = (
+    *GC_TIMM,
+    ("mlp_add.fc1.", "shift.reduce."), ("mlp_add.norm.", "shift.norm."), ("mlp_add.fc2.", "shift.expand."),
+)  # fmt: skip
+INSIGHT = (
+    ("conv2.", "branches.0.0."), ("bn2.", "branches.0.1."), ("conv2g.", "branches.1.0."), ("bn2g.", "branches.1.1."),
+    ("conv_fc1.", "gate.reduce."), ("bn_fc1.", "gate.norm."), ("conv_fc2.", "gate.expand."),
+)  # fmt: skip
+SK = (
+    *((f"{old}.{i}.{a}.", f"branches.{i}.{b}.") for old in ("paths", "convs") for i in range(4)
+      for a, b in (("conv", 0), ("bn", 1))),
+    ("attn.fc_reduce.", "gate.reduce."), ("attn.bn.", "gate.norm."), ("attn.fc_select.", "gate.expand."),
+    ("fc.", "gate.reduce."),
+)  # fmt: skip
+SPLIT = (
+    ("conv.", "convolution.0."), ("bn0.", "convolution.1."), ("fc1.", "gate.reduce."), ("bn1.", "gate.norm."),
+    ("fc2.", "gate.expand."),
+)  # fmt: skip
+TIMM_SPATIAL = (("conv.conv.", "spatial.conv."), ("conv.bn.", "spatial.norm."))
+FROM_TIMM = {"mlp_bias": True, "max_first": False}
+SK_PARTS = {f"fcs.{i}.{leaf}": (f"gate.expand.{leaf}", i, 4) for i in range(4) for leaf in ("weight", "bias")}
+
 CASES = [
     Case("se__moskomule_r16_nobias", "se", {}, FC),
     Case("se__srmrepo_r16_bias", "se", {"bias": True}, FC),
@@ -145,7 +208,151 @@ CASES = [
             *((f"s.{i}.2.", f"s.{i}.norm.") for i in range(4)),
         ),
     ),
+    Case("cbam__timm_c32_k3_bias", "cbam", {**FROM_TIMM, "reduction": 8, "kernel_size": 3}, TIMM_CBAM, 32),
+    Case(
+        "cbam__timm_channel_only_bias_rd6",
+        "cbam",
+        {"spatial": False, "hidden": 6, "gate": "hard_sigmoid"},
+        FC12,
+        32,
+    ),
+    Case(
+        "cbam__timm_light_c32_k5_bias",
+        "cbam",
+        {"average_pools": True, "hidden": 5, "kernel_size": 5},
+        TIMM_CBAM,
+        32,
+    ),
+    Case(
+        "cbam__timm_light_spatial_only_k3",
+        "cbam",
+        {"channel": False, "average_pools": True, "kernel_size": 3},
+        TIMM_SPATIAL,
+        16,
+    ),
+    Case("cbam__timm_spatial_only_k7", "cbam", {"channel": False, "max_first": False}, TIMM_SPATIAL, 16),
+    Case("coord__houqb_c32_r32", "coord", {}, COORD, 32),
+    Case("coord__houqb_c64_r4_13x9", "coord", {"reduction": 4}, COORD),
+    Case("coord__houqb_mbv2_c48_r5", "coord", {"reduction": 5}, COORD, 48),
+    Case("coord__timm_c48_bias_skip", "coord", {"hidden": 12, "skip": True}, COORD, 48),
+    Case("coord__timm_c64", "coord", {"reduction": 24, "divisor": 8, "bias": False}, COORD),
+    Case("simple_coord__timm_c48", "simple_coord", {}, SIMPLE_COORD, 48),
+    Case("simple_coord__timm_c64_rd12_skip", "simple_coord", {"hidden": 12, "skip": True}, SIMPLE_COORD),
+    Case("strip__timm_c32", "strip", {}, STRIPS, 32),
+    Case("strip__timm_c48_noconv_7x5", "strip", {"conv": False}, (), 48),
+    Case("ela__scsarepo_c32_k7", "ela", {}, ELA, 32),
+    Case("ela__scsarepo_c64_k5_9x6", "ela", {"kernel_size": 5}, ELA),
+    Case("ela__timm_c32", "ela", {"shared": False, "groups": 1, "act": True}, STRIPS, 32),
+    Case(
+        "ela__timm_c48_bn_k5",
+        "ela",
+        {"shared": False, "norm": "batch", "act": True, "kernel_size": 5},
+        STRIPS,
+        48,
+    ),
+    Case("simam__c32", "simam", {}, (), 32),
+    Case("simam__c48_l01_13x9", "simam", {"eps": 0.1}, (), 48),
+    Case("cse__aimed_c32_r2", "cse", {}, FC12, 32),
+    Case("sse__aimed_c32", "sse", {}, (), 32),
+    Case("scse__aimed_c32_r2", "scse", {"combine": "max"}, AIMED, 32),
+    Case("scse__smp_c32_r16", "scse", {"reduction": 16}, SMP, 32),
+    Case("triplet__c32", "triplet", {}, TRIPLET, 32),
+    Case("triplet__c16_nospatial_7x5", "triplet", {"spatial": False}, TRIPLET, 16),
+    Case("mca__c32", "mca", {}, MCA, 32),
+    Case("mca__c16_7x5", "mca", {}, MCA, 16),
+    Case("mca__c48_nospatial_9x6", "mca", {"channel": False}, MCA, 48),
+    Case("sge__c64_g8", "sge", {"groups": 8}),
+    Case("sge__c32_g32_9x6", "sge", {}, (), 32),
+    Case("ema__c64_f32", "ema", {}, EMA),
+    Case("ema__c64_f8_13x9", "ema", {"groups": 8}, EMA),
+    Case("mlca__c64", "mlca", {}, MLCA),
+    Case("mlca__c128_7x11", "mlca", {"local_weight": 0.7}, MLCA, 128),
+    Case("mlca__c16_g1_s3_13x9", "mlca", {"gamma": 1, "local_size": 3, "local_weight": 0.3}, MLCA, 16),
+    Case("mlca__option1_c32", "mlca", {"learned": True}, MLCA, 32),
+    Case("scsa__c32_h4", "scsa", {"heads": 4}, SCSA, 32),
+    Case("scsa__c32_h4_softmax", "scsa", {"heads": 4, "window": 3, "gate": "softmax"}, SCSA, 32),
+    Case("scsa__c48_h6_global", "scsa", {"heads": 6, "window": 0}, SCSA, 48),
+    Case("scsa__c64_h8_w3_bias_13x9", "scsa", {"window": 3, "bias": True}, SCSA),
+    Case("nam__c32", "nam", {}, NAM, 32),
+    Case("nam__c48_9x6", "nam", {}, NAM, 48),
+    Case("cpca__c16", "cpca", {}, CPCA, 16),
+    Case("lct__external_c64_g8", "lct", {}, (("w", "gate.norm.weight"), ("b", "gate.norm.bias"))),
+    Case("lct__external_c48_g16_9x6", "lct", {"groups": 16}, (("w", "gate.norm.weight"), ("b", "gate.norm.bias")), 48),
+    Case("grn__convnextv2_c32", "grn", {}, (), 32),
+    Case("grn__timm_c48_7x5", "grn", {}, (("weight", "gamma"), ("bias", "beta")), 48),
+    Case("gc__timm_c32_both", "gc", {"fusion": "both", "reduction": 8, "eps": 1e-6}, GC_BOTH, 32),
+    Case(
+        "gc__timm_c32_both_hardsigmoid",
+        "gc",
+        {"fusion": "both", "reduction": 8, "divisor": 8, "gate": "hard_sigmoid", "eps": 1e-6},
+        GC_BOTH,
+        32,
+    ),
+    Case(
+        "gc__timm_c48_noattn",
+        "gc",
+        {"fusion": "multiply", "pool": "average", "reduction": 4, "eps": 1e-6},
+        GC_TIMM,
+        48,
+    ),
+    Case("ese__timm_c32_maxpool", "ese", {"pool": "avg+max"}, (("fc.", "gate.fc."),), 32),
+    Case("ese__timm_c48_sigmoid_7x5", "ese", {"gate": "sigmoid"}, (("fc.", "gate.fc."),), 48),
+    Case(
+        "sk__insight_c64",
+        "sk",
+        {"dilations": (1, 1), "groups": (1, 32), "least": 1},
+        INSIGHT,
+        before=torch.relu,
+    ),
+    Case(
+        "sk__insight_c32_s2_7x5",
+        "sk",
+        {"dilations": (1, 1), "groups": (1, 32), "least": 1, "stride": 2},
+        INSIGHT,
+        32,
+        before=torch.relu,
+    ),
+    Case("sk__timm_c32", "sk", {"split": True, "groups": (1, 1), "divisor": 8, "least": 8}, SK, 32),
+    Case(
+        "sk__timm_c32_nosplit_k5",
+        "sk",
+        {"kernels": (3, 5), "groups": (4, 4), "hidden": 8},
+        SK,
+        32,
+    ),
+    Case(
+        "sk__external_c32",
+        "sk",
+        {
+            "kernels": (1, 3, 5, 7),
+            "groups": (1, 1, 1, 1),
+            "bias": True,
+            "norm": False,
+        },
+        SK,
+        32,
+        SK_PARTS,
+    ),
+    Case("split__resnest_c32_r2", "split", {}, SPLIT, 32),
+    Case("split__resnest_c72_r2_7x5", "split", {}, SPLIT, 72),
+    Case("split__timm_c32_r2", "split", {"divisor": 8}, SPLIT, 32),
+    Case("split__timm_c72_r2_7x5", "split", {"divisor": 8}, SPLIT, 72),
+    Case("split__timm_c32_r2_g2_nonorm", "split", {"groups": 2, "norm": False, "hidden": 16}, SPLIT, 32),
+    Case("split__timm_c48_r1_out32", "split", {"radix": 1, "out_channels": 32}, SPLIT, 48),
 ]
+
+# Parts and blocks: below, and in tests/networks.
+ELSEWHERE = {
+    "ma__softban_c16",
+    "emca__basic_block1_stage3",
+    "emca__basic_block2_stage1",
+    "emca__basic_block2_stage3",
+}
+
+
+def test_every_golden_file_is_used() -> None:
+    files = {path.stem for path in (goldens.FOLDER / "modules").glob("*.json")}
+    assert {case.file for case in CASES} | ELSEWHERE == files
 
 
 def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
@@ -154,27 +361,34 @@ def rename(key: str, names: tuple[tuple[str, str], ...]) -> str:
     return key
 
 
-def load(module: nn.Module, data: dict[str, Any], names: tuple[tuple[str, str], ...]) -> None:
+def load(module: nn.Module, data: dict[str, Any], case: Case) -> None:
     """Fill by the reference's names, rename, and load strictly; a shape may differ by axes of size one."""
     own = module.state_dict()
-    state = {rename(k, names): v for k, v in goldens.fill_state(data).items()}
+    state: dict[str, torch.Tensor] = {}
+    parts: dict[str, list[torch.Tensor]] = {}
+    for key, value in goldens.fill_state(data).items():
+        if key in case.parts:
+            parts.setdefault(case.parts[key][0], []).append(value)  # in the order of the reference
+        else:
+            state[rename(key, case.names)] = value
+    state |= {key: torch.cat(values) for key, values in parts.items()}
     missing = {k for k in own if k not in state and not k.endswith("num_batches_tracked")}
     assert not missing, missing
     assert set(state) <= set(own), set(state) - set(own)
     module.load_state_dict({k: state[k].reshape(own[k].shape) if k in state else own[k] for k in own})
 
 
-def check(module: nn.Module, data: dict[str, Any], names: tuple[tuple[str, str], ...]) -> None:
+def check(module: nn.Module, data: dict[str, Any], case: Case) -> None:
     learned = sum(p.numel() for p in module.parameters())
     assert learned == data["param_count"]
     for mode in ("eval", "train"):
         if mode not in data:
             continue
-        load(module, data, names)
+        load(module, data, case)
         module.train(mode == "train")
         module.zero_grad(set_to_none=True)
         x = goldens.make_input(data).requires_grad_()
-        out = module(x)
+        out = module(x if case.before is None else case.before(x))
         expected = data[mode]
         goldens.check_output(out, expected)
         loss = out.square().mean()
@@ -182,16 +396,22 @@ def check(module: nn.Module, data: dict[str, Any], names: tuple[tuple[str, str],
         loss.backward()
         assert goldens.close(float(x.grad.norm()), expected["grad_input_l2"], expected["grad_input_l2"], 1e-6)
         own = dict(module.named_parameters())
-        grads: Callable[[str], torch.Tensor | None] = lambda key: own[rename(key, names)].grad  # noqa: E731, B023
+
+        def gradient(key: str, own: dict[str, nn.Parameter] = own) -> torch.Tensor | None:
+            if key not in case.parts:
+                return own[rename(key, case.names)].grad
+            ours, which, count = case.parts[key]
+            return own[ours].grad.chunk(count)[which]
+
         if expected["grad_l2"]:
-            goldens.check_gradients(data, expected["grad_l2"], grads)
+            goldens.check_gradients(data, expected["grad_l2"], gradient)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.file)
 def test_equals_the_original(case: Case) -> None:
     data = goldens.load(f"modules/{case.file}")
     module = excite.create_attention(case.method, case.channels, **case.options).double()
-    check(module, data, case.names)
+    check(module, data, case)
 
 
 def test_soft_norm_equals_the_original() -> None:
@@ -203,4 +423,5 @@ def test_soft_norm_equals_the_original() -> None:
         ("weight_readjust", "readjust_weight"),
         ("bias_readjust", "readjust_bias"),
     )
-    check(SoftNorm(2, 16).double(), goldens.load("modules/ma__softban_c16"), names)
+    case = Case("ma__softban_c16", "ma", {}, names, 16)
+    check(SoftNorm(2, 16).double(), goldens.load(f"modules/{case.file}"), case)

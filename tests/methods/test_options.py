@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import shake
 from torch import nn
 
 import excite
 from excite.errors import UsageError
 from excite.methods.gsop import covariance
+from excite.methods.nd import spread
 from excite.registry import METHODS
 
 
@@ -46,6 +48,19 @@ from excite.registry import METHODS
         ("ma", 66, {}, "4 branches"),
         ("ma", 64, {"stride": 0}, "positive"),
         ("cbam", 64, {"dims": 4}, "1, 2, 3 or None"),
+        ("cbam", 64, {"channel": False, "spatial": False}, "leaves nothing"),
+        ("ela", 24, {"groups": 16}, r"near values that do: \[8, 12, 24\]"),
+        ("scsa", 18, {}, "multiple of 4"),
+        ("scsa", 16, {"heads": 5}, "heads"),
+        ("ema", 24, {"groups": 32}, "groups"),
+        ("sge", 24, {"groups": 64}, "groups"),
+        ("lct", 24, {"groups": 64}, "groups"),
+        ("sk", 64, {"kernels": 3}, "2 integers"),
+        ("sk", 64, {"kernels": (3, 5, 7), "dilations": (1, 2)}, "dilations needs 3 integers"),
+        ("sk", 9, {"split": True}, "branches"),
+        ("split", 64, {"radix": 3}, "radix"),
+        ("split", 64, {"groups": 2, "hidden": 9}, "hidden units"),
+        ("gsop", 64, {"mode": "concat"}, "'max'"),
     ],
 )
 def test_wrong_options(method: str, channels: int, options: dict, message: str) -> None:
@@ -120,16 +135,138 @@ def test_non_local_subsamples_what_it_looks_at() -> None:
     torch.testing.assert_close(block(x), x + block.out(z).reshape(x.shape))
 
 
-def test_gsop_positions_equal_their_definition() -> None:
+@pytest.mark.parametrize(("side", "reduced"), [(8, 64), (8, 6), (14, 6), (7, 6), (28, 5), (3, 4)])
+def test_gsop_positions_equal_their_definition(side: int, reduced: int) -> None:
     torch.manual_seed(0)
-    block = excite.create_attention("gsop", 8, mode="position", reduced=6, grid=4).eval()
-    x = torch.randn(2, 8, 8, 8)
-    h = F.avg_pool2d(block.reduce_norm(block.reduce(x.relu())), 2).flatten(2)
-    h = h - h.mean(1, keepdim=True)
-    matrix = torch.einsum("ncp,ncq->npq", h, h) / 6
-    weights = torch.sigmoid(block.gate(matrix)).reshape(2, 1, 4, 4)
-    expected = torch.relu(x * weights.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    torch.testing.assert_close(block(x), expected)
+    block = excite.create_attention("gsop", 8, mode="position", reduced=reduced).double().eval()
+    x = torch.randn(2, 8, side, side, dtype=torch.float64)
+    h = F.adaptive_avg_pool2d(block.reduce_norm(block.reduce(x.relu())), (8, 8)).flatten(2)
+    centring = torch.full((reduced, reduced), -1 / 64**2, dtype=torch.float64) + torch.eye(reduced) / 64
+    matrix = h.transpose(1, 2) @ centring @ h
+    grid = torch.sigmoid(block.gate(matrix)).reshape(2, 1, 8, 8)
+    positions = torch.relu(x * F.adaptive_avg_pool2d(grid, (side, side)))
+    torch.testing.assert_close(block(x), positions)
+    if reduced == 64:
+        rows = h.transpose(1, 2)
+        torch.testing.assert_close(matrix, torch.stack([torch.cov(row, correction=0) for row in rows]))
+
+
+@pytest.mark.parametrize("size", [(1,), (3,), (7, 9), (5, 5), (14, 11), (2, 28, 6)])
+def test_a_grid_is_spread_as_adaptive_pooling_does_it(size: tuple[int, ...]) -> None:
+    pool = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(size)]
+    grid = torch.randn(2, 3, *(5,) * len(size), dtype=torch.float64)
+    torch.testing.assert_close(spread(grid, torch.empty(2, 3, *size)), pool(grid, size))
+
+
+def as_timm(ours: nn.Module, theirs: nn.Module, names: dict[str, str]) -> None:
+    """Load timm's state into ours; shapes may differ by axes of size one."""
+    own = ours.state_dict()
+    state = {}
+    for key, value in theirs.state_dict().items():
+        for old, new in names.items():
+            key = key.replace(old, new, 1)
+        state[key] = value.reshape(own[key].shape)
+    ours.load_state_dict(state)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("pool", ["avg", "avg+max"])
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
+def test_se_with_a_norm_and_two_pools_equals_timm(norm: bool, pool: str, gate: str) -> None:
+    from timm.layers import SEModule
+
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d if norm else None
+    theirs = SEModule(48, rd_channels=6, add_maxpool=pool != "avg", norm_layer=layer, gate_layer=gate).double()
+    ours = excite.create_attention("se", 48, hidden=6, bias=True, pool=pool, norm=norm, gate=gate).double()
+    as_timm(ours, theirs, {"fc1.": "gate.reduce.", "fc2.": "gate.expand.", "bn.": "gate.norm."})
+    x = torch.randn(4, 48, 7, 5, dtype=torch.float64)
+    for training in (True, False):
+        torch.testing.assert_close(ours.train(training)(x), theirs.train(training)(x))
+    peak = excite.create_attention("se", 48, pool="max")
+    torch.testing.assert_close(peak.squeeze(x).squeeze(-1), x.amax((2, 3)))
+
+
+@pytest.mark.parametrize("channels", [16, 64, 96, 256])
+def test_eca_with_an_mlp_equals_timm(channels: int) -> None:
+    from timm.layers import EcaModule
+
+    torch.manual_seed(0)
+    theirs = EcaModule(channels, use_mlp=True).double()
+    ours = excite.create_attention("eca", channels, use_mlp=True).double()
+    as_timm(ours, theirs, {"conv2.": "gate.conv2.", "conv.": "gate.conv."})
+    x = torch.randn(2, channels, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_gct_after_relu_sums_without_signs() -> None:
+    plain, after = (excite.create_attention("gct", 8, norm="l1", after_relu=a) for a in (False, True))
+    for module in (plain, after):
+        nn.init.constant_(module.gate.gamma, 0.7)
+    x = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(after(x.relu()), plain(x.relu()))
+    torch.testing.assert_close(after.squeeze(x).squeeze(-1), x.sum((2, 3)))
+    assert not torch.allclose(after(x), plain(x))
+
+
+@pytest.mark.parametrize("channels", [16, 48, 64, 72, 256, 512])
+def test_simple_coord_has_the_widths_of_timm(channels: int) -> None:
+    from timm.layers.coord_attn import SimpleCoordAttn
+
+    ours, theirs = excite.create_attention("simple_coord", channels), SimpleCoordAttn(channels)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+def test_directions_are_told_apart() -> None:
+    # A map that grows down the rows alone: the factors differ between rows, not between columns.
+    x = torch.arange(6.0)[:, None].expand(2, 8, 6, 5).clone()
+    for method in ("coord", "ela", "strip", "simple_coord"):
+        torch.manual_seed(0)
+        module = excite.create_attention(method, 8).eval()
+        factors = (module(x + 1) / (x + 1))[..., 1:-1]  # convolutions see the ends of a strip
+        middle = factors.shape[-1] // 2
+        torch.testing.assert_close(factors[..., :1].expand_as(factors[..., : middle + 1])[..., 0], factors[..., 0])
+        assert factors.std(2).max() > 1e-4, method
+
+
+def test_the_axes_of_a_map_may_change_places() -> None:
+    # With one gate for all axes a transposed map gives the transposed result.
+    module = shake(excite.create_attention("ela", 16)).eval()
+    x = torch.randn(2, 16, 6, 9)
+    torch.testing.assert_close(module(x.transpose(2, 3)), module(x).transpose(2, 3))
+    block = shake(excite.create_attention("triplet", 16)).eval()
+    assert not torch.allclose(block(x.transpose(2, 3)), block(x).transpose(2, 3))
+
+
+@pytest.mark.parametrize("method", ["simam", "mca", "sge", "grn", "mlca", "coord"])
+@pytest.mark.parametrize("side", [1, 6])
+def test_constant_maps_and_single_positions_stay_finite(method: str, side: int) -> None:
+    module = shake(excite.create_attention(method, 16)).eval()
+    x = torch.zeros(2, 16, side, side).requires_grad_()
+    module(x).square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert module(torch.full((2, 16, side, side), 3.0)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("simam_", "simam"), ("sim_am", "simam"), ("coordatt", "coord"), ("coord_attn", "coord"), ("scSE", "scse"),
+        ("triplet_attention", "triplet"), ("sknet", "sk"), ("split_attn", "split"), ("cbamm", "cbam"), ("ecaa", "eca"),
+        ("SimAM", "simam"), ("emca", "emca_eca"), ("cpcaa", "cpca"), ("CBAM", "cbam"), ("eca_net", "eca"),
+        ("global_context", "gc"), ("shuffle_attention", "sa"), ("squeeze_excite", "se"),
+    ],
+)  # fmt: skip
+def test_near_names_are_sensible(written: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean .*'{meant}'"):
+        excite.create_attention(written, 16)
+
+
+def test_scsa_pools_maps_smaller_than_its_window_as_a_whole() -> None:
+    small, whole = (excite.create_attention("scsa", 16, window=w) for w in (7, 0))
+    whole.load_state_dict(shake(small).state_dict())
+    x = torch.randn(2, 16, 5, 4)
+    torch.testing.assert_close(small(x), whole(x))
 
 
 def test_covariance_is_biased() -> None:

@@ -13,10 +13,13 @@ from excite.ops.precision import without_autocast
 
 # Those that add to the map, or weigh positions alone.
 WITHOUT = {"none", "ge/average4", "ge/theta2", "ge/theta_plus4", "gsop/position", "gc", "nl", "nl/gaussian", "nl/dot"}
-WITHOUT |= {"a2", "a2/residual"}
-# The output is `x` times the weights, channel by channel.
-BESIDE = ("cbam", "bam", "sa", "psa", "ma")
-EXACT = {n: c for n, c in CASES.items() if n not in WITHOUT and (c.method not in BESIDE or n == "cbam/channel")}
+WITHOUT |= {"a2", "a2/residual", "cbam/positions", "sse", "sge", "ema"}
+# The output is not just `x` times the weights, channel by channel.
+BESIDE = {"bam", "sa", "psa", "ma", "sk", "split", "scse", "scsa", "cpca"}
+# It is on average over the positions.
+MEANS = {"coord", "simple_coord", "strip", "ela", "simam", "triplet", "mca", "mlca", "nam"}
+OTHERS = {n for n, c in CASES.items() if c.method == "cbam" and n != "cbam/channel"} | {"gsop/sum", "gsop/max"}
+EXACT = {n: c for n, c in CASES.items() if n not in WITHOUT | OTHERS and c.method not in BESIDE | MEANS}
 
 
 @pytest.mark.parametrize(("name", "case"), CASES.items(), ids=CASES.keys())
@@ -26,7 +29,8 @@ def test_who_has_weights(name: str, case: Case) -> None:
     if name in WITHOUT:
         return
     weights = module.weights(case.map())
-    assert weights.shape == (4, case.channels)
+    branches = {"sk": len(getattr(module, "branches", ())), "split": case.options.get("radix", 2)}
+    assert weights.shape == (4, case.channels * branches.get(case.method, 1))
     assert weights.dtype == torch.float32
     with pytest.raises(UsageError, match=str(case.channels)):
         module.weights(torch.randn(2, case.channels + 2, 9, 9))
@@ -37,9 +41,34 @@ def test_weights_are_what_the_map_is_multiplied_by(case: Case) -> None:
     module = shake(case.build()).eval()
     x = case.map()
     expected = x * module.weights(x)[:, :, None, None]
-    if case.method == "gc":
-        expected = expected + (module(x) - expected).mean((2, 3), keepdim=True)  # "both" adds one number per channel
+    if case.method in ("gc", "grn"):  # these add one number per channel, too
+        expected = expected + (module(x) - expected).mean((2, 3), keepdim=True)
     torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.method in MEANS])
+def test_weights_that_are_means_over_positions(name: str) -> None:
+    case = CASES[name]
+    for dims in (1, 2, 3):
+        module = shake(case.build(dims)).eval()
+        x = case.map(dims).abs() + 0.5
+        torch.testing.assert_close(module.weights(x), (module(x) / x).flatten(2).mean(2))
+
+
+def test_weights_beside_other_factors() -> None:
+    x = torch.randn(3, 16, 5, 6)
+    scse, scsa, cpca = (shake(excite.create_attention(m, 16)).eval() for m in ("scse", "scsa", "cpca"))
+    by_channel = x * scse.weights(x)[:, :, None, None]
+    torch.testing.assert_close(scse(x), by_channel + scse.position(x))
+    torch.testing.assert_close(scsa(x), scsa.spatial(x) * scsa.weights(x)[:, :, None, None])
+    h = torch.nn.functional.gelu(cpca.project(x)) * cpca.weights(x)[:, :, None, None]
+    g = cpca.first(h)
+    spatial = cpca.project(g + sum(strip(g) for strip in cpca.strips))
+    torch.testing.assert_close(cpca(x), cpca.project(h * spatial))
+    for fusion in ("sum", "max"):
+        gsop = shake(excite.create_attention("gsop", 16, mode=fusion, reduced=4)).eval()
+        both = torch.stack((x * gsop.weights(x)[:, :, None, None], gsop.position(x)))
+        torch.testing.assert_close(gsop(x), both.sum(0) if fusion == "sum" else both.amax(0))
 
 
 def test_weights_where_positions_count_too() -> None:
@@ -65,6 +94,19 @@ def test_weights_of_competing_branches(method: str) -> None:
     weights = module.weights(x)
     torch.testing.assert_close(module(x), joined * weights[:, :, None, None])
     torch.testing.assert_close(weights.reshape(3, 4, 8).sum(1), torch.ones(3, 8))
+
+
+@pytest.mark.parametrize(("method", "options"), [("sk", {"kernels": (3, 5)}), ("split", {"radix": 2, "groups": 2})])
+def test_weights_of_branches_that_are_added(method: str, options: dict) -> None:
+    module = shake(excite.create_attention(method, 16, out_channels=32, **options)).eval()
+    x = torch.randn(3, 16, 6, 6)
+    if method == "sk":
+        maps = torch.stack([branch(x) for branch in module.branches], dim=1)
+    else:
+        maps = module.convolution(x).unflatten(1, (2, 32))
+    weights = module.weights(x).unflatten(1, (2, 32))
+    torch.testing.assert_close(module(x), (maps * weights[:, :, :, None, None]).sum(1))
+    torch.testing.assert_close(weights.sum(1), torch.ones(3, 32))
 
 
 EMCAS = [

@@ -33,6 +33,7 @@ def stage_digits(value: object) -> tuple[int, ...] | None:
 
 # What `hidden` stands for, in every method with a bottleneck.
 REDUCTION = Need(("reduction", "divisor"), "where hidden is given", lambda o: o["hidden"] is None)
+HIDDEN = Need(("reduction",), REDUCTION.otherwise, REDUCTION.holds)  # of methods with a rounding of their own
 
 
 @dataclass(frozen=True)

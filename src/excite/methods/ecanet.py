@@ -7,9 +7,18 @@ from typing import Annotated
 from excite.attention import ChannelAttention
 from excite.common.checks import Number, Odd, Positive, PositiveNumber, Rule, check, check_divides
 from excite.errors import UsageError
-from excite.gates import CircularConv, FullMatrix, GroupedMatrix, LocalConv, PerChannelLocal, Plain, ScalarPerChannel
+from excite.gates import (
+    CircularConv,
+    FullMatrix,
+    GroupedMatrix,
+    LocalConv,
+    LocalMlp,
+    PerChannelLocal,
+    Plain,
+    ScalarPerChannel,
+)
 from excite.methods.base import Method, Need, stage_digits
-from excite.methods.widths import largest_divisor
+from excite.methods.widths import largest_divisor, round_channels
 from excite.squeezes import Mean
 
 Size = Odd | Annotated[str, Rule("'adaptive'", lambda text: re.fullmatch("adaptive|[0-9]{1,9}", text) is not None)]
@@ -49,20 +58,34 @@ def kernel_size_of(method: str, kernel_size: int | str, channels: int, gamma: fl
     return k
 
 
-def eca(channels: int, *, kernel_size: Size = "adaptive", gamma: PositiveNumber = 2, b: Number = 1) -> ChannelAttention:
+def eca(
+    channels: int,
+    *,
+    kernel_size: Size = "adaptive",
+    gamma: PositiveNumber = 2,
+    b: Number = 1,
+    use_mlp: bool = False,
+    mlp_width: Positive | None = None,
+) -> ChannelAttention:
     """Build ECA over `channels` channels.
 
     kernel_size: odd k, or "adaptive" (then gamma and b are those of the paper's formula). In a network one size per
     stage may be given as `3,5,5,7`, the sizes of the released ECA-ResNet-50, or as its authors write it, `3557`.
+    use_mlp: every channel becomes several numbers before the convolution (timm's experiment, not in the paper);
+    mlp_width: how many (None: c / 8 rounded to a multiple of 8).
     """
-    return ChannelAttention(Mean(), LocalConv(kernel_size_of("eca", kernel_size, channels, gamma, b)), channels)
+    size = kernel_size_of("eca", kernel_size, channels, gamma, b)
+    if not use_mlp:
+        return ChannelAttention(Mean(), LocalConv(size), channels)
+    width = round_channels(channels / 8, 8) if mlp_width is None else mlp_width
+    return ChannelAttention(Mean(), LocalMlp(size, width), channels)
 
 
 ECA = Method(
     build=eca,
     equation="w = sigmoid(conv1d_k(mean(x))),  k = |(log2 c + b) / gamma| made odd,  y = w * x",
     paper=f"{PAPER}, eq. 7 and 12",
-    needs=(ADAPTIVE,),
+    needs=(ADAPTIVE, Need(("mlp_width",), "unless use_mlp=True", lambda o: o["use_mlp"])),
 )
 
 

@@ -10,7 +10,7 @@ from excite.attention import ChannelAttention
 from excite.common.checks import Count, Number, Positive, PositiveNumber
 from excite.errors import UsageError
 from excite.methods.base import Method
-from excite.methods.ecanet import ECA, Size, eca
+from excite.methods.ecanet import ADAPTIVE, Size, eca
 from excite.methods.senet import SE, se
 from excite.methods.srm import srm
 from excite.ops import recalibrate
@@ -188,7 +188,7 @@ EMCA_ECA = Method(
     paper=PAPER,
     place=PLACE,
     role="network",
-    needs=ECA.needs,
+    needs=(ADAPTIVE,),
 )
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from excite.common.checks import Positive, PositiveNumber, check_map
-from excite.gates import ReduceExpand
-from excite.methods.base import REDUCTION, Method
+from excite.gates import ACTIVATIONS, Activation, ReduceExpand
+from excite.methods.base import REDUCTION, Method, Need
 from excite.methods.nd import over_space
 from excite.methods.widths import hidden_channels
 from excite.ops import recalibrate
@@ -29,9 +29,11 @@ class ContextTransform(ReduceExpand):
 class GlobalContext(nn.Module):
     """A softmax over positions pools one context vector, added to or multiplying every position (GCNet, eq. 5)."""
 
-    def __init__(self, channels: int, hidden: int, pool: str, fusion: str, zero: bool, eps: float) -> None:
+    def __init__(
+        self, channels: int, hidden: int, pool: str, fusion: str, zero: bool, eps: float, activation: Activation
+    ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.activation = channels, activation
         self.mask = nn.Conv1d(channels, 1, 1) if pool == "attention" else None
         self.scale = ContextTransform(channels, hidden, zero, eps) if fusion in ("multiply", "both") else None
         self.shift = ContextTransform(channels, hidden, zero, eps) if fusion in ("add", "both") else None
@@ -45,7 +47,7 @@ class GlobalContext(nn.Module):
 
     def _terms(self, x: FeatureMap) -> tuple[Weights | None, torch.Tensor | None]:
         context = self._context(x)
-        scale = None if self.scale is None else torch.sigmoid(self.scale(context))
+        scale = None if self.scale is None else ACTIVATIONS[self.activation](self.scale(context))
         return scale, None if self.shift is None else self.shift(context)
 
     def forward(self, x: FeatureMap) -> FeatureMap:
@@ -74,17 +76,19 @@ def gc(
     fusion: Literal["add", "multiply", "both"] = "add",
     zero_init: bool = True,
     eps: PositiveNumber = 1e-5,
+    gate: Activation = "sigmoid",
     divisor: Positive = 1,
     hidden: Positive | None = None,
 ) -> GlobalContext:
     """Build GCNet's block over `channels` channels.
 
     reduction, divisor, hidden: of the transform, as in `se`; pool: "attention" (softmax over positions) or "average";
-    fusion: "add", "multiply" (by a sigmoid) or "both"; zero_init: the last layer starts at 0, so that "add" starts as
-    the identity; eps: of the layer norm. timm's default is fusion="multiply", reduction=8, zero_init=False, eps=1e-6.
+    fusion: "add", "multiply" (by the gate) or "both", the product first; gate: "sigmoid" or "hard_sigmoid"; zero_init:
+    the last layer starts at 0, so that "add" starts as the identity; eps: of the layer norm. timm's default is
+    fusion="multiply", reduction=8, zero_init=False, eps=1e-6.
     """
     kind = GlobalContext if fusion == "add" else ScalingContext
-    return kind(channels, hidden_channels(channels, reduction, divisor, hidden), pool, fusion, zero_init, eps)
+    return kind(channels, hidden_channels(channels, reduction, divisor, hidden), pool, fusion, zero_init, eps, gate)
 
 
 GC = Method(
@@ -92,5 +96,8 @@ GC = Method(
     equation="s = sum_p softmax_p(v x) x_p,  y = x + W2 relu(layer_norm(W1 s))",
     paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV workshops 2019, arXiv:1904.11492, eq. 5",
     identity_at_init=True,
-    needs=(REDUCTION,),
+    needs=(
+        REDUCTION,
+        Need(("gate",), "where the context is only added (fusion='add')", lambda o: o["fusion"] != "add"),
+    ),
 )

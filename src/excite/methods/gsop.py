@@ -3,20 +3,17 @@
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from excite.common.checks import Dims, Positive, Rule, check_map
 from excite.methods.base import Method, Need
-from excite.methods.nd import batch_norm, conv
+from excite.methods.nd import adaptive_average, batch_norm, conv, spread
 from excite.ops import recalibrate
 from excite.ops.precision import widen, without_autocast
 from excite.types import FeatureMap, Weights
 
 Side = Annotated[int, Rule("an integer from 1 to 32", lambda side: 1 <= side <= 32)]
 """Of the grid of positions, whose covariance has the fourth power of it as entries."""
-
-_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 def covariance(x: torch.Tensor) -> torch.Tensor:
@@ -68,50 +65,78 @@ class ChannelSecondOrder(nn.Module):
 
 
 class PositionSecondOrder(nn.Module):
-    """Weights of a coarse grid of positions from their covariance over the d reduced channels, `[n c *space]`."""
+    """Weights of a coarse grid of M positions from their products over the d reduced channels, `[n c *space]`.
+
+    The matrix `x^T x / M - s s^T / M^2`, s the sum over channels, is a covariance only where d = M (64): the released
+    code divides by the number of positions, not of channels. The weights are brought to the map's size by `spread`.
+    """
 
     def __init__(self, dims: int, channels: int, reduced: int, stride: int, grid: int) -> None:
         super().__init__()
-        self.dims, self.channels, self.grid = dims, channels, (grid,) * dims
+        self.dims, self.channels, self.grid = dims, channels, grid
         self.reduce = conv(dims, channels, reduced, 1, stride=stride)
         self.reduce_norm = batch_norm(dims, reduced)
         self.gate = RowGate(grid**dims, grid**dims, relu=True)
 
-    def _weights(self, reduced: FeatureMap) -> FeatureMap:
-        pooled = _POOLS[self.dims](widen(reduced), self.grid)  # type: ignore[arg-type]
-        matrix = covariance(pooled.flatten(2).transpose(1, 2))
-        return torch.sigmoid(self.gate(matrix)).reshape(-1, 1, *self.grid)
+    def _weights(self, reduced: FeatureMap, x: FeatureMap) -> FeatureMap:
+        pooled = adaptive_average(widen(reduced), self.grid).flatten(2)
+        total, m = pooled.sum(dim=1, keepdim=True), pooled.shape[2]
+        matrix = torch.matmul(pooled.transpose(1, 2), pooled) / m - torch.matmul(total.transpose(1, 2), total) / m**2
+        weights = torch.sigmoid(self.gate(matrix)).reshape(-1, 1, *(self.grid,) * self.dims)
+        return spread(weights, x)
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the map weighed position by position, rectified as in the released network."""
         check_map("gsop", x, self.channels, self.dims)
-        weights = without_autocast(self._weights, self.reduce_norm(self.reduce(torch.relu(x))))
-        return torch.relu(x * F.interpolate(weights, size=x.shape[2:], mode="nearest").to(x.dtype))
+        reduced = self.reduce_norm(self.reduce(torch.relu(x)))
+        weights: FeatureMap = without_autocast(self._weights, reduced, x)
+        return torch.relu(x * weights.to(x.dtype))
+
+
+class FusedSecondOrder(nn.Module):
+    """Sum or maximum of the maps of the channel and the position attention, `[n c *space]` (GSoP, section 3)."""
+
+    def __init__(self, channel: ChannelSecondOrder, position: PositionSecondOrder, fusion: str) -> None:
+        super().__init__()
+        self.channel, self.position, self.fusion = channel, position, fusion
+
+    def weights(self, x: FeatureMap) -> Weights:
+        """Return the weights `[n c]` of the channel attention; the position attention's map is added or competes."""
+        return self.channel.weights(x)
+
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """Return the fused map."""
+        by_channel, by_position = self.channel(x), self.position(x)
+        return by_channel + by_position if self.fusion == "sum" else torch.maximum(by_channel, by_position)
 
 
 def gsop(
     channels: int,
     *,
-    mode: Literal["channel", "position"] = "channel",
+    mode: Literal["channel", "position", "sum", "max"] = "channel",
     reduced: Positive = 128,
     stride: Positive = 1,
     grid: Side = 8,
     dims: Dims = 2,
-) -> ChannelSecondOrder | PositionSecondOrder:
+) -> ChannelSecondOrder | PositionSecondOrder | FusedSecondOrder:
     """Build GSoP over `channels` channels.
 
-    mode: weights of channels ("channel") or of positions ("position"); reduced: channels before the covariance;
-    stride: of the reduction (the original: 2 in the first stage); grid: side of the grid of positions; dims: space
+    mode: weights of channels ("channel"), of positions ("position"), or both, whose maps are added ("sum", the authors'
+    '+') or compete ("max", their 'M'); reduced: channels before the covariance; stride: of the reduction (the original:
+    2 in the first stage), of that for channels where there are both; grid: side of the grid of positions; dims: space
     axes.
     """
     if mode == "channel":
         return ChannelSecondOrder(dims, channels, reduced, stride)
-    return PositionSecondOrder(dims, channels, reduced, stride, grid)
+    if mode == "position":
+        return PositionSecondOrder(dims, channels, reduced, stride, grid)
+    channel = ChannelSecondOrder(dims, channels, reduced, stride)
+    return FusedSecondOrder(channel, PositionSecondOrder(dims, channels, reduced, 1, grid), mode)
 
 
 GSOP = Method(
     build=gsop,
     equation="h = relu(norm(conv1(relu(x)))),  w = sigmoid(W row_conv(norm(cov(h)))),  y = w * x",
     paper="Gao, Xie, Wang, Li: Global Second-order Pooling ConvNets, CVPR 2019, arXiv:1811.12006, section 3.1",
-    needs=(Need(("grid",), "unless mode='position'", lambda o: o["mode"] == "position"),),
+    needs=(Need(("grid",), "where mode='channel'", lambda o: o["mode"] != "channel"),),
 )

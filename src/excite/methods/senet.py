@@ -1,11 +1,18 @@
 """SENet: squeeze-and-excitation."""
 
+from typing import Literal
+
 from excite.attention import ChannelAttention
 from excite.common.checks import Positive
-from excite.gates import Bottleneck
+from excite.gates import Activation, Bottleneck
 from excite.methods.base import REDUCTION, Method
 from excite.methods.widths import hidden_channels
-from excite.squeezes import Mean
+from excite.squeezes import Mean, Pools
+
+
+def squeeze_of(pool: Literal["avg", "max", "avg+max"]) -> Mean | Pools:
+    """Return the squeeze to the mean of every channel, its maximum, or the mean of both (timm's add_maxpool)."""
+    return {"avg": Mean, "max": lambda: Pools(("max",)), "avg+max": lambda: Pools(("avg", "max"), average=True)}[pool]()
 
 
 def se(
@@ -13,16 +20,21 @@ def se(
     *,
     reduction: Positive = 16,
     bias: bool = False,
+    pool: Literal["avg", "max", "avg+max"] = "avg",
+    norm: bool = False,
+    gate: Activation = "sigmoid",
     divisor: Positive = 1,
     hidden: Positive | None = None,
 ) -> ChannelAttention:
     """Build SE over `channels` channels.
 
-    reduction: c / reduction hidden units; bias: biases in both layers; divisor: hidden units are rounded to its
-    multiples (timm: 8); hidden: the hidden units themselves, instead of a reduction.
+    reduction: c / reduction hidden units; bias: biases in both layers; pool: the mean of every channel ("avg"), its
+    maximum ("max"), or the mean of both ("avg+max", timm's add_maxpool); norm: a batch norm after the first layer;
+    gate: "sigmoid", or "hard_sigmoid" as in MobileNetV3; divisor: hidden units are rounded to its multiples (timm: 8);
+    hidden: the hidden units themselves, instead of a reduction.
     """
-    gate = Bottleneck(channels, hidden_channels(channels, reduction, divisor, hidden), bias)
-    return ChannelAttention(Mean(), gate, channels)
+    width = hidden_channels(channels, reduction, divisor, hidden)
+    return ChannelAttention(squeeze_of(pool), Bottleneck(channels, width, bias, norm, gate), channels)
 
 
 SE = Method(

@@ -7,14 +7,14 @@ def round_channels(value: float, divisor: int) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def hidden_channels(channels: int, reduction: int, divisor: int = 1, hidden: int | None = None) -> int:
-    """Return the hidden units of a bottleneck: `hidden` where it is given, else channels / reduction, at least 1.
+def hidden_channels(channels: int, reduction: int, divisor: int = 1, hidden: int | None = None, least: int = 1) -> int:
+    """Return the hidden units of a bottleneck: `hidden` where it is given, else channels / reduction, at least `least`.
 
     divisor: they are rounded to its multiples (timm: 8). The originals divide whole numbers; only this rule rounds.
     """
     if hidden is not None:
         return hidden
-    return max(1, channels // reduction) if divisor == 1 else round_channels(channels / reduction, divisor)
+    return max(least, channels // reduction if divisor == 1 else round_channels(channels / reduction, divisor))
 
 
 def largest_divisor(whole: int, most: int) -> int:

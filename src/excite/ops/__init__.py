@@ -1,17 +1,19 @@
 """Operations on feature maps; whatever may become a fused kernel hides here."""
 
 from excite.ops.mode import use
-from excite.ops.recalibrate import recalibrate
+from excite.ops.recalibrate import along, recalibrate, recalibrate_along
 from excite.ops.tail.api import attend, described_tail, norm_act, residual_tail
 from excite.ops.tail.plan import factored, kernels_on, why_not
 
 __all__ = [
+    "along",
     "attend",
     "described_tail",
     "factored",
     "kernels_on",
     "norm_act",
     "recalibrate",
+    "recalibrate_along",
     "residual_tail",
     "use",
     "why_not",

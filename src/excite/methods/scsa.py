@@ -63,7 +63,7 @@ class SpatialChannelSynergy(nn.Module):
         if self.window:
             # A map smaller than the window is pooled as a whole; the original refuses it.
             size = [min(self.window, side) for side in space]
-            pooled = _POOLS[self.dims](x, size, size)  # type: ignore[operator]  # one of three functions
+            pooled = _POOLS[self.dims](x, size, size)
         else:
             pooled = x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
         z = self.norm(widen(pooled).flatten(2).to(self.norm.weight.dtype))

@@ -12,7 +12,9 @@ from excite.squeezes import Mean, Pools
 
 def squeeze_of(pool: Literal["avg", "max", "avg+max"]) -> Mean | Pools:
     """Return the squeeze to the mean of every channel, its maximum, or the mean of both (timm's add_maxpool)."""
-    return {"avg": Mean, "max": lambda: Pools(("max",)), "avg+max": lambda: Pools(("avg", "max"), average=True)}[pool]()
+    if pool == "avg":
+        return Mean()
+    return Pools(("max",)) if pool == "max" else Pools(("avg", "max"), average=True)
 
 
 def se(

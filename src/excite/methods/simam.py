@@ -25,7 +25,7 @@ class SimAm(nn.Module):
         flat = widen(x).flatten(2)
         distance = (flat - flat.mean(dim=2, keepdim=True)).square()
         # sym_max keeps a size that is unknown at export time unknown.
-        variance = distance.sum(dim=2, keepdim=True) / torch.sym_max(flat.shape[2] - 1, 1)
+        variance: torch.Tensor = distance.sum(dim=2, keepdim=True) / torch.sym_max(flat.shape[2] - 1, 1)  # type: ignore[assignment]
         return torch.sigmoid(distance / (4 * (variance + self.eps)) + 0.5)
 
     def weights(self, x: FeatureMap) -> Weights:

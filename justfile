@@ -18,6 +18,10 @@ types:
 docs:
     uv run --group docs mkdocs build --strict
 
+# Writes the numbers of README and docs from their result files; `just numbers --check` only compares.
+numbers *args:
+    uv run python benchmarks/write_numbers.py {{args}}
+
 # Rewrites what ruff can rewrite.
 fix:
     uv run ruff check --fix .

@@ -1,0 +1,79 @@
+"""Result files: tables of numbers with the machine, versions, commit and command that made them.
+
+A file is JSON: `{"command", "date", "commit", "machine", "versions", "interval", "notes", "tables", "values",
+"texts"}`. A table is `{"columns": [[name, format], ...], "rows": [[...], ...]}`; a cell is a number, a text, None, or
+the list of numbers that its column's format takes. `interval` says what brackets hold. `write_numbers.py` writes the
+numbers into the docs.
+"""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from excite.common.files import write_text
+from excite.measure.bench import environment
+from excite.measure.bench.environment import place
+
+HERE = Path(__file__).parent
+RATIO = "{:.3f} [{:.3f}, {:.3f}]"
+ORDER_STATISTICS = "an interval that holds the median of the ratios with probability 0.95 or more (order statistics)"
+
+
+def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Return a table: {column: format} and rows of plain numbers, texts or lists of numbers."""
+    wrong = [row for row in rows if len(row) != len(columns)]
+    if wrong:
+        raise ValueError(f"a row has {len(wrong[0])} cells for {len(columns)} columns: {wrong[0]}")
+    return {"columns": [list(c) for c in columns.items()], "rows": [list(row) for row in rows]}
+
+
+def ratio_cell(ratio: Any) -> list[float]:
+    """Return value and interval of a ratio, to five digits."""
+    return [round(float(v), 5) for v in (ratio.value, ratio.ci_low, ratio.ci_high)]
+
+
+def commit() -> str | None:
+    """Return the commit that ran, with a + where files differ from it; None outside a clone."""
+    git = ["git", "-C", str(HERE)]
+    done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return None
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def write(path: Path, tables: Mapping[str, Any], *, interval: str = "", **more: Any) -> Path:
+    """Write a result file of this process; returns its path."""
+    where = environment()
+    content = {
+        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "machine": place(where),
+        "versions": where["versions"],
+        **({"interval": interval} if interval else {}),
+        **more,
+        "tables": dict(tables),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, dumps(content))
+    print(f"wrote {path}; `python benchmarks/write_numbers.py` puts it into the docs", file=sys.stderr)
+    return path
+
+
+def dumps(content: Mapping[str, Any]) -> str:
+    """Return a result file's text: one line per row."""
+    tables = content.get("tables", {})
+    lines = []
+    for name, t in tables.items():
+        rows = ",\n".join("    " + json.dumps(row, ensure_ascii=False) for row in t["rows"])
+        columns = json.dumps(t["columns"], ensure_ascii=False)
+        lines.append(f'  {json.dumps(name)}: {{\n   "columns": {columns},\n   "rows": [\n{rows}\n   ]\n  }}')
+    head = json.dumps({k: v for k, v in content.items() if k != "tables"}, indent=1, ensure_ascii=False)
+    if not tables:
+        return head + "\n"
+    return head.removesuffix("\n}") + ',\n "tables": {\n' + ",\n".join(lines) + "\n }\n}\n"

@@ -181,7 +181,7 @@ def create_model(
     num_classes: None takes those of the trained weights, else 1000. placement: "all", "first" or "last" blocks of each
     stage (our networks). attach: a method to attach after building, at `attach_sites` (None: its own place), with
     `attach_options` (init="identity": the network computes at first what it computed before). pretrained: start from
-    trained weights: "cifar10" for those that come with excite (`excite list weights`), True or a tag for timm's and
+    trained weights: the data of those that come with excite ("cifar10"), True or a tag for timm's and
     torchvision's own, which these libraries fetch and keep; with another num_classes the head is fresh. options: the
     backbone's (stem, width_mult, ...) or the method's (reduction, kernel_size="3,5,5,7", ...).
     The network carries its NetworkSpec as `excite_card` and, where something was attached, the AttachReport as

@@ -58,7 +58,10 @@ class Pretrained:
 
 def bundled() -> dict[str, list[str]]:
     """Return the names of the networks whose weights come with excite, by the data that they were trained on."""
-    return {f.name: sorted(w.stem for w in f.glob("*.safetensors")) for f in sorted(FOLDER.iterdir()) if f.is_dir()}
+    names: dict[str, list[str]] = {}
+    for file in sorted(FOLDER.glob("*/*.safetensors")):
+        names.setdefault(file.parent.name, []).append(file.stem)
+    return names
 
 
 def bundled_card(name: str, data: str) -> dict[str, Any]:
@@ -85,26 +88,27 @@ def find(name: str, which: bool | str, in_channels: int = 3) -> Pretrained:
 
 def _bundled(name: str, which: bool | str, in_channels: int) -> Pretrained:
     known = bundled()
-    if which is True:
-        which = next((data for data, names in known.items() if name in names), "cifar10")
-    if which not in known:
-        raise unknown("bundled weights", str(which), known)
-    if name not in known[which]:
+    data = next((data for data, names in known.items() if name in names), "") if which is True else str(which)
+    if data not in known:
+        wanted = "" if which is True else f" trained on {data!r}"
+        there = "; ".join(f"{d}: {', '.join(names)}" for d, names in known.items()) or "none yet"
+        raise UsageError(f"no weights of {name!r}{wanted} come with excite; there are {there}")
+    if name not in known[data]:
         raise UsageError(
-            f"no weights of {name!r} trained on {which} come with excite; there are: {', '.join(known[which])}"
+            f"no weights of {name!r} trained on {which} come with excite; there are: {', '.join(known[data])}"
         )
-    card = bundled_card(name, which)
+    card = bundled_card(name, data)
     if in_channels != card["in_channels"]:
         raise UsageError(f"the weights of {name} take {card['in_channels']} channels, not {in_channels}")
 
     def read() -> State:
         from safetensors.torch import load_file
 
-        state = load_file(FOLDER / which / f"{name}.safetensors")
+        state = load_file(FOLDER / data / f"{name}.safetensors")
         return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
     return Pretrained(
-        f"the weights of {name} trained on {which}", card["num_classes"], read, card["class_names"], card["preprocess"]
+        f"the weights of {name} trained on {data}", card["num_classes"], read, card["class_names"], card["preprocess"]
     )
 
 

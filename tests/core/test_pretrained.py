@@ -1,5 +1,6 @@
 """Networks that start from trained weights: torchvision's and timm's caches, and what is said where they are empty."""
 
+import json
 import os
 import subprocess
 import sys
@@ -98,7 +99,38 @@ def test_without_a_network_one_line_names_file_and_folder(tmp_path: Path, torch_
 def test_what_there_is_not() -> None:
     with pytest.raises(UsageError, match="IMAGENET1K_V1"):
         excite.create_model("torchvision/resnet18", pretrained="IMAGENET")
-    with pytest.raises(UsageError, match="bundled weights"):
+    with pytest.raises(UsageError, match=r"no weights of 'eca_resnet20' trained on 'cifar' come with excite"):
         excite.create_model("eca_resnet20", pretrained="cifar")
+    with pytest.raises(UsageError, match="no weights of 'gct_resnet110' come with excite"):
+        excite.create_model("gct_resnet110", pretrained=True)
+
+
+def test_bundled_weights_fill_the_network_and_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    from excite import pretrained
+
+    torch.manual_seed(1)
+    trained = excite.create_model("eca_resnet20", num_classes=3)
+    card = {**spec_of(trained).to_dict(), "class_names": ["a", "b", "c"]}
+    card["preprocess"] = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (tmp_path / "drawn").mkdir()
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
+    save_file(halves, tmp_path / "drawn" / "eca_resnet20.safetensors", metadata={"excite": json.dumps(card)})
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert pretrained.bundled() == {"drawn": ["eca_resnet20"]}
+    for which in ("drawn", True):
+        model = excite.create_model("eca_resnet20", pretrained=which)
+        assert model.fc.weight.dtype == torch.float32
+        torch.testing.assert_close(model.fc.weight, trained.fc.weight, rtol=1e-3, atol=1e-4)
+        assert spec_of(model).class_names == ["a", "b", "c"]
+        assert spec_of(model).preprocess == card["preprocess"]
+    more = excite.create_model("eca_resnet20", pretrained="drawn", num_classes=11)
+    torch.testing.assert_close(more.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
+    assert more.fc.weight.shape[0] == 11
+    with pytest.raises(UsageError, match="do not fit this network"):
+        excite.create_model("eca_resnet20", pretrained="drawn", width=8)
+    with pytest.raises(UsageError, match="3 channels, not 1"):
+        excite.create_model("eca_resnet20", pretrained="drawn", in_channels=1)
     with pytest.raises(UsageError, match="num_classes"):
         excite.create_model("resnet20", num_classes=0)

@@ -25,7 +25,7 @@ class TrainConfig(RunConfig):
         attach: attach this attention method to the network.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method.
-        pretrained: start from trained weights, bundled (excite list weights), timm's or torchvision's own.
+        pretrained: start from trained weights, timm's or torchvision's own or those that come with excite.
         init: start from the weights of this checkpoint where keys and shapes agree.
         label_smoothing: label smoothing.
         mixup: alpha of mixup; 0 is off.

@@ -80,7 +80,7 @@ def test_vgg() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_more_architectures(name: str) -> None:
-    plain = {"rexnet_100", "densenet121", "lcnet_035"}
+    plain = {"rexnet_100", "densenet121", "lcnet_035", "repvgg_a0"}
     model = build(f"timm/{name}")
     check(model, "vgg" if name in plain else name, MORE[name])
 

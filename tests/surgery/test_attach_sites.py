@@ -180,6 +180,6 @@ def test_attention_that_holds_its_convolution_is_no_site_to_replace() -> None:
 
 def test_attach_is_a_function_whose_settings_go_by_name(resnet: nn.Module) -> None:
     names = inspect.signature(excite.attach).parameters
-    assert list(names) == ["model", "method", "sites", "replace", "input_size", "options"]
+    assert list(names) == ["model", "method", "sites", "replace", "input_size", "example", "options"]
     with pytest.raises(TypeError):
         excite.attach(resnet, "eca", "residual")  # type: ignore[misc]

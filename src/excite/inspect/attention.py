@@ -1,7 +1,7 @@
 """Which modules of a network are attention, and what weights they give its channels."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,10 +55,11 @@ def convolves(attention: nn.Module) -> bool:
     return any(_plain_name(cls) in CONVOLVING for cls in type(attention).__mro__)
 
 
-def attention_paths(model: nn.Module) -> list[str]:
+def attention_paths(model: nn.Module, named: Collection[str] = ()) -> list[str]:
     """Return the paths of a network's attention modules; what lies inside one is part of it.
 
-    Attention that was attached to another attention is listed beside it.
+    Attention that was attached to another attention is listed beside it. named: more classes, by name, that are
+    attention by the user's word.
     """
     paths: list[str] = []
     carried: set[int] = set()
@@ -66,7 +67,7 @@ def attention_paths(model: nn.Module) -> list[str]:
         child = module._modules.get(str(getattr(module, "carried_name", "")))
         carried |= {id(child)} if child is not None else set()
         inside = any(path.startswith(f"{outer}.") for outer in paths)
-        if path and (not inside or id(module) in carried) and is_attention(module):
+        if path and (not inside or id(module) in carried) and (type(module).__name__ in named or is_attention(module)):
             paths.append(path)
     return paths
 

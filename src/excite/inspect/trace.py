@@ -8,7 +8,7 @@ calls of modules (thop, mmcv), aten operations (torch's flop counter, fvcore) an
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from excite.errors import ExciteError, UsageError
 
@@ -118,15 +119,16 @@ class Trace:
 
 def shape_of(value: object) -> Shape:
     """Return the shape of a tensor, or of the first tensor in a container; () where there is none."""
-    return next((tuple(tensor.shape) for tensor in _tensors(value)), ())
+    return next((tuple(tensor.shape) for tensor in tensors_in(value)), ())
 
 
-def _tensors(value: object) -> Iterator[torch.Tensor]:
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in nested containers, in order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 class _Recorder(TorchDispatchMode):
@@ -165,7 +167,7 @@ class _Recorder(TorchDispatchMode):
 
     def find(self, value: object) -> tuple[int, ...]:
         """The nodes in a container of arguments."""
-        entries = ((tensor, self.index.get(id(tensor))) for tensor in _tensors(value))
+        entries = ((tensor, self.index.get(id(tensor))) for tensor in tensors_in(value))
         # An id is used again once its tensor is gone.
         return tuple(entry[1] for tensor, entry in entries if entry is not None and entry[0]() is tensor)
 
@@ -193,11 +195,11 @@ class _Recorder(TorchDispatchMode):
             op = "convolution_transpose"
         self.events += 1
         sources = [self.trace.nodes[i] for i in inputs]
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             self.add(tensor, op, inputs, _channel_dim(op, args, sources, tensor))
 
     def _follow(self, out: object) -> None:
-        for item in _tensors(out):
+        for item in tensors_in(out):
             if item.layout != torch.strided:
                 continue
             storage = item.untyped_storage()
@@ -220,6 +222,11 @@ def _channel_dim(op: str, args: Sequence[Any], inputs: Sequence[Node], out: torc
         return 1
     if op in WEIGHTED:
         return out.dim() - 1
+    if op in ("unsqueeze", "squeeze") and len(args) > 1 and isinstance(args[1], int) and source.channel_dim is not None:
+        axis = args[1] % max(out.dim(), len(source.shape))
+        if axis == source.channel_dim and op == "squeeze":
+            return None
+        return source.channel_dim + (axis <= source.channel_dim) * (out.dim() - len(source.shape))
     if op in ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "native_group_norm"):
         if tuple(out.shape) == source.shape or op == "native_group_norm":
             return source.channel_dim
@@ -334,6 +341,8 @@ def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     trace, stack = recorder.trace, recorder.stack
     handles = []
     modes = [(module, module.training) for module in model.modules()]
+    # Networks keep things of a pass (anchors, sizes) as attributes; those of a pass without data would do harm.
+    kept = [(module, dict(module.__dict__)) for module in model.modules()]
 
     def enter(path: str) -> Callable[..., None]:
         return lambda module, args: stack.append(path)
@@ -357,28 +366,40 @@ def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+        for module, attributes in kept:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
         for module, mode in modes:
             module.training = mode
 
 
-def run(model: nn.Module, inputs: Sequence[torch.Tensor], call: Callable[..., Any] | None = None) -> Trace:
-    """Run `model` (or `call`) on `inputs` in eval mode without gradients and return the trace.
+def run(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    call: Callable[..., Any] | None = None,
+    named: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Run `model` (or `call`) on `inputs` (and `named` ones) in eval mode without gradients and return the trace.
 
-    Raises ExciteError that names the layer in which the forward pass failed. The model's mode is restored.
+    Raises ExciteError that names the layer in which the forward pass failed. The model's mode and attributes are
+    restored.
     """
-    trace = Trace(input_shape=tuple(inputs[0].shape), device=str(inputs[0].device))
+    named = named or {}
+    tensors = list(tensors_in((tuple(inputs), named)))
+    first = next((x for x in tensors if x.dim() > 2), tensors[0])
+    trace = Trace(input_shape=tuple(first.shape), device=str(first.device))
     recorder = _Recorder(trace)
-    for x in inputs:
+    for x in tensors:
         recorder.add(x, "input", (), 1)
     try:
         with torch.no_grad(), _watched(model, recorder), _Functions(recorder), recorder:
-            trace.results = recorder.find((call or model)(*inputs))
+            trace.results = recorder.find((call or model)(*inputs, **named))
     except ExciteError:
         raise
     except Exception as error:
         kind = type(dict(model.named_modules()).get(recorder.path, model)).__name__
         where = recorder.path or "(top level)"
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExciteError(
             f"forward failed in layer {where!r} ({kind}) on an input of shape {shapes}: {reason}"
@@ -392,12 +413,27 @@ def run_on_meta(model: nn.Module, shape: Shape, dtype: torch.dtype = torch.float
     Parameters and buffers are replaced by meta tensors for the call. Raises ExciteError where the forward pass fails,
     also where it needs real numbers.
     """
+    return _without_data(model, (torch.empty(shape, device="meta", dtype=dtype),), {})
+
+
+def run_example(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], data: bool) -> Trace:
+    """Run `model` on given arguments, with their data or without, and return the trace. Raises ExciteError."""
+    if data:
+        return run(model, args, named=kwargs)
+    empty = tree_map_only(torch.Tensor, lambda t: torch.empty_like(t, device="meta"), (tuple(args), dict(kwargs)))
+    return _without_data(model, *empty)
+
+
+def _without_data(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    x = torch.empty(shape, device="meta", dtype=dtype)
     if all(t.is_meta for t in tensors.values()):
-        return run(model, [x])
+        return run(model, args, named=kwargs)
     empty = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
-    return run(model, [x], lambda *args: torch.func.functional_call(model, empty, args))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(model, empty, args, kwargs)
+
+    return run(model, args, call, kwargs)
 
 
 def run_on_fakes(model: nn.Module, shape: Shape, like: torch.Tensor) -> Trace:

@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from excite.errors import ExciteError, UsageError
+
+QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized", "torchao.")
 
 
 class Carrier:
@@ -22,12 +26,37 @@ class Carrier:
     carried_base: type[nn.Module]
     carried_side: str
     carried_name: str
+    host_forward: Callable[..., Any] | None = None
     __dict__: dict[str, Any]
 
     @property
     def carried(self) -> nn.Module:
         """The attention."""
         return self._modules[self.carried_name]  # type: ignore[attr-defined]
+
+    def __dir__(self) -> list[str]:
+        """List the attributes without the one that refuses (see `_refuse_conversion`): jit.trace reads all of them."""
+        return [name for name in super().__dir__() if name != "qconfig"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take another forward of the host's (tools that fuse norms set one) as the host's, not as the carrier's."""
+        if name == "forward":
+            self.__dict__["host_forward"] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the host."""
+        if self.host_forward is not None:
+            return self.host_forward(*args, **kwargs)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuse torch.jit.script, which cannot follow a call of the parent class."""
+        raise UsageError(
+            "TorchScript cannot script a network that carries attention: use torch.export, torch.jit.trace or ONNX, or "
+            "script it before attaching, without attention"
+        )
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Copy and pickle by the host's own class: the subclass is made again on arrival."""
@@ -46,7 +75,7 @@ class After(Carrier):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the host module's output, through the attention."""
-        return self._modules[self.carried_name](super().forward(*args, **kwargs))  # type: ignore[misc, attr-defined]
+        return self._modules[self.carried_name](self._run(*args, **kwargs))  # type: ignore[attr-defined]
 
 
 class Before(Carrier):
@@ -54,7 +83,7 @@ class Before(Carrier):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the host module makes of its input, recalibrated."""
-        return super().forward(self._modules[self.carried_name](x), *args, **kwargs)  # type: ignore[misc, attr-defined]
+        return self._run(self._modules[self.carried_name](x), *args, **kwargs)  # type: ignore[attr-defined]
 
 
 class PortAfter(Carrier):
@@ -62,7 +91,7 @@ class PortAfter(Carrier):
 
     def forward(self, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         """Return the recalibrated output and its descriptor."""
-        y = super().forward(*args, **kwargs)  # type: ignore[misc]
+        y = self._run(*args, **kwargs)
         return self._modules[self.carried_name](y, _given(context))  # type: ignore[attr-defined]
 
 
@@ -72,7 +101,7 @@ class PortBefore(Carrier):
     def forward(self, x: torch.Tensor, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         """Return what the host module makes of the recalibrated input, and the input's descriptor."""
         x, descriptor = self._modules[self.carried_name](x, _given(context))  # type: ignore[attr-defined]
-        return super().forward(x, *args, **kwargs), descriptor  # type: ignore[misc]
+        return self._run(x, *args, **kwargs), descriptor
 
 
 def _given(context: Any) -> Any:
@@ -133,8 +162,28 @@ def carrier_class(base: Any, side: str, name: str) -> type[nn.Module]:
     }
     if side != "instead" and issubclass(base, _BatchNorm):
         members["qconfig"] = property(_refuse_conversion, lambda self, value: self.__dict__.update(set_qconfig=value))
+    if side != "instead" and hasattr(base, "fuse"):
+        members["fuse"] = _fuse
+    if side != "instead" and issubclass(base, nn.Sequential):
+        members["__iter__"] = _members
+        members["__len__"] = lambda self: len(self._modules) - (name in self._modules)
     made: type[nn.Module] = type(base.__name__, (KINDS[side], base), members)
     return made
+
+
+def _members(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the children of a sequence that carries attention, without it."""
+    return iter([child for name, child in module._modules.items() if name != module.carried_name])  # type: ignore[misc]
+
+
+def _fuse(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Let the host fold its parts into one layer; what it returns carries the attention on."""
+    attention: Any = module.carried
+    side = str(attention.__dict__["carried_at"])
+    drop(module)
+    fused: Any = module.fuse(*args, **kwargs)  # type: ignore[operator]
+    carry(fused if isinstance(fused, nn.Module) else module, attention, side)
+    return fused
 
 
 def _refuse_conversion(norm: nn.Module) -> Any:  # Any: what tools of quantisation keep here
@@ -167,20 +216,46 @@ def free_name(module: nn.Module) -> str:
 
 
 def carry(module: nn.Module, attention: nn.Module, side: str) -> None:
-    """Make `module` carry `attention` after or before itself."""
+    """Make `module` carry `attention` after or before itself; a parametrisation of its weights stays on top."""
     name = free_name(module)
-    base: Any = type(module)
     attention.__dict__["carried_at"] = side
-    module.__class__ = carrier_class(base, side, name)
+    top: Any = type(module)
+    base = top.__bases__[0] if parametrize.is_parametrized(module) else top
+    carrier = carrier_class(base, side, name)
+    forward = module.__dict__.pop("forward", None)
+    module.__class__ = carrier if base is top else _again(top, carrier)
     module.register_module(name, attention)
+    if forward is not None:
+        module.__dict__["host_forward"] = forward
 
 
 def drop(module: nn.Module) -> None:
     """Undo `carry`."""
-    name, base = module.carried_name, module.carried_base
-    module.__class__ = base  # type: ignore[assignment]
-    attention: Any = module._modules.pop(str(name))
+    name = str(module.carried_name)
+    module.__class__ = without(type(module))
+    attention: Any = module._modules.pop(name)
     attention.__dict__.pop("carried_at", None)
+    forward = module.__dict__.pop("host_forward", None)
+    if forward is not None:
+        module.__dict__["forward"] = forward
+
+
+def without(kind: Any, mark: str = "carried_base") -> Any:  # Any: a class of modules, as `__class__` takes it
+    """Return a class without the layer that names its base as `mark`; classes put on top since (parametrised) stay."""
+    above = []
+    while mark not in vars(kind):
+        above.append(kind)
+        kind = kind.__bases__[0]
+    kind = vars(kind)[mark]
+    for top in reversed(above):
+        kind = _again(top, kind)
+    return kind
+
+
+def _again(top: Any, base: type) -> Any:  # Any: as above
+    """Return a class like `top` on another base."""
+    members = {k: v for k, v in vars(top).items() if k not in ("__dict__", "__weakref__")}
+    return type(top.__name__, (base,), members)
 
 
 def convert_norms(
@@ -194,7 +269,7 @@ def convert_norms(
     """
     before = [(m, m.__class__) for _, m in carriers(model) if isinstance(m, _BatchNorm)]
     for norm, _ in before:
-        norm.__class__ = norm.carried_base  # type: ignore[assignment] # mypy takes it for a tensor or a module
+        norm.__class__ = without(type(norm))
     try:
         converted = convert(model)
     except BaseException:
@@ -250,3 +325,8 @@ def refuse(model: nn.Module) -> None:
             raise UsageError(f"module {path or '(the model)'!r} is compiled in place: attach first, then compile")
         if isinstance(module, torch.jit.ScriptModule):
             raise UsageError(f"module {path or '(the model)'!r} is TorchScript: attach before scripting")
+        if any(cls.__module__.startswith(QUANTISED) for cls in type(module).__mro__):
+            raise UsageError(f"module {path!r} is quantised ({type(module).__name__}): attach to the network of floats")
+    lazy = next((key for key, value in model.named_parameters() if is_lazy(value)), None)
+    if lazy is not None:
+        raise UsageError(f"parameter {lazy!r} has no shape yet (lazy layers): run the network once, then attach")

@@ -13,7 +13,10 @@ from excite.inspect.trace import WEIGHTED
 from excite.surgery.carrier import refuse
 from excite.surgery.graph import CONTAINERS, Graph, Kind, follow
 
-PRESETS = ("residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage")
+PRESETS = (
+    "residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage",
+    "yolo-backbone", "yolo-neck",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,14 @@ def locate(graph: Graph, node: int) -> Place | None:
 
 
 def usable(graph: Graph, path: str) -> bool:
-    """Tell whether a module may carry attention: it ran once, is no mere container, and is not inside attention."""
-    module = graph.modules[path]
-    inside = any(path.startswith(a + ".") for a in graph.attention)
-    return bool(path) and graph.once(path) and not isinstance(module, CONTAINERS) and not inside
+    """Tell whether a module may carry attention.
+
+    It ran once, is no mere container, and lies neither inside attention nor inside what folds into one convolution.
+    """
+    if not path or not graph.once(path) or graph.folded(path) is not None:
+        return False
+    container = isinstance(graph.modules[path], CONTAINERS) and path not in graph.folds
+    return not container and not any(path.startswith(a + ".") for a in graph.attention)
 
 
 def _maker(graph: Graph, node: int) -> str | None:
@@ -101,15 +108,16 @@ def _reader(graph: Graph, node: int) -> str | None:
     return None
 
 
-def sites(model: nn.Module, input_size: Sequence[int] | None = None) -> list[Site]:
+def sites(model: nn.Module, input_size: Sequence[int] | None = None, *, example: object = None) -> list[Site]:
     """Return all sites of `model`, in the order of its forward pass; the model is not changed.
 
     The forward pass is followed once on tensors without data, in eval mode. input_size: channels, then space, of one
-    sample; without it common sizes are tried. Sites of kind "attention" and "conv" serve `replace=True`.
+    sample; without it common sizes are tried. example: what the network takes instead: a tensor, a tuple of arguments
+    or a dict of keyword arguments. Sites of kind "attention" and "conv" serve `replace=True`.
     Raises UsageError for a wrapped or compiled model or one without convolution, ExciteError where the forward fails.
     """
     refuse(model)
-    return find(follow(model, input_size))
+    return find(follow(model, input_size, example))
 
 
 def find(graph: Graph) -> list[Site]:
@@ -126,6 +134,10 @@ def find(graph: Graph) -> list[Site]:
         presets = ["stage-ends"] + ["between-stages"] * (order < len(ends) - 1)
         known = found.get((place.path, place.side)) or _site(graph, place, "stage-end", order, 0, [])
         found[place.path, place.side] = replace(known, presets=(*known.presets, *presets))
+    for preset, places in zip(("yolo-backbone", "yolo-neck"), _layers(graph), strict=True):
+        for place in places:
+            known = found.get((place.path, place.side)) or _site(graph, place, "block", 0, 0, [])
+            found[place.path, place.side] = replace(known, presets=(*known.presets, preset))
     outputs = {s.path: graph.calls[s.path][0].output or 0 for s in found.values()}
     listed = sorted(found.values(), key=lambda s: outputs[s.path])
     return listed + _replaceable(graph, listed)
@@ -142,8 +154,8 @@ def _blocks(graph: Graph) -> list[tuple[Place, Kind]]:
     owners = {j.owner for j in graph.joins}
     block: Kind = "block"
     ends += [(node, block) for path, node in innermost(graph).items() if path not in owners]
-    if not graph.blocks and not graph.joins:
-        ends = [(node, "block") for node in graph.units]
+    if graph.decodes or not ends:
+        ends += [(node, block) for node in _free_units(graph)]
     places: dict[tuple[str, str], tuple[Place, Kind]] = {}
     for node, kind in sorted(ends):
         place = locate(graph, node)
@@ -169,16 +181,59 @@ def number(spaces: Sequence[tuple[int, ...]]) -> list[tuple[int, int, bool]]:
     return numbers
 
 
+def _layers(graph: Graph) -> tuple[list[Place], list[Place]]:
+    """Return the outputs of the merging layers of a detector's backbone and of its neck.
+
+    Layers are the children of the innermost module that holds the whole detector. The neck starts where a map is made
+    larger; a merging layer has weights (a bare concatenation has none) and is no head (which returns several tensors).
+    """
+    nodes = graph.trace.nodes
+    grows = [n for n in nodes if graph.enlarges(n) and graph.trace.is_map(n.inputs[0])]
+    if not graph.decodes or not grows:
+        return [], []
+    root = _body(graph)
+    merging = {f"{root}{path.removeprefix(root).split('.')[0]}" for path in graph.merging if path.startswith(root)}
+    weighted = {path for n in nodes if n.op in WEIGHTED for path in n.stack}
+    ends = sorted(node for path in merging & weighted if (node := graph.output(path)) is not None)
+    places = [p for node in ends if not graph.is_output(node) and (p := locate(graph, node)) is not None]
+    start = grows[0].index
+    return [p for p in places if p.node < start], [p for p in places if p.node > start]
+
+
+def _body(graph: Graph) -> str:
+    """Return the path, with its dot, of the innermost module in which all others ran."""
+    prefix = ""
+    while True:
+        children = {path.removeprefix(prefix).split(".")[0] for path in graph.calls if path.startswith(prefix) and path}
+        if len(children) != 1:
+            return prefix
+        prefix += children.pop() + "."
+
+
+def _free_units(graph: Graph) -> list[int]:
+    """Return the units on the main path that lie in no block."""
+    nodes = graph.trace.nodes
+    return [i for i in graph.units if not any(path in graph.blocks for path in nodes[i].stack)]
+
+
 def _stage_ends(graph: Graph) -> list[Place]:
-    """Return the last block output (or, without blocks, the last unit) of every run of one spatial size."""
-    spine = set(graph.spine)
-    candidates = set(graph.blocks.values()) or {_after(graph, n.index) for n in graph.merges}
-    candidates = {n for n in candidates if n in spine} or set(graph.units)
-    order = sorted(candidates)
+    """Return the last candidate of every run of one spatial size on the main path.
+
+    Candidates are outputs of blocks and of modules that join maps; in encoder-decoders and where there is none, units.
+    """
+    way = set(graph.way)
+    candidates = set(graph.blocks.values())
+    for node in graph.merges:
+        output = graph.output(node.stack[-1]) if node.stack and node.stack[-1] else None
+        candidates.add(_after(graph, node.index) if output is None else output)
+    candidates &= way
+    if graph.decodes or not candidates:
+        candidates |= set(_free_units(graph))
+    order = sorted(i for i in candidates if not graph.is_output(i))
     ends = []
-    for i, node in enumerate(order):
-        if i + 1 == len(order) or graph.trace.nodes[order[i + 1]].space != graph.trace.nodes[node].space:
-            place = locate(graph, node)
+    for i, end in enumerate(order):
+        if i + 1 == len(order) or graph.trace.nodes[order[i + 1]].space != graph.trace.nodes[end].space:
+            place = locate(graph, end)
             if place is not None:
                 ends.append(place)
     return ends
@@ -202,8 +257,8 @@ def _replaceable(graph: Graph, listed: Sequence[Site]) -> list[Site]:
         node = graph.trace.nodes[call.inputs[0]]
         if graph.once(path) and graph.trace.is_map(node.index):
             found.append(Site(path, node.shape[1], "attention", size=node.space, place="instead"))
-    for join in graph.joins:
-        conv = next((p for i in sorted(join.inside) if (p := _spatial(graph, i)) is not None), None)
+    convs = [next((p for i in sorted(j.inside) if (p := _spatial(graph, i)) is not None), None) for j in graph.joins]
+    for conv in dict.fromkeys(convs):
         if conv is not None:
             size = graph.trace.nodes[graph.calls[conv][0].output or 0].space
             found.append(Site(conv, graph.modules[conv].in_channels, "conv", size=size, place="instead"))  # type: ignore[arg-type]
@@ -268,11 +323,20 @@ def _preset(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -
     model, count = type(graph.model).__name__, len(graph.trace.nodes)
     if kind == "attention":
         raise UsageError(f"{model} has no attention to replace at {name!r} (looked for {_looked(kind)})")
+    again = graph.repeated
+    if again and not any(s.place != "instead" for s in listed):
+        part = again[0]
+        raise UsageError(
+            f"no sites {name!r} in {model}: {part!r} runs {len(graph.calls[part])} times in a forward pass, so it is "
+            f"not plain which map is meant; attach to the part itself: excite.attach(model.{part}, ...)"
+        )
     others = {p: sum(p in s.presets for s in listed) for p in PRESETS}
     rest = ", ".join(f"{p!r} has {n}" for p, n in others.items() if n) or "the other presets have none either"
+    paths = [p for p in graph.modules if p and graph.output(p) is not None and usable(graph, p)]
+    example = f"; or name modules, for example sites={paths[len(paths) // 2]!r}" if paths else ""
     raise UsageError(
         f"no sites {name!r} in {model}: among its {count} operations, looked for {_looked(kind or name)}; "
-        f"{rest}; or name modules, for example sites={_example(graph)!r}"
+        f"{rest}{example}"
     )
 
 
@@ -280,14 +344,11 @@ def _looked(what: str) -> str:
     return {
         "attention": "channel attention that keeps the shape of a feature map and holds no convolution",
         "conv": "the first k x k convolution (not depthwise, not dilated) of every residual branch",
-        "residual": "an addition or concatenation of a branch of convolutions and a shortcut",
+        "residual": "an addition of a branch of convolutions and a shortcut (or a shuffled concatenation of them)",
+        "yolo-backbone": "layers that join maps and hold convolutions, before a map is made larger and joined",
+        "yolo-neck": "layers that join maps and hold convolutions, after a map is made larger and joined",
         "stage-ends": "the last block, or convolution unit, before the map gets smaller",
     }.get(what, "blocks: modules that join branches, or convolution units on the main path")
-
-
-def _example(graph: Graph) -> str:
-    paths = [p for p in graph.modules if p and graph.output(p) is not None]
-    return paths[len(paths) // 2] if paths else "features.3"
 
 
 def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -> list[Site]:
@@ -300,7 +361,7 @@ def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) ->
         matched = set()
     if kind:
         if not exact:
-            raise UsageError(f"no {kind} matches {name!r}; there are: {_some([s.path for s in listed])}")
+            raise UsageError(f"no {kind} matches {name!r}; there are: {some([s.path for s in listed])}")
         return exact
     paths = [p for p in graph.modules if p and p not in matched and expression.fullmatch(p)]
     found = exact + [_named_site(graph, p, listed) for p in paths]
@@ -309,7 +370,7 @@ def _named(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) ->
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UsageError(
             f"sites={name!r} is no preset ({', '.join(PRESETS)}) and matches no module of {name_of(graph)}; "
-            f"{hint}excite.sites(model) lists: {_some([s.path for s in listed])}"
+            f"{hint}excite.sites(model) lists: {some([s.path for s in listed])}"
         )
     return found
 
@@ -319,7 +380,8 @@ def name_of(graph: Graph) -> str:
     return type(graph.model).__name__
 
 
-def _some(paths: Sequence[str], most: int = 6) -> str:
+def some(paths: Sequence[str], most: int = 6) -> str:
+    """Return the first few paths as text."""
     shown = ", ".join(paths[:most]) or "none"
     return shown + (f", ... ({len(paths)} in all)" if len(paths) > most else "")
 
@@ -341,6 +403,12 @@ def _named_site(graph: Graph, path: str, listed: Sequence[Site]) -> Site:
     inside = next((a for a in graph.attention if path.startswith(a + ".")), None)
     if inside is not None:
         raise UsageError(f"{path!r} is inside the attention {inside!r}; name another module, or use replace=True")
+    folding = graph.folded(path)
+    if folding is not None:
+        raise UsageError(
+            f"{path!r} lies in {folding!r} ({type(graph.modules[folding]).__name__}), which can fold its parts into "
+            f"one convolution and would drop the attention; name {folding!r}"
+        )
     node = calls[0].output
     if node is None or not graph.trace.is_map(node):
         shape = "no single tensor" if node is None else f"a tensor of shape {graph.trace.nodes[node].shape}"

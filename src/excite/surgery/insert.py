@@ -1,7 +1,8 @@
 """attach and detach, and the report of what was done."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ from excite.backbones.placement import at_stage
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
-from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in
+from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in, without
 from excite.surgery.emca import GraphHost, connect
-from excite.surgery.find import Site, Wanted, find, select
+from excite.surgery.find import Site, Wanted, find, select, some
 from excite.surgery.graph import Graph, follow
 
+Replace = bool | str | type[nn.Module] | Sequence[str | type[nn.Module]]
 DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
 
 
@@ -27,7 +29,7 @@ class AttachReport:
     parameters_added, parameters_removed: counts (the latter by replace). macs_before, macs_added: convolutions and
     matrix products for one sample of input_size. kept_tensors, kept_parameters: the host's tensors that are the very
     same after as before. removed: keys of the host's state dict that went with replaced modules. existing: attention
-    that the network came with and keeps.
+    that the network came with and keeps. notes: what else to know, a line each.
     """
 
     method: str
@@ -42,6 +44,7 @@ class AttachReport:
     kept_parameters: int
     removed: tuple[str, ...]
     existing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain containers."""
@@ -60,6 +63,7 @@ class AttachReport:
         if self.existing:
             swaps = "replace=True swaps those that hold no convolution"
             lines.append(f"existing    {len(self.existing)} attention modules stay ({swaps})")
+        lines += [f"note        {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _removed(self) -> str:
@@ -73,25 +77,29 @@ def attach(
     method: str,
     *,
     sites: Wanted | None = None,
-    replace: bool = False,
+    replace: Replace = False,
     input_size: Sequence[int] | None = None,
+    example: object = None,
     **options: Any,
 ) -> AttachReport:
     """Put attention `method` into `model`, in place; every tensor that the model had stays as it is.
 
-    sites: a preset ("residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage"), a
-    pattern of module paths ("layer[34].*.bn3") or a list of paths; None is the method's own place. replace: swap the
-    attention that the model came with (or, for methods that take a convolution's place, that convolution).
-    input_size: channels, then space, of a sample, where the usual sizes do not pass. options: the method's; a list has
-    one entry per stage. Channels are inferred. Raises UsageError (no sites, attached already, wrapped or compiled
-    model, unknown method or option); then the model is as it was.
+    sites: a preset ("residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage",
+    "yolo-backbone", "yolo-neck"), a pattern of module paths ("layer[34].*.bn3") or a list of paths; None is the
+    method's own place. replace: swap the attention that the model came with (or, for methods that take a convolution's
+    place, that convolution); a class, its name or several of them say what else is attention. input_size: channels,
+    then space, of a sample, where the usual sizes do not pass. example: what the model takes instead: a tensor, a tuple
+    of arguments or a dict of keyword arguments. options: the method's; a list has one entry per stage. Channels are
+    inferred. Raises UsageError (no sites, attached already, wrapped or compiled model, unknown method or option); then
+    the model is as it was.
     """
     refuse(model)
     card = get_method(method)
     there = next(carriers(model), None)
     if there is not None:
         raise UsageError(f"attention is attached already (at {there[0]!r}); call excite.detach(model) first")
-    graph = follow(model, input_size)
+    named = _class_names(replace)
+    graph = follow(model, input_size, example, named)
     _check_dims(method, card, graph)
     before = dict(model.state_dict(keep_vars=True))
     if card.role == "network":
@@ -99,27 +107,37 @@ def attach(
             raise UsageError(f"{method} joins several blocks and cannot stand in for one module: leave replace out")
         chosen = connect(graph, method, sites, options)
     else:
-        chosen = _choose(graph, method, card, sites, replace)
+        chosen = _choose(graph, method, card, sites, bool(replace))
         listed = find(graph)
         built = [_build(graph, listed, method, card, site, options) for site in chosen]
         for site, attention in zip(chosen, built, strict=True):
             _insert(graph, site, attention)
     try:
-        after = follow(model, graph.input_size)
+        after = follow(model, graph.input_size if example is None else None, example)
         _verify(chosen, after.calls)
     except ExciteError:
         detach(model)
         raise
     report = report_of(graph, method, options, chosen, before, after.trace.macs)
-    settings = _settings(replace, input_size, options)
+    settings = _settings(list(named) or replace, graph.input_size if example is not None else input_size, options)
     _note(model, report, {"attach": method, "attach_sites": sites, "attach_options": settings})
     return report
 
 
-def _settings(replace: bool, input_size: Sequence[int] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def _class_names(replace: Replace) -> tuple[str, ...]:
+    """Return the names of the classes that `replace` says are attention; () where it only says yes or no."""
+    if isinstance(replace, bool):
+        return ()
+    classes = [replace] if isinstance(replace, str | type) else list(replace)
+    if not classes or not all(isinstance(c, str | type) for c in classes):
+        raise UsageError(f"replace takes True, a class of modules, its name, or a list of these, got {replace!r}")
+    return tuple(c if isinstance(c, str) else c.__name__ for c in classes)
+
+
+def _settings(replace: Replace, input_size: Sequence[int] | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments that ask for the same again."""
     where = {} if input_size is None else {"input_size": input_size}
-    return {**options, **({"replace": True} if replace else {}), **where}
+    return {**options, **({"replace": replace} if replace else {}), **where}
 
 
 def _note(model: nn.Module, report: AttachReport | None, asked: dict[str, Any] | None) -> None:
@@ -148,7 +166,7 @@ def detach(model: nn.Module) -> nn.Module:
         else:
             drop(module)
     if isinstance(model, GraphHost):
-        model.__class__ = model.hosted_base  # type: ignore[assignment]
+        model.__class__ = without(type(model), "hosted_base")
     _note(model, None, None)
     return model
 
@@ -251,4 +269,23 @@ def report_of(
         kept_parameters=sum(t.numel() for t in kept.values() if isinstance(t, nn.Parameter)),
         removed=removed,
         existing=tuple(a for a in graph.attention if a not in replaced),
+        notes=tuple(_notes(graph)),
     )
+
+
+def _notes(graph: Graph) -> Iterator[str]:
+    """Yield what else the user should know of the network, a line each."""
+    if graph.idle:
+        yield f"{some(graph.idle)} did not run (for training only, or by the data), so nothing was put there"
+    if graph.repeated:
+        runs = ", ".join(f"{p} ({len(graph.calls[p])} times)" for p in graph.repeated[:3])
+        yield f"runs several times in a pass, so nothing was put there: {runs}"
+    unknown = dict.fromkeys(type(graph.modules[p]).__name__ for p in graph.unknown)
+    if unknown:
+        swap = f"replace={next(iter(unknown))!r} swaps it"
+        yield f"{some(graph.unknown)} weighs channels but is not known as attention; {swap}"
+    parameters = {id(p) for p in graph.model.parameters()}
+    for optimizer in [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]:
+        if any(id(p) in parameters for group in optimizer.param_groups for p in group["params"]):
+            name = type(optimizer).__name__
+            yield f"the {name} that was built before does not know the new parameters: build it after attach"

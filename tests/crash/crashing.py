@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,11 @@ class Warm:
     def run(self, *command: str | Path, folder: Path, **request: Any) -> int | None:
         """Run a command to its end."""
         return self.wait(self.start(*command, folder=folder, **request))
+
+    @staticmethod
+    def kill(pid: int) -> None:
+        """Kill a command, as nothing can be prepared for."""
+        os.kill(pid, signal.SIGKILL)
 
     @property
     def output(self) -> str:

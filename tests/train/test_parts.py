@@ -14,7 +14,7 @@ from excite.errors import UsageError
 from excite.train import TrainConfig
 from excite.train.augment import crop_and_flip, mixer, train_transform
 from excite.train.config import resolve_recipe
-from excite.train.loaders import CachedTrainLoader, WorkerLoader
+from excite.train.loaders import CachedTrainLoader, WorkerLoader, image_readers
 from imagesets import image_folder
 
 
@@ -142,7 +142,8 @@ def test_worker_processes_give_the_same_batches(tmp_path):
     epochs = []
     for workers in (0, 1):
         config = TrainConfig(batch_size=4, workers=workers, randaugment=9, augment="resized-crop", flip=True)
-        loader = WorkerLoader(source, config, train_transform(config, 24), train=True)
+        readers = image_readers(config, train=(source, train_transform(config, 24)))
+        loader = WorkerLoader(readers, "train", len(source), config)
         epochs.append([])
         for epoch in (0, 1):
             loader.set_epoch(epoch)

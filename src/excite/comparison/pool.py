@@ -7,6 +7,7 @@ from pathlib import Path
 
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
+from excite.engine.process import end_with
 from excite.errors import ExciteError
 
 
@@ -17,7 +18,7 @@ def train_in_processes(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failures = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads, os.getpid())) as pool:
         futures = {pool.submit(execute, plan, folder, run): run for run in waiting}
         for number, future in enumerate(as_completed(futures), 1):
             run = futures[future]
@@ -32,8 +33,9 @@ def train_in_processes(
     return failures
 
 
-def _limit(threads: int) -> None:
-    """Share the processor: more threads than cores slow everyone down."""
+def _limit(threads: int, parent: int) -> None:
+    """Share the processor (more threads than cores slow everyone down), and train on for nobody who has ended."""
     import torch
 
+    end_with(parent)
     torch.set_num_threads(threads)

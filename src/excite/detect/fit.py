@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning as L
 from torch import nn
-from torch.utils.data import DataLoader
 
 from excite.checkpoints.bundle import load_exactly
 from excite.checkpoints.reading import read_checkpoint
@@ -14,16 +13,15 @@ from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector
 from excite.detect.config import DetectConfig
 from excite.detect.data import DetectionDataset, open_split
-from excite.detect.data.base import Item
 from excite.detect.detector import create_detector
-from excite.detect.loading import eval_loader, train_loader
+from excite.detect.loading import run_loaders
 from excite.detect.metrics import Metrics
-from excite.detect.module import DetectionModule
+from excite.detect.module import Batch, DetectionModule
 from excite.detect.report import write_report
 from excite.engine.history import History
 from excite.engine.module import Row
 from excite.engine.run import RunDirectory
-from excite.engine.sampling import EpochSampler
+from excite.engine.sampling import SplitLoader
 from excite.engine.trainer import compiled, make_trainer, seeded_run, train
 from excite.errors import UsageError
 
@@ -156,15 +154,11 @@ def _loaders(
     directory: RunDirectory,
     train_data: DetectionDataset,
     val_data: DetectionDataset | None,
-) -> dict[str, DataLoader[Item] | None]:
+) -> dict[str, SplitLoader[Batch] | None]:
     rank, world = trainer.global_rank, trainer.world_size
-    loader = train_loader(train_data, config, rank, world)
-    val_loader = None
-    if val_data is not None:
-        val_loader = eval_loader(val_data, batch_size=config.batch_size, workers=config.workers, rank=rank, world=world)
+    loader, val_loader = run_loaders(train_data, val_data, config, rank, world)
     if directory.start is not None:
         # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.
-        assert isinstance(loader.sampler, EpochSampler)
         loader.sampler.set_epoch(directory.epochs)
     return {"train_dataloaders": loader, "val_dataloaders": val_loader}
 

@@ -1,12 +1,17 @@
 """Batches for a detector, in an order and with an augmentation that depend on (seed, epoch, index) alone."""
 
+import os
+from functools import partial
+
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from excite.detect.config import DetectConfig
 from excite.detect.data.base import DetectionDataset, Item
 from excite.detect.data.transforms import Transform, collate, evaluation_transform, training_transform
-from excite.engine.sampling import EpochSampler, Key, worker_count
+from excite.detect.module import Batch
+from excite.engine.process import end_with
+from excite.engine.sampling import EpochSampler, Key, Readers, SplitLoader, worker_count
 from excite.engine.seeds import derive
 from excite.errors import ExciteError
 
@@ -44,31 +49,30 @@ class Evaluated(Dataset[Item]):
         return self.transform(*self.dataset[index])
 
 
-def train_loader(dataset: DetectionDataset, config: DetectConfig, rank: int = 0, world: int = 1) -> DataLoader[Item]:
-    """Return the training batches of one process; an incomplete last batch is dropped unless it is the only one."""
+def run_loaders(
+    train: DetectionDataset, val: DetectionDataset | None, config: DetectConfig, rank: int = 0, world: int = 1
+) -> tuple[SplitLoader[Batch], SplitLoader[Batch] | None]:
+    """Return the batches of one of `world` processes for training and, in order, validation.
+
+    An incomplete last batch of training is dropped unless it is the only one.
+    """
     transform = training_transform(flip=config.flip, vertical_flip=config.vertical_flip, colour=config.colour)
-    order = EpochSampler(len(dataset), config.seed, rank, world)
-    return DataLoader(
-        Augmented(dataset, transform, config.seed),
-        batch_size=config.batch_size,
-        sampler=order,
-        drop_last=len(order) >= config.batch_size,
-        collate_fn=collate,
-        num_workers=worker_count(config.workers),
-        persistent_workers=worker_count(config.workers) > 0,
-        # Starting to iterate draws a number; from the global generator it would shift what the detector draws.
-        generator=torch.Generator(),
-    )
+    splits: dict[str, Dataset[Item]] = {"train": Augmented(train, transform, config.seed)}
+    if val is not None:
+        splits["val"] = Evaluated(val)
+    readers = Readers(splits, collate, worker_count(config.workers))
+    order, size = EpochSampler(len(train), config.seed, rank, world), config.batch_size
+    loader = SplitLoader(readers, "train", order, size, drop_last=len(order) >= size)
+    return loader, None if val is None else SplitLoader(readers, "val", range(rank, len(val), world), size)
 
 
-def eval_loader(
-    dataset: DetectionDataset, *, batch_size: int = 8, workers: int = 0, rank: int = 0, world: int = 1
-) -> DataLoader[Item]:
-    """Return every `world`-th image from number `rank` on, in order."""
+def eval_loader(dataset: DetectionDataset, *, batch_size: int = 8, workers: int = 0) -> DataLoader[Item]:
+    """Return all images in order."""
     return DataLoader(
         Evaluated(dataset),
         batch_size=batch_size,
-        sampler=range(rank, len(dataset), world),
+        shuffle=False,
         collate_fn=collate,
         num_workers=worker_count(workers),
+        worker_init_fn=partial(end_with, os.getpid()),
     )

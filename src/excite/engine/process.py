@@ -4,14 +4,17 @@ import contextlib
 import logging
 import os
 import random
+import select
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+POLL = 1.0  # seconds between two looks at a parent, where the system does not tell of its end
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "faster_coco_eval")
 VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")  # set by Lightning
 
@@ -46,6 +49,29 @@ def unchanged() -> Iterator[None]:
                 os.environ[name] = value
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)
+
+
+def end_with(parent: int, *_: object) -> None:
+    """End this process when the process `parent` ends, even by kill -9. Called in a child, at its start.
+
+    The system's own signal for it tells of the process that forked the child: a server, maybe, and that lives on.
+    """
+    threading.Thread(target=_end_with, args=(parent,), name="end with parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    try:
+        if hasattr(os, "pidfd_open"):
+            select.select([os.pidfd_open(parent)], [], [])
+        else:
+            while True:
+                os.kill(parent, 0)
+                time.sleep(POLL)
+    except (ProcessLookupError, PermissionError):
+        pass  # ended already
+    except OSError:
+        return  # the system lacks the call
+    os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,19 @@
 """Which images come when, and how many processes read them."""
 
+import multiprocessing.context
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from excite.engine.process import end_with
 from excite.engine.seeds import epoch_order
 
 Key = tuple[int, int]
+Batch = TypeVar("Batch")
 
 
 class EpochSampler(Sampler[Key]):
@@ -34,6 +39,92 @@ class EpochSampler(Sampler[Key]):
         else:
             order = epoch_order(self.n, self.seed, self.epoch, self.rank, self.world)
         return iter([(self.epoch, i) for i in order.tolist()])
+
+
+class Readers(Generic[Batch]):
+    """The reading processes of a run, shared by its splits: one of them is read at a time.
+
+    splits: data sets by name; collate: makes a batch of their items; workers: processes, 0 reads in this one; context:
+    how they are started. They end with this process, however it ends.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Dataset[Any]],
+        collate: Callable[[list[Any]], Batch],
+        workers: int,
+        context: multiprocessing.context.BaseContext | None = None,
+    ) -> None:
+        self.plan = _Plan()
+        self.turn = 0
+        self.loader: DataLoader[Any] = DataLoader(
+            _Splits(splits),
+            batch_sampler=self.plan,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=collate,
+            multiprocessing_context=context if workers else None,
+            worker_init_fn=partial(end_with, os.getpid()),
+            # Starting to iterate draws a number; from the global generator it would shift what a network draws.
+            generator=torch.Generator(),
+        )
+
+    def read(self, split: str, batches: list[list[Any]]) -> Iterator[Batch]:
+        """Yield the batches that these keys of a split make. Raises RuntimeError where another reading has begun."""
+        self.turn += 1
+        turn = self.turn
+        self.plan.batches = [[(split, key) for key in batch] for batch in batches]
+        for batch in self.loader:
+            yield batch
+            if self.turn != turn:
+                raise RuntimeError(f"split {split}: read on after another reading began")
+
+
+class SplitLoader(Generic[Batch]):
+    """The batches of one split: `sampler` says which keys and in what order; Lightning tells it the epoch.
+
+    drop_last: leave out an incomplete last batch.
+    """
+
+    def __init__(
+        self, readers: Readers[Batch], split: str, sampler: Any, batch_size: int, *, drop_last: bool = False
+    ) -> None:
+        self.readers, self.split, self.sampler = readers, split, sampler
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.batch_sampler = None  # Lightning looks for one where there is a sampler
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        keys = list(self.sampler)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        return self.readers.read(self.split, [keys[start : start + self.batch_size] for start in starts])
+
+
+class _Plan(Sampler[list[Any]], Sized):
+    """The batches to read next."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self.batches)
+
+
+class _Splits(Dataset[Any]):
+    """Several data sets as one, with (name, key) as keys."""
+
+    def __init__(self, splits: Mapping[str, Dataset[Any]]) -> None:
+        self.splits = dict(splits)
+
+    def __getitem__(self, key: tuple[str, Any]) -> Any:
+        split, own = key
+        return self.splits[split][own]
 
 
 def worker_count(workers: int) -> int:

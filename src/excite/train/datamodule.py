@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import cached_property
 
 import lightning as L
 
@@ -9,10 +10,11 @@ from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess
+from excite.engine.sampling import Readers
 from excite.errors import ExciteError
 from excite.train.augment import train_transform
 from excite.train.config import TrainConfig
-from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Loader, WorkerLoader
+from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
 
 CACHE_BYTES = 2 * 2**30
 
@@ -53,15 +55,24 @@ class ImageData(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
-        images = self.train_images if self.cached else self.bundle.train
-        transform = train_transform(self.config, self.preprocess.size)
-        return self._remember(WorkerLoader(images, self.config, transform, train=True, rank=rank, world=world))
+        n = len(self.train_images if self.cached else self.bundle.train)
+        return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world))
 
     def val_dataloader(self) -> Loader:
         """Return the validation batches; every process sees all of them."""
         if self.cached:
             return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
-        return self._remember(WorkerLoader(self.bundle.val, self.config, self.preprocess.image, train=False))
+        return self._remember(WorkerLoader(self.readers, "val", len(self.bundle.val), self.config))
+
+    @cached_property
+    def readers(self) -> Readers[Decoded]:
+        """The processes that read the images of both splits, where these are not cached."""
+        transform = train_transform(self.config, self.preprocess.size)
+        if self.cached:
+            return image_readers(self.config, train=(self.train_images, transform))
+        return image_readers(
+            self.config, train=(self.bundle.train, transform), val=(self.bundle.val, self.preprocess.image)
+        )
 
     def _remember(self, loader: Loader) -> Loader:
         self.loaders.append(loader)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
 from excite.data.preprocess import UnreadableImageError
-from excite.engine.sampling import EpochSampler, worker_count
+from excite.engine.sampling import EpochSampler, Readers, SplitLoader, worker_count
 from excite.engine.seeds import derive, epoch_order, generator
 from excite.train.augment import Transform, crop_and_flip
 from excite.train.config import TrainConfig
@@ -87,25 +87,27 @@ class CachedEvalLoader(Loader):
         )
 
 
+Decoded = tuple[Tensor, Tensor, "list[Unreadable]"]  # a batch, and what is missing in it
+
+
+def image_readers(config: TrainConfig, **splits: tuple[Images, Transform]) -> Readers[Decoded]:
+    """Return the processes that decode and augment the images of all splits (the calling one if `workers` is 0)."""
+    workers = worker_count(config.workers)
+    datasets = {name: _Prepared(images, transform, config.seed) for name, (images, transform) in splits.items()}
+    return Readers(datasets, _collate, workers, _context() if workers else None)
+
+
 class WorkerLoader(Loader):
-    """Batches decoded and augmented image by image in worker processes (the calling one if `workers` is 0)."""
+    """Batches of `n` images of a split, decoded and augmented one by one; those of "train" are shuffled."""
 
     def __init__(
-        self, images: Images, config: TrainConfig, transform: Transform, *, train: bool, rank: int = 0, world: int = 1
+        self, readers: Readers[Decoded], split: str, n: int, config: TrainConfig, rank: int = 0, world: int = 1
     ) -> None:
+        train = split == "train"
         self.config = config
-        self.order = EpochSampler(len(images), config.seed if train else None, rank, world)
-        workers = worker_count(config.workers)
-        self.inner: DataLoader[tuple[Tensor, int] | Unreadable] = DataLoader(
-            _Prepared(images, transform, config.seed),
-            batch_size=config.batch_size,
-            sampler=self.order,
-            drop_last=train and len(self.order) >= config.batch_size,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=_collate,
-            multiprocessing_context=_context() if workers else None,
-        )
+        self.order = EpochSampler(n, config.seed if train else None, rank, world)
+        drop_last = train and len(self.order) >= config.batch_size
+        self.inner = SplitLoader(readers, split, self.order, config.batch_size, drop_last=drop_last)
         super().__init__(count_batches(len(self.order), config) if train else len(self.inner))
 
     def _epoch(self) -> Iterator[Batch]:

@@ -1,0 +1,137 @@
+"""The processes that read images: as many as were asked for, and gone when the run is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from excite.engine.process import end_with
+from excite.engine.sampling import Readers, SplitLoader
+from imagesets import image_folder
+
+TRAIN = [
+    "--epochs",
+    "40",
+    "--batch-size",
+    "4",
+    "--size",
+    "24",
+    "--augment",
+    "resized-crop",
+    "--device",
+    "cpu",
+    "--quiet",
+]
+DETECT = ["--epochs", "40", "--batch-size", "2", "--device", "cpu", "--quiet", "--pictures", "0", "--min-size", "64"]
+SMALL = ["--options.width", "8", "--options.neck_channels", "16", "--options.head_channels", "16"]
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the living processes below one, with their command lines."""
+    parents, found, new = {}, {pid}, True
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            if words[0] != "Z":
+                parents[int(folder.name)] = int(words[1])
+        except (OSError, IndexError):
+            continue
+    while new:
+        new = {child for child, parent in parents.items() if parent in found} - found
+        found |= new
+    return {child: command(child) for child in found - {pid}}
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split())[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def until(wanted, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if wanted():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
+@pytest.mark.parametrize("kind", ["train", "detect"])
+def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: str) -> None:
+    if kind == "train":
+        data = f"imagefolder:{image_folder(tmp_path, per_class=8)}"
+        words = ["train", "resnet20", "--options.width", "4", "--data", data, *TRAIN]
+    else:
+        words = ["detect", "train", "--data", "shapes:size=64,train=8,val=4", *SMALL, *DETECT]
+    run = tmp_path / "run"
+    program = subprocess.Popen([sys.executable, "-m", "excite", *words, "--workers", "2", "--out", str(run)])
+    metrics = run / "metrics.csv"
+
+    def validated() -> bool:
+        return program.poll() is not None or (metrics.is_file() and metrics.read_text().count("\n") > 2)
+
+    try:
+        assert until(validated, 240)
+        assert program.poll() is None, "the run ended early"
+        below = descendants(program.pid)
+        # The server that forks readers, and the tracker of shared memory, read nothing.
+        helpers = {pid for pid, words in below.items() if "resource_tracker" in words}
+        servers = {pid for pid in below if pid not in helpers and set(descendants(pid))}
+        assert len(set(below) - helpers - servers) == 2, below
+    finally:
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+    assert until(lambda: not any(map(alive, below)), 30), {pid: command(pid) for pid in below if alive(pid)}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("watched", [True, False], ids=["told by the system", "polled"])
+def test_a_process_ends_with_the_one_it_names(watched: bool) -> None:
+    """Even where another process, which lives on, forked it."""
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = os.fork()
+    if not child:
+        if not watched:
+            del os.pidfd_open
+        end_with(parent.pid)
+        time.sleep(60)
+        os._exit(1)
+    time.sleep(0.5)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    assert until(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 20)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_splits_take_turns(workers: int) -> None:
+    data = {"train": [[1], [2], [3], [4], [5]], "val": [[10], [20], [30]]}
+    readers = Readers(data, lists, workers)  # type: ignore[arg-type]  # lists are data sets
+    train, val = SplitLoader(readers, "train", range(5), 2, drop_last=True), SplitLoader(readers, "val", range(3), 2)
+    assert (len(train), len(val)) == (2, 2)
+    for _ in range(2):
+        assert list(train) == [[[1], [2]], [[3], [4]]]
+        assert list(val) == [[[10], [20]], [[30]]]
+        begun = iter(train)
+        assert next(begun) == [[1], [2]]
+        assert list(val) == [[[10], [20]], [[30]]]
+        with pytest.raises(RuntimeError, match="another reading"):
+            next(begun)
+
+
+def lists(items: list) -> list:
+    return list(items)

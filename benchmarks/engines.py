@@ -18,7 +18,7 @@ from excite.common.files import write_text
 from excite.export.convert import to_onnx_bytes, to_openvino
 from excite.export.engines import open_onnx, open_openvino
 from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import place
+from excite.measure.bench.environment import in_words
 from excite.models import create_model
 
 ENGINES = ("onnxruntime", "openvino", "openvino bf16")
@@ -88,7 +88,7 @@ CASES = [
 def write_all(rounds: int) -> None:
     """Write `engines.md` beside this file."""
     head = "# Attention in exported networks\n\nWritten by `python benchmarks/engines.py --all"
-    head += f" --rounds {rounds}` on {datetime.date.today().isoformat()}; {place(environment())}.\n"
+    head += f" --rounds {rounds}` on {datetime.date.today().isoformat()}; {in_words(environment())}.\n"
     parts = []
     for plain, methods, batch, side in CASES:
         part = table(plain, [f"{method}_{plain}" for method in methods], batch, side, rounds)
@@ -113,7 +113,7 @@ def main() -> None:
     elif args.nodes:
         print(nodes(args.plain, args.models, args.side))
     else:
-        print(f"{place(environment())}\n")
+        print(f"{in_words(environment())}\n")
         print(table(args.plain, args.models, args.batch, args.side, args.rounds))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import place
+from excite.measure.bench.environment import in_words
 from excite.ops import correlate as module
 from excite.ops.correlate import Correlate
 
@@ -19,7 +19,7 @@ FORMS = ("Conv1d", "sums", "C")
 
 def main() -> None:
     """Print a Markdown table."""
-    print(f"{place(environment())}\n")
+    print(f"{in_words(environment())}\n")
     print(
         "| batch | channels | " + " | ".join(f"{form} forward | backward" for form in FORMS) + " | C, ratio to Conv1d |"
     )

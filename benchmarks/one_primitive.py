@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import place
+from excite.measure.bench.environment import in_words
 
 SHAPES = ((64, 256, 56), (128, 512, 28), (256, 1024, 14), (512, 2048, 7))
 CONV = ([0, 0], [1, 1], [1, 1], 1)
@@ -47,7 +47,7 @@ def variants(c_in: int, c_out: int, side: int) -> dict[str, Callable[[], torch.T
 
 def main() -> None:
     """Print a Markdown table of ratios to the block without attention."""
-    print(f"{place(environment())}\n")
+    print(f"{in_words(environment())}\n")
     print("| channels, side | conv+sum+relu | conv, scale, sum, relu | factor in the weights, conv+sum+relu |")
     print("|---|---:|---:|---:|")
     with torch.inference_mode():

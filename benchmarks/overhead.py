@@ -17,7 +17,7 @@ import torch  # noqa: E402 - after the allocator is set
 
 from excite import ops  # noqa: E402
 from excite.measure.bench import environment  # noqa: E402
-from excite.measure.bench.environment import place  # noqa: E402
+from excite.measure.bench.environment import in_words  # noqa: E402
 from excite.models import create_model  # noqa: E402
 from excite.ops.tail import api  # noqa: E402
 from excite.ops.tail.autograd import AffineTail, Standardise  # noqa: E402
@@ -76,7 +76,7 @@ def main() -> None:
     for _ in range(args.steps):
         step()
     whole = time.perf_counter() - begin
-    print(f"{place(environment())}; {args.model}, {args.batch} at {args.side}x{args.side}, NHWC, every tail fused\n")
+    print(f"{in_words(environment())}; {args.model}, {args.batch} at {args.side}x{args.side}, NHWC, every tail fused\n")
     print("| of a step | ms | calls |\n|---|---:|---:|")
     print(f"| all | {1e3 * whole / args.steps:.1f} | |")
     for name, seconds in clock.seconds.items():

@@ -16,7 +16,7 @@ from typing import Any
 
 from excite.common.files import write_text
 from excite.measure.bench import environment
-from excite.measure.bench.environment import place
+from excite.measure.bench.environment import in_words
 
 HERE = Path(__file__).parent
 RATIO = "{:.3f} [{:.3f}, {:.3f}]"
@@ -53,7 +53,7 @@ def write(path: Path, tables: Mapping[str, Any], *, interval: str = "", **more: 
         "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
-        "machine": place(where),
+        "machine": in_words(where),
         "versions": where["versions"],
         **({"interval": interval} if interval else {}),
         **more,

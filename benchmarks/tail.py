@@ -21,7 +21,7 @@ from torch import nn  # noqa: E402
 from excite import ops  # noqa: E402
 from excite.common.files import write_text  # noqa: E402
 from excite.measure.bench import environment, interleave, ratio  # noqa: E402
-from excite.measure.bench.environment import place  # noqa: E402
+from excite.measure.bench.environment import in_words  # noqa: E402
 from excite.ops.tail import torch as plain  # noqa: E402
 from excite.ops.tail.api import fused_tail  # noqa: E402
 from excite.ops.tail.kernels import Kernels  # noqa: E402
@@ -77,7 +77,7 @@ def main() -> None:
         "# The end of a block\n\nForward and backward, float32; ratios to the modules one after another, median of the"
     )
     head += " rounds and its interval (95 % or more).\nWritten by `python benchmarks/tail.py` on "
-    head += f"{datetime.date.today().isoformat()}; {place(environment())}.\n\n"
+    head += f"{datetime.date.today().isoformat()}; {in_words(environment())}.\n\n"
     write_text(Path(__file__).with_name("tail.md"), head + "\n".join(lines) + "\n")
 
 

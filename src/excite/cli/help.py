@@ -9,8 +9,8 @@ from excite.cli.signature import REQUIRED, Option, examples, section
 from excite.cli.words import metavar
 
 GROUPS: dict[str, str] = {
-    "model": "model options placement attach attach_sites attach_options init num_classes in_channels kind neck "
-    "neck_attention neck_attention_options frozen_stages frozen_norms freeze_backbone_epochs checkpoint methods "
+    "model": "model options placement attach attach_sites attach_options init pretrained num_classes in_channels kind "
+    "neck neck_attention neck_attention_options frozen_stages frozen_norms freeze_backbone_epochs checkpoint methods "
     "backbone layer compare baseline class_names channels move_squeezes",
     "data": "data split train_split val_split limit limit_train limit_val limit_batches size resize "
     "min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions severities "

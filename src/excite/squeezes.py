@@ -48,7 +48,7 @@ class MeanStd(nn.Module):
         count = flat.shape[2]
         variance, mean = torch.var_mean(flat, dim=2, correction=0)
         # sym_max keeps a size that is unknown at export time unknown.
-        unbiased: torch.Tensor = variance * count / torch.sym_max(count - 1, 1)  # type: ignore[assignment]
+        unbiased: torch.Tensor = variance * count / torch.sym_max(count - 1, 1)  # type: ignore[assignment]  # a SymInt
         return torch.stack((mean, (unbiased + self.eps).sqrt()), dim=-1)
 
     def from_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> Descriptor:

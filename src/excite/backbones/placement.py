@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 from torch import nn
 
 from excite.backbones.lists import per_stage
+from excite.common.options import Option
 from excite.errors import unknown
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
@@ -23,7 +24,7 @@ class Site(NamedTuple):
     blocks: int
 
 
-def at_stage(method: str, options: Mapping[str, object], stage: int, stages: int) -> dict[str, object]:
+def at_stage(method: str, options: Mapping[str, Option], stage: int, stages: int) -> dict[str, Option]:
     """Return the options for one stage: of a list of one entry per stage that stage's, else the value itself.
 
     Where the method's own default is a sequence (a kernel per branch), a plain list is the value, and a list of lists
@@ -46,7 +47,7 @@ class AttentionSpec:
     """
 
     method: str = "none"
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     placement: str = "all"
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class AttentionSpec:
             return False
         return {"all": True, "first": block == 0, "last": block == blocks - 1}[self.placement]
 
-    def options_at(self, stage: int, stages: int) -> dict[str, object]:
+    def options_at(self, stage: int, stages: int) -> dict[str, Option]:
         """Return the options for one stage."""
         return at_stage(self.method, self.options, stage, stages)
 

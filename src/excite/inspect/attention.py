@@ -190,9 +190,10 @@ class WeightRecorder:
             product = self._products.open.pop()
             if not record:
                 return
-            if _is_ours(module) and hasattr(module, "weights"):
+            weigh = getattr(module, "weights", None) if _is_ours(module) else None
+            if callable(weigh):
                 with torch.no_grad():
-                    self._seen[path] = _copy(module.weights(*args))  # type: ignore[operator]
+                    self._seen[path] = _copy(weigh(*args))
             else:
                 self._seen[path] = product.weights if product.weights is not None else product.returned(output)
 
@@ -271,15 +272,17 @@ class _Product:
 
     def see(self, a: object, b: object, product: object) -> None:
         """Look at one multiplication; its result may be multiplied again."""
-        if self.x is None or not all(isinstance(t, torch.Tensor) for t in (a, b, product)):
+        if self.x is None or not isinstance(product, torch.Tensor):
+            return
+        if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
             return
         for x, factor in ((a, b), (b, a)):
             known = any(x is m for m in self.maps)
-            weights = self._per_channel(x, factor, known)  # type: ignore[arg-type]
+            weights = self._per_channel(x, factor, known)
             if weights is not None:
                 chained = known and self.weights is not None and self.weights.shape == weights.shape
                 self.weights = self.weights * weights if chained and self.weights is not None else weights
-                self.maps.append(product)  # type: ignore[arg-type]
+                self.maps.append(product)
                 return
 
     def _per_channel(self, x: torch.Tensor, factor: torch.Tensor, known: bool) -> Weights | None:

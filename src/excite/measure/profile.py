@@ -87,6 +87,16 @@ class _NoFilling(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def build_named(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    """Return the network that `build` builds. Raises ExciteError that names it."""
+    try:
+        return build()
+    except ExciteError:
+        raise
+    except Exception as error:
+        raise ExciteError(f"model {name!r} could not be built: {type(error).__name__}: {error}") from error
+
+
 def build_on_meta(build: Callable[[], nn.Module], name: str) -> nn.Module:
     """Build a network without allocating its weights; on the CPU where its constructor needs real numbers."""
     try:
@@ -95,12 +105,7 @@ def build_on_meta(build: Callable[[], nn.Module], name: str) -> nn.Module:
     except ExciteError:
         raise
     except Exception:
-        try:
-            return build()
-        except ExciteError:
-            raise
-        except Exception as error:
-            raise ExciteError(f"model {name!r} could not be built: {type(error).__name__}: {error}") from error
+        return build_named(build, name)
 
 
 def profile_model(

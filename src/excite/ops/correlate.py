@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from excite.ops.tail.plan import is_hooked, is_transformed, native
 
 
-def correlate(s: torch.Tensor, conv: nn.Module) -> torch.Tensor:
+def correlate(s: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
     """Return `conv(s)` for a Conv1d over channels, `[n c] -> [n c]`: one kernel, odd, zeros beyond the ends.
 
     conv itself is called where it is watched, changed or traced, or where it is the faster of the two.
     """
-    if pays(s, conv.weight) and plain(conv):  # type: ignore[arg-type]
+    if pays(s, conv.weight) and plain(conv):
         return Correlate.apply(s, conv.weight)
-    made: torch.Tensor = conv(s.unsqueeze(1)).squeeze(1)
-    return made
+    correlated: torch.Tensor = conv(s.unsqueeze(1)).squeeze(1)
+    return correlated
 
 
 def plain(conv: nn.Module) -> bool:
@@ -66,10 +66,11 @@ class Correlate(torch.autograd.Function):
         half = kernel.numel() // 2
         if torch.is_grad_enabled():
             # Differentiable, for create_graph=True.
-            made = F.conv1d(s.unsqueeze(1), kernel, padding=half).squeeze(1)
+            output = F.conv1d(s.unsqueeze(1), kernel, padding=half).squeeze(1)
             wanted = [x for x, need in zip((s, kernel), ctx.needs_input_grad, strict=True) if need]
-            got = iter(torch.autograd.grad(made, wanted, grad, create_graph=True))
-            return tuple(next(got) if need else None for need in ctx.needs_input_grad)  # type: ignore[return-value]
+            grads = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
+            for_s, for_kernel = (next(grads) if need else None for need in ctx.needs_input_grad)
+            return for_s, for_kernel
         kernels = native()
         correlated = _sums if kernels is None else kernels.correlate
         for_s = correlated(grad, kernel.view(-1).flip(0)) if ctx.needs_input_grad[0] else None

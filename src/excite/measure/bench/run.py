@@ -12,7 +12,8 @@ from excite.errors import ExciteError, UsageError, unknown
 from excite.measure.bench.environment import environment, in_words
 from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.timing import Clock, CudaClock, Timing, interleave, ratio
-from excite.measure.bench.variants import TASKS, Variant, inference, load, training
+from excite.measure.bench.variants import TASKS, Variant, inference, training
+from excite.measure.profile import build_named
 from excite.runtime import pick_device
 
 Builder = Callable[[], nn.Module]
@@ -159,7 +160,7 @@ def _prepare(
     memories: dict[str, int | None] = {}
     for variant in variants:
         torch.manual_seed(0)
-        network = load(variant.model, builders[variant.model])
+        network = build_named(builders[variant.model], variant.model)
         make = training if task == "training" else inference
         try:
             call = make(variant, network, shape, device)

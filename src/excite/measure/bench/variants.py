@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from excite.common.options import PRECISIONS
-from excite.errors import ExciteError, UsageError, unknown
+from excite.errors import UsageError, unknown
 
 MODES = ("eager", "compiled", "channels-last", "compiled-channels-last")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,16 +55,6 @@ def variants(
         tags = [t for t, many in ((engine, engines), (mode, modes), (precision, precisions)) if len(many) > 1]
         combinations.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
     return combinations
-
-
-def load(name: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network that `build` builds. Raises ExciteError that names it."""
-    try:
-        return build()
-    except ExciteError:
-        raise
-    except Exception as error:
-        raise ExciteError(f"model {name!r} could not be built: {type(error).__name__}: {error}") from error
 
 
 def example(variant: Variant, shape: tuple[int, ...], device: str, *, cast: bool) -> torch.Tensor:

@@ -109,7 +109,8 @@ class Standardise(torch.autograd.Function):
         if grads.carrier is not None:
             carried = Carried(grads.carrier, ctx.link.scale)
         elif direct is not None:
-            carried, direct = Carried(direct, torch.ones_like(saved.mean)), None  # type: ignore[arg-type]
+            assert saved.mean is not None  # saved wherever z has a gradient
+            carried, direct = Carried(direct, torch.ones_like(saved.mean)), None
         found = ctx.kernels.grad_standardise(saved, carried, grads.normalised, ctx.settings)
         dz = found.z
         if direct is not None:

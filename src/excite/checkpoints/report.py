@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from excite.common.options import Option
+from excite.common.tables import printable
 
 MOST_LINES = 8
 
@@ -69,7 +70,7 @@ class TransferReport:
         for reason, keys in by_reason.items():
             lines += _block("ignored", reason, _grouped(keys), len(keys))
         lines += [f"note         {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def _block(title: str, about: str, entries: list[str], count: int | None = None) -> list[str]:

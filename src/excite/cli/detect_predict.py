@@ -4,6 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import Literal
 
+from excite.common.tables import say
 from excite.errors import UsageError
 
 
@@ -50,7 +51,7 @@ def predict(
         rows.append(row)
         if not json:
             counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"
-            print(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
+            say(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
     write_json(Path(out) / "predictions.json", rows, indent=None)
     if json:
         card = content.detector

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from excite.common.tables import say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,21 +68,21 @@ def explain(
 
 def _show(networks: "list[Network]", result: dict[str, Any]) -> None:
     for network, found in zip(networks, result["networks"], strict=True):
-        print(f"{network.label}  ({network.source})")
+        say(f"{network.label}  ({network.source})")
         for image in found["grad_cam"]:
             parts = [f"{c['name']} {100 * c['probability']:.1f} %" for c in image["classes"]]
-            print(f"  {image['image']}: {', '.join(parts)}")
+            say(f"  {image['image']}: {', '.join(parts)}")
         if found["scales"]:
-            print(f"  {'attention':<28}{'channels':>9}{'mean':>8}{'±channels':>11}{'±images':>9}{'±classes':>10}")
+            say(f"  {'attention':<28}{'channels':>9}{'mean':>8}{'±channels':>11}{'±images':>9}{'±classes':>10}")
         for s in found["scales"]:
             spread = f"{s['class_spread']:>10.4f}" if s["class_spread"] is not None else f"{'-':>10}"
             numbers = f"{s['channels']:>9}{s['mean']:>8.3f}{s['std_over_channels']:>11.4f}{s['std_over_images']:>9.4f}"
-            print(f"  {s['name']:<28}{numbers}{spread}")
+            say(f"  {s['name']:<28}{numbers}{spread}")
         for note in found["notes"]:
-            print(f"  note: {note}")
+            say(f"  note: {note}")
     if result["data"]:
-        print(f"channel scales over {result['data']} {result['split']}")
+        say(f"channel scales over {result['data']} {result['split']}")
     for note in result["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     for path in result["files"]:
-        print(path)
+        say(path)

@@ -1,7 +1,9 @@
 """The dispatcher: find the command, import it alone, parse its options, turn errors into exit codes."""
 
+import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.remove(NO_TUNE)
     elif argv is None:  # the process is ours, not a caller's
         tune()
+        for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets an escape, not an error
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(args)
     except ExciteError as error:
@@ -35,18 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(str(absent))
         return absent.exit_code
-    except KeyboardInterrupt as stop:
-        _complain(f"interrupted; {stop}" if str(stop) else "interrupted")
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) went away. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # of the machine: a full disk, a folder that nobody may write to
+        _complain(f"{error.strerror or type(error).__name__}" + (f": {error.filename}" if error.filename else ""))
+        return FAILED
+    except MemoryError:
+        _complain("not enough memory for this")
+        return FAILED
+    except KeyboardInterrupt as stop:
+        _complain(f"interrupted; {stop}" if str(stop) else "interrupted")
+        return INTERRUPTED
 
 
 def _complain(message: str) -> None:
-    sys.stdout.flush()
-    print(f"excite: error: {message}", file=sys.stderr)
+    from excite.common.tables import say
+
+    with contextlib.suppress(OSError):  # a full disk under the output is what the message is about
+        sys.stdout.flush()
+    say(f"excite: error: {message}", file=sys.stderr)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -5,6 +5,7 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from excite.common.tables import printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def predict(
         facts = {"checkpoint": str(file), "model": predictor.card.name, "images": len(rows), "predictions": rows}
         print(json_.dumps({**facts, "unreadable": len(unreadable), "unreadable_names": unreadable}, indent=2))
         return
-    width = max((len(row["image"]) for row in rows), default=0) + 2
+    width = max((len(printable(row["image"])) for row in rows), default=0) + 2
     for row in rows:
         guesses = "  ".join(f"{g['class']} {100 * g['probability']:.1f} %" for g in row["classes"])
-        print(f"{row['image']:<{width}}{guesses}")
+        say(f"{printable(row['image']):<{width}}{guesses}")
     if unreadable:
-        print(f"{len(unreadable)} unreadable images passed over: {', '.join(unreadable[:3])}")
+        say(f"{len(unreadable)} unreadable images passed over: {', '.join(unreadable[:3])}")
 
 
 def find_images(patterns: list[str]) -> list[Path]:

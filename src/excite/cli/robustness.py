@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from excite.common.tables import say
 from excite.errors import UsageError
 
 
@@ -75,7 +76,7 @@ def robustness(
         Path(out),
         device,
     )
-    result = run(networks, request, lambda text: print(f"measuring: {text}", file=sys.stderr))
+    result = run(networks, request, lambda text: say(f"measuring: {text}", file=sys.stderr))
     print(json_.dumps({**result, "out": out}, indent=2)) if json else _show(result)
 
 
@@ -85,8 +86,8 @@ def _show(result: dict[str, Any]) -> None:
     width = max(12, *(len(label) + 2 for label in labels))
     severities = ", ".join(map(str, result["severities"]))
     of = f"{result['data']} {result['split']}" + (f", corrupted {result['corrupted']}" if result["corrupted"] else "")
-    print(f"top-1 error in %, {result['images']} images of {of}, mean over severities {severities}")
-    print(f"{'':<22}" + "".join(f"{label:>{width}}" for label in labels))
+    say(f"top-1 error in %, {result['images']} images of {of}, mean over severities {severities}")
+    say(f"{'':<22}" + "".join(f"{label:>{width}}" for label in labels))
     _row("clean", [n["clean_error"] for n in networks], width)
     scores = [n["corruptions"] for n in networks]
     if scores[0] is not None:
@@ -97,14 +98,15 @@ def _show(result: dict[str, Any]) -> None:
             _row("mCE, normalised", [s["mce"] for s in scores], width)
             if scores[0]["relative_mce"] is not None:
                 _row("relative mCE", [s["relative_mce"] for s in scores], width)
-        print(f"normalisation: {scores[0]['normalisation']}")
+        say(f"normalisation: {scores[0]['normalisation']}")
     for name in networks[0]["probes"]:
-        print(f"\n{name}")
+        say()
+        say(name)
         for strength in networks[0]["probes"][name]:
             _row(f"{strength:g}", [n["probes"][name][strength] for n in networks], width)
     for path in result["files"]:
-        print(path)
+        say(path)
 
 
 def _row(name: str, values: list[float], width: int) -> None:
-    print(f"{name:<22}" + "".join(f"{100 * v:>{width}.1f}" for v in values))
+    say(f"{name:<22}" + "".join(f"{100 * v:>{width}.1f}" for v in values))

@@ -4,6 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from excite.common.tables import printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,20 +77,24 @@ def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], pictu
         written = {"out": str(picture.parent) if picture else None, "files": [str(picture)] if picture else []}
         print(json_.dumps({**facts, **numbers, **unreadable, **more, **written}, indent=2))
         return
-    width = max(5, *(len(name) for name in names)) + 2
-    print(f"{facts['model']} ({facts['checkpoint']}) on {facts['data']} {facts['split']}\n")
-    print(f"{'class':<{width}}{'images':>7}{'accuracy':>10}{'precision':>11}  most often taken for")
+    width = max(5, *(len(printable(name)) for name in names)) + 2
+    say(f"{facts['model']} ({facts['checkpoint']}) on {facts['data']} {facts['split']}")
+    say()
+    say(f"{'class':<{width}}{'images':>7}{'accuracy':>10}{'precision':>11}  most often taken for")
     for row in table:
-        print(
-            f"{row['class']:<{width}}{row['images']:>7}{_percent(row['accuracy']):>10}{_percent(row['precision']):>11}"
+        say(
+            f"{printable(row['class']):<{width}}{row['images']:>7}{_percent(row['accuracy']):>10}{_percent(row['precision']):>11}"
             f"  {row['taken_for'] or '-'}"
         )
-    print(f"\ntop-1 {100 * result.top1:.2f} %   top-5 {100 * result.top5:.2f} %   loss {result.loss:.4f}", end="")
-    print(f"   {result.images} images")
+    say()
+    say(
+        f"top-1 {100 * result.top1:.2f} %   top-5 {100 * result.top5:.2f} %   loss {result.loss:.4f}   "
+        f"{result.images} images"
+    )
     if result.skipped:
-        print(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
+        say(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
     if picture:
-        print(f"confusion matrix: {picture}")
+        say(f"confusion matrix: {picture}")
 
 
 def _percent(share: float | None) -> str:

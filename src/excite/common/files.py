@@ -52,8 +52,8 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write text (UTF-8) atomically."""
-    return write_bytes(path, text.encode())
+    """Write text (UTF-8) atomically; what is no character (of a file's name that is no text) becomes an escape."""
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> Path:  # whatever json takes

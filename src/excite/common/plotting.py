@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from excite.common.extras import require
 from excite.common.files import replacing
+from excite.common.tables import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +62,11 @@ def colour(i: int) -> str:
 def dash(i: int) -> Any:
     """Return the line style of the i-th network, so that a grey print still tells them apart."""
     return DASHES[(i // len(COLOURS)) % len(DASHES)]
+
+
+def figure_text(name: object) -> str:
+    """Return a name that somebody else chose, as figures draw it: in one line, a dollar sign as itself."""
+    return printable(name).replace("$", r"\$")
 
 
 def save(figure: Any, path: str | Path, **options: Any) -> Path:

@@ -8,12 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from excite.common.files import replacing
-from excite.common.plotting import save
+from excite.common.plotting import figure_text, save
+from excite.common.tables import printable
 from excite.detect.data.segments import decode
 from excite.detect.metrics import Metrics
 from excite.detect.results import Result
 
 Box = tuple[float, float, float, float]
+LONGEST = 60  # characters of a name
 SHORTEST = 480  # smaller images are enlarged to this side, or the names would cover them
 
 
@@ -61,7 +63,7 @@ def _boxes(
     for result in reversed(shown):
         x, y, w, h = (factor * v for v in result["bbox"])
         colour = colour_of(labels[result["category_id"]])
-        text = f"{names[result['category_id']]} {100 * result['score']:.0f}"
+        text = f"{printable(names[result['category_id']])[:LONGEST]} {100 * result['score']:.0f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         tall, wide = bottom - top + 4, right - left + 6
         label = _spot((x, y, w, h), (wide, tall), picture.size, labelled)
@@ -109,7 +111,8 @@ def draw_curves(metrics: Metrics, path: Path, *, most: int = 12) -> None:
         for i, row in enumerate(rows):
             curve = np.clip(metrics[kind]["curves"][row["class"]], 0, 1)
             named = i < most
-            style = {"label": f"{row['class']} ({100 * row['AP50']:.1f})"} if named else {"color": "0.85", "zorder": 1}
+            text = f"{figure_text(row['class'])} ({100 * row['AP50']:.1f})"
+            style = {"label": text} if named else {"color": "0.85", "zorder": 1}
             axes.plot(recall, curve, linewidth=1.6 if named else 0.8, **style)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
         axes.set_title(f"{kind}: AP50 {100 * metrics[kind]['AP50']:.1f}")

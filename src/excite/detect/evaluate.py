@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from excite.common.tables import printable
 from excite.detect.data.base import DetectionDataset
 from excite.detect.loading import eval_loader
 from excite.detect.metrics import Metrics, coco_metrics
@@ -61,13 +62,13 @@ def _table(metrics: Metrics) -> list[str]:
     columns = [(k, n) for k in kinds for n in ("AP", "AP50", "AP75")]
     voc = {row["class"]: row for row in metrics["voc"]["per_class"]}
     rows = {k: {row["class"]: row for row in metrics[k]["per_class"]} for k in kinds}
-    width = max([8, *map(len, voc)]) + 2
+    width = max([8, *(len(printable(name)) for name in voc)]) + 2
     titles = [f"{k} {n}" for k, n in columns] + ["voc AP50", "11-point"]
     lines = [f"{'category':<{width}}{'objects':>8}" + "".join(f"{t:>11}" for t in titles)]
     for name, row in voc.items():
         values = [rows[k][name][n] if name in rows[k] else -1.0 for k, n in columns]
         cells = [*values, row["AP50"], row["AP50_11point"]]
-        lines.append(f"{name:<{width}}{row['objects']:>8}" + "".join(f"{_percent(v):>11}" for v in cells))
+        lines.append(f"{printable(name):<{width}}{row['objects']:>8}" + "".join(f"{_percent(v):>11}" for v in cells))
     return lines
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from excite.checkpoints.bundle import load_exactly
 from excite.checkpoints.reading import read_checkpoint
 from excite.common.files import write_json, write_text
+from excite.common.tables import say
 from excite.detect.bodies import count_trainable
 from excite.detect.checkpoint import check_classes, load_detector
 from excite.detect.config import DetectConfig
@@ -140,9 +141,9 @@ def _announce(
     name = f"{config.kind} on {config.backbone} ({config.neck})"
     print(f"{name}: {total:,} parameters, {count_trainable(detector):,} trainable")
     images = f"{len(train)} training and {len(val) if val is not None else 0} validation images"
-    print(f"data {config.data}: {images}, {len(train.class_names)} categories")
+    say(f"data {config.data}: {images}, {len(train.class_names)} categories")
     if skipped:
-        print(f"left out {len(skipped)} annotations: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}")
+        say(f"left out {len(skipped)} annotations: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}")
     if report is not None:
         print(f"backbone from {config.checkpoint}:\n{report}")
     print(f"run {run}", flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from excite.common.plotting import PAGE, drawing, save
+from excite.common.plotting import PAGE, drawing, figure_text, save
 from excite.explain.cam import CamResult
 
 
@@ -23,7 +23,7 @@ class CamRow:
 
 def _short(text: str, most: int = 22) -> str:
     text = text.replace("_", " ")
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return figure_text(text if len(text) <= most else text[: most - 1] + "…")
 
 
 def plot_cams(rows: Sequence[CamRow], path: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from excite.common.plotting import PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
+from excite.common.plotting import PAGE, colour, dash, drawing, figure_text, first_of_rows, legend_above, panels, save
 from excite.explain.scales import BINS, RANGE, SiteScales, last_of_stages
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def plot_scales(scales: ByNetwork, path: Path) -> Path:
             counts = [len(sites[stage].mean) for sites in lasts.values() if stage in sites]
             for i, (label, sites) in enumerate(lasts.items()):
                 curve = sites[stage].mean.numpy() if stage in sites else np.empty(0)
-                axis.plot(curve, color=colour(i), linestyle=dash(i), label=label, linewidth=_width(max(counts)))
+                axis.plot(
+                    curve, color=colour(i), linestyle=dash(i), label=figure_text(label), linewidth=_width(max(counts))
+                )
             axis.set_title(f"stage {stage}")
             _finish(axis, max(counts))
         for axis in first_of_rows(axes):
@@ -79,7 +81,7 @@ def plot_classes(
         rows = figure.subfigures(len(labelled), 1, squeeze=False)[:, 0]
         for part, (network, sites) in zip(rows, labelled.items(), strict=True):
             axes = part.subplots(1, columns, squeeze=False)[0]
-            part.suptitle(network, fontsize=8, fontweight="bold")
+            part.suptitle(figure_text(network), fontsize=8, fontweight="bold")
             for axis, (stage, site) in zip(axes, sorted(sites.items()), strict=False):
                 _class_curves(axis, site, class_names.get(network, ()), classes)
                 axis.set_title(f"stage {stage}")
@@ -94,8 +96,8 @@ def _class_curves(axis: "Axes", site: SiteScales, names: Sequence[str], classes:
     assert site.per_class is not None
     width = min(0.8, _width(len(site.mean)))
     for i, c in enumerate(classes or choose_classes(site)):
-        label = names[c] if c < len(names) else f"class {c}"
-        axis.plot(site.per_class[c].numpy(), color=colour(i), label=label, linewidth=width)
+        label = figure_text(names[c]) if c < len(names) else f"class {c}"
+        axis.plot(site.per_class[c].numpy(), color=colour(i), label=figure_text(label), linewidth=width)
     axis.plot(site.mean.numpy(), color="#555555", linestyle=":", label="all images", linewidth=width)
     _finish(axis, len(site.mean))
 
@@ -112,7 +114,7 @@ def plot_distribution(scales: ByNetwork, path: Path) -> Path:
             for i, (label, sites) in enumerate(scales.items()):
                 counts = np.sum([s.histogram.numpy() for s in sites if s.stage == stage] or [0 * used], axis=0)
                 share = 100 * counts / max(1, counts.sum())
-                axis.stairs(share, edges, color=colour(i), label=label, linewidth=1.0, linestyle=dash(i))
+                axis.stairs(share, edges, color=colour(i), label=figure_text(label), linewidth=1.0, linestyle=dash(i))
                 axis.stairs(share, edges, color=colour(i), fill=True, alpha=0.15)
             axis.set_title(f"stage {stage}")
             axis.set_xlim(0, max(1.0, edges[last]))

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from excite.common.plotting import COLUMN, PAGE, colour, dash, drawing, first_of_rows, legend_above, panels, save
+from excite.common.plotting import (
+    COLUMN,
+    PAGE,
+    colour,
+    dash,
+    drawing,
+    figure_text,
+    first_of_rows,
+    legend_above,
+    panels,
+    save,
+)
 from excite.robustness.probes import PROBES
 from excite.robustness.scores import Scores
 
@@ -43,7 +54,7 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
             axis.get_xticklabels()[0].set(rotation=90)  # five letters in the width of a digit
             axis.set_yticks(range(len(families)), [_readable(f) for f in families])
             axis.set_xlabel("severity")
-            name = label if len(scores) < 4 else _folded(label)
+            name = figure_text(label) if len(scores) < 4 else _folded(figure_text(label))
             axis.set_title(f"{name}\nmean {100 * found.mean_error:.1f} %", fontsize=8 if len(scores) < 4 else 7)
             axis.grid(visible=False)
             axis.tick_params(length=0)
@@ -67,7 +78,15 @@ def plot_probes(probes: Mapping[str, Mapping[str, Mapping[float, float]]], path:
         for axis, (name, networks) in zip(axes, probes.items(), strict=True):
             for i, (label, errors) in enumerate(networks.items()):
                 accuracy = [100 * (1 - e) for e in errors.values()]
-                axis.plot(list(errors), accuracy, "o", color=colour(i), linestyle=dash(i), markersize=2.5, label=label)
+                axis.plot(
+                    list(errors),
+                    accuracy,
+                    "o",
+                    color=colour(i),
+                    linestyle=dash(i),
+                    markersize=2.5,
+                    label=figure_text(label),
+                )
             axis.set_title(_readable(name))
             axis.set_xlabel(PROBES[name].axis.replace(" (", "\n("))
             axis.set_ylim(0, 100)

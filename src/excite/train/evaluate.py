@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from excite.common.plotting import save
+from excite.common.plotting import figure_text, save
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
@@ -100,8 +100,8 @@ def draw_confusion(evaluation: Evaluation, names: Sequence[str], path: Path) -> 
     picture = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     size = 9 if n <= 20 else 9 * 30 / max(n, 30)
-    axes.set_xticks(range(n), labels=list(names), rotation=90, fontsize=size)
-    axes.set_yticks(range(n), labels=list(names), fontsize=size)
+    axes.set_xticks(range(n), labels=[figure_text(name) for name in names], rotation=90, fontsize=size)
+    axes.set_yticks(range(n), labels=[figure_text(name) for name in names], fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"top-1 {100 * evaluation.top1:.2f} % of {evaluation.images} images")

@@ -86,11 +86,9 @@ def test_a_killed_comparison_ends_with_the_same_table(finished: Path, tmp_path: 
     process = subprocess.Popen(
         [*command, *ARGUMENTS], stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 120
     # In the middle: one run done, another under way.
     while not (any(folder.glob("runs/none-seed0/summary.json")) and any(folder.glob("runs/eca-seed0/config.yaml"))):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+        assert process.poll() is None  # one that hangs meets the test's own limit
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()

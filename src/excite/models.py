@@ -108,7 +108,7 @@ class NetworkSpec:
                 "attach_sites": inner.names("sites"),
                 "attach_options": inner.options("options"),
             }
-        num_classes = card.whole("num_classes", 1, MOST_CLASSES, 1000)
+        num_classes = card.whole("num_classes", 0, MOST_CLASSES, 1000)
         in_channels = card.whole("in_channels", 1, MOST_CHANNELS, 3)
         return cls(
             card.text("name"),
@@ -136,9 +136,10 @@ class NetworkSpec:
         """Raise UsageError for what cannot be, ExciteError for code that a file names, before anything is built."""
         if self.source and ":" in self.name:
             raise code_refused(self.source, self.name)
-        if self.num_classes < 1 or self.in_channels < 1:
+        if self.num_classes < 0 or self.in_channels < 1:
             raise UsageError(
-                f"num_classes and in_channels must be positive, got {self.num_classes} and {self.in_channels}"
+                f"in_channels must be positive and num_classes at least 0 (no classifier), got {self.in_channels} and "
+                f"{self.num_classes}"
             )
         if self.attach is None and (self.attach_sites is not None or self.attach_options):
             raise UsageError("attach_sites and attach_options say where and how to attach; name the method with attach")

@@ -26,7 +26,7 @@ FLOORS = [
     ("surgery",),
     ("pretrained",),
     ("models",),
-    ("checkpoints",),
+    ("checkpoints", "timm"),
     ("data",),
     ("export",),
     ("engine",),

@@ -1,9 +1,13 @@
 """Residual blocks: `block(x, context)`, with attention at the end of the residual branch."""
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, Protocol, cast
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from excite.inspect.attention import attention_paths, convolves
 from excite.ops import described_tail, norm_act, residual_tail
@@ -37,14 +41,18 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
     """A residual block: `branch` up to its last convolution, norm, attention, addition of the `shortcut`, rectifier.
 
-    sources: the entries of the network's bank that make up `context`, oldest first; squeeze: describes the block for
-    later ones, None where nobody asks; where: "block" or "branch" as in EmcaSpec, None for attention without a context.
+    stride: from the input to the output. sources: the entries of the network's bank that make up `context`, oldest
+    first; squeeze: describes the block for later ones, None where nobody asks; where: "block" or "branch" as in
+    EmcaSpec, None for attention without a context.
     """
 
     relu: nn.Module
     attention: nn.Module | None
     downsample: nn.Module | None
     squeeze: nn.Module | None
+    stride = 1
+    drop_path = 0.0
+    """Probability with which the residual branch of an image is left out in training (Huang et al., ECCV 2016)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,12 +81,20 @@ class Block(nn.Module):
         """Return what is added to the branch, None for nothing."""
         return x if self.downsample is None else self.downsample(x)
 
+    def keep(self, z: FeatureMap, shortcut: FeatureMap | None) -> torch.Tensor | None:
+        """Draw what each image's branch is multiplied by, `[n]`: 0 or 1 / (1 - p). None where no branch is left out."""
+        if not self.training or not self.drop_path or shortcut is None:
+            return None
+        stay = 1 - self.drop_path
+        return torch.empty(z.shape[0], device=z.device).bernoulli_(stay).div_(stay)
+
     def forward(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> FeatureMap | tuple[FeatureMap, Descriptor]:
         """Return the output `[n c h w]`; of a block that later ones read, also its descriptor `[n c k]`."""
         z, shortcut = self.branch(x), self.shortcut(x)
         norm, act, attention = self.last_norm, self.last_act, self.attention
+        keep = self.keep(z, shortcut)
         if self.where is None:
-            x = residual_tail(z, norm, attention, shortcut, act)
+            x = residual_tail(z, norm, attention, shortcut, act, keep)
         elif self.where == "branch" and (attention is not None or self.squeeze is not None):
             emca = cast("ContextAttention | None", attention)
 
@@ -86,23 +102,49 @@ class Block(nn.Module):
                 return cast("ContextAttention", emca).weights_of(descriptor, context)
 
             squeeze = cast(nn.Module, self.squeeze if emca is None else emca.squeeze)
-            x, descriptor = described_tail(z, norm, squeeze, None if emca is None else weigh, shortcut, act)
+            x, descriptor = described_tail(z, norm, squeeze, None if emca is None else weigh, shortcut, act, keep)
             return x if self.squeeze is None else (x, descriptor)
         else:
-            x = residual_tail(z, norm, None, shortcut, act)
+            x = residual_tail(z, norm, None, shortcut, act, keep)
             x = x if attention is None else attention(x, context)
         return x if self.squeeze is None else (x, self.squeeze(x))
 
 
-def step(layer: nn.Module, x: FeatureMap, bank: Bank) -> tuple[FeatureMap, Bank]:
-    """Run a block, or any other layer; return its output and the bank with its descriptor where it has one."""
+def step(layer: nn.Module, x: FeatureMap, bank: Bank, recompute: bool = False) -> tuple[FeatureMap, Bank]:
+    """Run a block, or any other layer; return its output and the bank with its descriptor where it has one.
+
+    recompute: forget what is inside the layer, and run it again for the gradients (gradient checkpointing).
+    """
+    run = partial(recomputed, layer) if recompute else layer
     if not isinstance(layer, Block):
-        return layer(x), bank
-    out = layer(x, tuple(bank[i] for i in layer.sources)) if layer.sources else layer(x)
+        return run(x), bank
+    out = run(x, tuple(bank[i] for i in layer.sources)) if layer.sources else run(x)
     if layer.squeeze is None:
         return out, bank
     x, descriptor = out
     return x, (*bank, descriptor)
+
+
+def recomputed(layer: nn.Module, *inputs: object) -> Any:  # a map, or a map and a descriptor
+    """Return what a layer gives; for the gradients it runs again, and its norms count the batch once."""
+    if torch.compiler.is_compiling():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return checkpoint(layer, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _counted(layer)))
+
+
+@contextmanager
+def _counted(layer: nn.Module) -> Iterator[None]:
+    """Keep running statistics as they are: this batch is in them already."""
+    norms = [m for m in layer.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class BasicBlock(Block):
@@ -121,6 +163,7 @@ class BasicBlock(Block):
     ) -> None:
         """Build the block; `spatial` replaces the first 3x3 convolution where given."""
         super().__init__()
+        self.stride = stride
         self.conv1 = spatial if spatial is not None else conv3x3(in_channels, planes, stride)
         self.bn1 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
@@ -155,6 +198,7 @@ class Bottleneck(Block):
     ) -> None:
         """Build the block; `spatial` replaces the 3x3 convolution where given."""
         super().__init__()
+        self.stride = stride
         self.conv1 = conv1x1(in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = spatial if spatial is not None else conv3x3(planes, planes, stride)

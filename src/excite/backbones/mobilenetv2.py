@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import nn
 
 from excite.backbones.blocks import Bank, Block, initialise, step
+from excite.backbones.features import Level
 from excite.backbones.lists import whole_numbers
 from excite.backbones.network import Network, refuse_conv_methods
 from excite.backbones.placement import AttentionSpec, Site
@@ -42,6 +46,7 @@ class InvertedResidual(Block):
         self, in_channels: int, out_channels: int, stride: int, expansion: int, attention: nn.Module | None
     ) -> None:
         super().__init__()
+        self.stride = stride
         hidden = in_channels * expansion
         layers: list[nn.Module] = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1)]
         layers += [
@@ -103,6 +108,8 @@ class MobileNetV2(Network):
     Raises UsageError for methods that replace a 3x3 convolution: here it is depth-wise.
     """
 
+    classifier_name = "classifier.1"
+
     def __init__(
         self,
         *,
@@ -144,12 +151,12 @@ class MobileNetV2(Network):
         features.append(ConvNormAct(entry, last, 1))
         self.features = nn.Sequential(*features)
         self.taps = (*taps, len(features) - 1)
+        self.first_channels = widths[0]
         self.feature_channels = (widths[1], widths[2], widths[4], last)
         linear = nn.Linear(last, num_classes)
         self.classifier = nn.Sequential(nn.Dropout(dropout), linear)
         initialise(self)
-        nn.init.normal_(linear.weight, 0, 0.01)
-        nn.init.zeros_(linear.bias)
+        self.initialise_classifier(linear)
         self.connect(stages)
 
     def parts(self) -> list[list[nn.Module]]:
@@ -162,23 +169,67 @@ class MobileNetV2(Network):
             start = tap + 1
         return parts
 
-    def forward_features(self, x: FeatureMap) -> list[FeatureMap]:
-        """Return the last map of every resolution from a quarter on (strides 4, 8, 16, 32 with the ImageNet stem)."""
+    def levels(self) -> list[Level]:
+        """Return the levels: the first stage's map, then those of `forward_features`."""
+        levels, reduction = [], 1
+        ends = dict(zip((1, *self.taps), (self.first_channels, *self.feature_channels), strict=True))
+        for i, layer in enumerate(self.features):
+            stride = layer.stride if isinstance(layer, Block) else layer[0].stride[0]  # type: ignore[index]
+            reduction *= stride
+            if i in ends:
+                after = f"attention_after{i}"
+                levels.append(Level(ends[i], reduction, after if hasattr(self, after) else f"features.{i}"))
+        return levels
+
+    def keep_levels(self, indices: tuple[int, ...]) -> None:
+        """Return these levels from now on; the layers behind the last one, and the classifier, are taken away."""
+        super().keep_levels(indices)
+        last = (1, *self.taps)[max(indices)]
+        for i in range(last + 1, len(self.features)):
+            if hasattr(self, f"attention_after{i}"):
+                delattr(self, f"attention_after{i}")
+        self.features = self.features[: last + 1]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's patterns that group parameters for layer-wise decay: by layer, coarse: by map."""
+        after = (r"^attention_after(\d+)", (99999,))  # timm's mark for: with the group before
+        ends = [f"(?:{'|'.join(map(str, range(a + 1, b + 1)))})" for a, b in pairwise((0, 1, *self.taps))]
+        blocks = [(rf"^features\.{end}\.", (i,)) for i, end in enumerate(ends)]
+        return {"stem": r"^features\.0\.", "blocks": [*(blocks if coarse else [(r"^features\.(\d+)", None)]), after]}
+
+    def forward_levels(self, x: FeatureMap, indices: Sequence[int]) -> list[FeatureMap]:
+        """Return the maps of some levels (ascending), `[n c h w]` each: 0 is the first stage's."""
+        wanted = [(1, *self.taps)[i] for i in indices]
         maps: list[FeatureMap] = []
         bank: Bank = ()
+        recompute = self.recomputes
         for i, layer in enumerate(self.features):
-            x, bank = step(layer, x, bank)
+            if i > wanted[-1]:
+                break
+            x, bank = step(layer, x, bank, recompute and i > 0)
             after = getattr(self, f"attention_after{i}", None)
             x = x if after is None else after(x)
             if i == 0:
                 bank = self.start(x)
-            if i in self.taps:
+            if i in wanted:
                 maps.append(x)
         return maps
 
-    def forward_head(self, x: FeatureMap) -> FeatureMap:
-        """Return the logits `[n classes]` of the last map."""
-        return self.classifier(x.mean((2, 3)))
+    def initialise_classifier(self, layer: nn.Module) -> None:
+        """Initialise a classifier: normal with deviation 0.01, no bias."""
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.zeros_(layer.bias)
+
+    def pool(self, x: FeatureMap) -> torch.Tensor:
+        """Return the last map pooled, `[n c]`; as it is where there is no pool."""
+        if not self.global_pool:
+            return x
+        return x.mean((2, 3)) if self.global_pool == "avg" else x.amax((2, 3))
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits `[n classes]` of `[n c]`, in training with dropout."""
+        return self.classifier(x)
 
 
 mobilenet_v2 = MobileNetV2

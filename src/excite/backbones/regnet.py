@@ -37,6 +37,7 @@ class RegNetBlock(Block):
 
     def __init__(self, inputs: int, width: int, stride: int, shape: Shape, attention: nn.Module | None) -> None:
         super().__init__()
+        self.stride = stride
         self.conv1 = conv1x1(inputs, width)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = conv3x3(width, width, stride, groups=width // shape.group_width)

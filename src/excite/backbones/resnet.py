@@ -98,9 +98,14 @@ class ResNet(StagedNetwork):
         pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
         return nn.Sequential(pool, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
 
-    def forward_stem(self, x: FeatureMap) -> FeatureMap:
-        """Return the map before the first stage."""
-        return self.maxpool(super().forward_stem(x))
+    @property
+    def stem_stride(self) -> int:
+        """What the stem shrinks the map by after its rectifier: 2 with a max pool."""
+        return 2 if isinstance(self.maxpool, nn.MaxPool2d) else 1
+
+    def after_entry(self, x: FeatureMap) -> FeatureMap:
+        """Return what the first stage sees of the stem's map."""
+        return self.maxpool(x)
 
 
 DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {

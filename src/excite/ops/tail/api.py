@@ -21,22 +21,28 @@ Weigh = Callable[[Descriptor], Weights] | None
 
 
 def residual_tail(
-    z: FeatureMap, norm: nn.Module, attention: nn.Module | None, shortcut: FeatureMap | None, act: Act
+    z: FeatureMap,
+    norm: nn.Module,
+    attention: nn.Module | None,
+    shortcut: FeatureMap | None,
+    act: Act,
+    keep: torch.Tensor | None = None,
 ) -> FeatureMap:
     """Return `act(attention(norm(z)) + shortcut)`, `[n c h w]`; each of `attention`, `shortcut`, `act` may be None.
 
-    z: output of the block's last convolution. `norm` updates its running statistics in train mode as always. Where it
+    z: output of the block's last convolution; keep: what each image's branch is multiplied by before the addition,
+    `[n]` (stochastic depth). `norm` updates its running statistics in train mode as always. Where it
     is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
     """
     kernels = plan(Request(PLAIN if attention is None else ATTENTION, z, norm, attention, None, shortcut)).kernels
     if kernels is not None:
         if attention is None or isinstance(attention, nn.Identity):
-            return fused_tail(z, norm, None, None, shortcut, act, kernels)[0]
+            return fused_tail(z, norm, None, None, shortcut, act, kernels, keep)[0]
         parts: Any = attention  # a squeeze and gate, says the plan
         parts.check(z)
-        return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels)[0]
+        return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep)[0]
     y = norm(z)
-    return _finish(y if attention is None else attention(y), shortcut, act)
+    return _finish(y if attention is None else attention(y), shortcut, act, keep)
 
 
 def attend(x: FeatureMap, attention: Any) -> FeatureMap:
@@ -60,7 +66,13 @@ def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
 
 
 def described_tail(
-    z: FeatureMap, norm: nn.Module, squeeze: nn.Module, weigh: Weigh, shortcut: FeatureMap | None, act: Act
+    z: FeatureMap,
+    norm: nn.Module,
+    squeeze: nn.Module,
+    weigh: Weigh,
+    shortcut: FeatureMap | None,
+    act: Act,
+    keep: torch.Tensor | None = None,
 ) -> tuple[FeatureMap, Descriptor]:
     """Return `act(y * weigh(s) + shortcut)` and the descriptor `s = squeeze(y)` `[n c k]`, where `y = norm(z)`.
 
@@ -69,27 +81,37 @@ def described_tail(
     """
     kernels = plan(Request(ATTENTION, z, norm, None, squeeze, shortcut)).kernels
     if kernels is not None:
-        out, fused_descriptor = fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels)
+        out, fused_descriptor = fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels, keep)
         assert fused_descriptor is not None
         return out, fused_descriptor
     y = norm(z)
     descriptor: Descriptor = squeeze(y)
-    return _finish(y if weigh is None else recalibrate(y, weigh(descriptor)), shortcut, act), descriptor
+    return _finish(y if weigh is None else recalibrate(y, weigh(descriptor)), shortcut, act, keep), descriptor
 
 
-def _finish(y: FeatureMap, shortcut: FeatureMap | None, act: Act) -> FeatureMap:
+def _finish(y: FeatureMap, shortcut: FeatureMap | None, act: Act, keep: torch.Tensor | None = None) -> FeatureMap:
+    if keep is not None:
+        y = y * keep.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
     if shortcut is not None:
         y = y + shortcut
     return y if act is None else act(y)
 
 
 def fused_tail(
-    z: FeatureMap, norm: Any, squeeze: Any, weigh: Weigh, shortcut: FeatureMap | None, act: Act, kernels: Kernels
+    z: FeatureMap,
+    norm: Any,
+    squeeze: Any,
+    weigh: Weigh,
+    shortcut: FeatureMap | None,
+    act: Act,
+    kernels: Kernels,
+    keep: torch.Tensor | None = None,
 ) -> tuple[FeatureMap, Descriptor | None]:
     """Return the output and the descriptor of the normalised map (None without a squeeze).
 
     norm: a batch norm; squeeze: has `from_statistics` or `from_projection`, or is None; weigh: the gate, or None for no
-    scaling; act: anything, though only plain rectifiers are part of the second pass; kernels: what runs the passes.
+    scaling; act: anything, though only plain rectifiers are part of the second pass; kernels: what runs the passes;
+    keep: as in `residual_tail`.
     """
     learning = torch.is_grad_enabled()
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
@@ -110,6 +132,9 @@ def fused_tail(
     weights = None
     if weigh is not None and descriptor is not None:
         weights = fitting(weigh(descriptor), z)
+    if keep is not None:
+        factors = keep[:, None].to(y.scale.dtype)
+        weights = factors.expand(z.shape[:2]).contiguous() if weights is None else weights * factors.to(weights.dtype)
     ceiling = ceiling_of(act)
     ceiling = ceiling if ceiling in kernels.ceilings else None
     if learning:

@@ -60,7 +60,7 @@ def test_cards_of_earlier_versions_are_read() -> None:
     [
         ({"name": None}, "name"),
         ({"name": 7}, "name"),
-        ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": -1}, "num_classes"),
         ({"num_classes": True}, "num_classes"),
         ({"num_classes": 10**12}, "num_classes"),
         ({"in_channels": "3"}, "in_channels"),

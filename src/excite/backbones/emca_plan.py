@@ -39,13 +39,13 @@ def earlier(depths: Sequence[int], stage: int, stages: int, blocks: int, with_st
     first = [1]
     for depth in depths:
         first.append(first[-1] + depth)
-    found: list[int] = []
+    sources: list[int] = []
     for s in range(max(-1, stage - stages), stage):
         if s >= 0:
-            found += range(first[s + 1] - min(blocks, depths[s]), first[s + 1])
+            sources += range(first[s + 1] - min(blocks, depths[s]), first[s + 1])
         elif with_stem and blocks:
-            found.append(0)
-    return tuple(found)
+            sources.append(0)
+    return tuple(sources)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ def open_digits(spec: str, limit_train: int | None = None, limit_val: int | None
     train, val = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=bunch.target, random_state=0)
     splits = []
     for rows, limit in ((train, limit_train), (val, limit_val)):
-        kept = torch.as_tensor(np.sort(rows)[list(chosen(len(rows), limit))])
-        splits.append(ArrayImages(images[kept], labels[kept], [f"digit {int(i)}" for i in kept]))
+        indices = torch.as_tensor(np.sort(rows)[list(chosen(len(rows), limit))])
+        splits.append(ArrayImages(images[indices], labels[indices], [f"digit {int(i)}" for i in indices]))
     mean, std = float(images.float().mean() / 255), float(images.float().std() / 255)
     how = Preprocess(SIZE, SIZE, (round(mean, 4),) * 3, (round(std, 4),) * 3)
     return DataBundle(spec, splits[0], splits[1], [str(name) for name in bunch.target_names], how.to_dict())

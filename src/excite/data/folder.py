@@ -62,8 +62,8 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _scan(folder: Path, classes: list[str], limit: int | None) -> FolderImages:
-    found = [(file, label) for label, name in enumerate(classes) for file in image_files(folder / name)]
-    if not found:
+    labelled = [(file, label) for label, name in enumerate(classes) for file in image_files(folder / name)]
+    if not labelled:
         raise ExciteError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
-    kept = [found[i] for i in chosen(len(found), limit)]
-    return FolderImages([f for f, _ in kept], [c for _, c in kept])
+    selected = [labelled[i] for i in chosen(len(labelled), limit)]
+    return FolderImages([f for f, _ in selected], [c for _, c in selected])

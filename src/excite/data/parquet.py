@@ -52,8 +52,8 @@ def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | Non
     train = [f for f in files if f.name.startswith("train")]
     val = [f for f in files if f.name.startswith(("val", "valid"))] or [f for f in files if f.name.startswith("test")]
     if not train or not val:
-        found = [f.name for f in files] or "no parquet files"
-        raise UsageError(f"{spec}: expected train*.parquet and val*.parquet or test*.parquet in {root}, found {found}")
+        names = [f.name for f in files] or "no parquet files"
+        raise UsageError(f"{spec}: expected train*.parquet and val*.parquet or test*.parquet in {root}, found {names}")
     first, classes = _read(train, limit_train)
     second, _ = _read(val, limit_val)
     if classes is None:

@@ -35,13 +35,13 @@ def open_data(spec: str, *, limit_train: int | None = None, limit_val: int | Non
 
     Raises UsageError for an unknown spec (with near ones) or a missing place, ExciteError for data that cannot be used.
     """
-    kind, colon, place = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
     known = ", ".join(s.form for s in SPECS.values())
     if kind not in SPECS:
         close = near(kind, SPECS)
         hint = f"did you mean {' or '.join(repr(SPECS[c].form) for c in close)}?" if close else f"known: {known}"
         raise UsageError(f"unknown data spec {spec!r}; {hint}")
-    if (":" in SPECS[kind].form) != bool(place) or (colon and not place):
+    if (":" in SPECS[kind].form) != bool(rest) or (colon and not rest):
         raise UsageError(f"data spec {spec!r} is written {SPECS[kind].form}")
     for name, limit in (("limit_train", limit_train), ("limit_val", limit_val)):
         if limit is not None and limit < 1:

@@ -60,9 +60,9 @@ class RunDirectory:
 
     def share(self, broadcast: Callable[[str | None], str | None]) -> None:
         """Take over the first process's directory; called once all processes of the run are connected."""
-        told = broadcast(None if self._path is None else str(self._path))
-        if told is not None:
-            self._path = Path(told)
+        path = broadcast(None if self._path is None else str(self._path))
+        if path is not None:
+            self._path = Path(path)
 
     @property
     def last(self) -> Path:

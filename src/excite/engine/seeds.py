@@ -26,8 +26,8 @@ INDEXED: tuple[Stream, ...] = ("mixing", "augmentation")
 
 def derive(stream: Stream, seed: int, epoch: int, rank: int = 0, index: int = 0) -> int:
     """Return one 63-bit seed of a stream for non-negative integers; `index` counts in indexed streams only."""
-    place = (index,) if stream in INDEXED else ()
-    low, high = np.random.SeedSequence((seed, epoch, rank, *place, *WORDS[stream])).generate_state(2)
+    position = (index,) if stream in INDEXED else ()
+    low, high = np.random.SeedSequence((seed, epoch, rank, *position, *WORDS[stream])).generate_state(2)
     return (int(high) << 32 | int(low)) & (2**63 - 1)
 
 

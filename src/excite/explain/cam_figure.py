@@ -41,10 +41,10 @@ def plot_cams(rows: Sequence[CamRow], path: Path) -> Path:
             picture = row.pixels.permute(1, 2, 0).numpy()
             line[0].imshow(picture, interpolation="nearest")
             line[0].set_title(_short(row.image) + (f"\n{_short(row.network)}" if several else ""), fontsize=7)
-            for axis, found, name in zip(line[1:], row.results, row.names, strict=False):
+            for axis, result, name in zip(line[1:], row.results, row.names, strict=False):
                 axis.imshow(picture, interpolation="nearest")
-                shown = axis.imshow(found.heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-                axis.set_title(f"{_short(name)}\n{100 * found.probability:.1f} %", fontsize=7)
+                shown = axis.imshow(result.heat.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+                axis.set_title(f"{_short(name)}\n{100 * result.probability:.1f} %", fontsize=7)
         if shown is not None:
             bar = figure.colorbar(shown, ax=axes, fraction=0.025, aspect=30, ticks=[0, 0.5, 1])
             bar.set_label("Grad-CAM, share of its maximum", fontsize=7)

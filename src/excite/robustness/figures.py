@@ -41,8 +41,8 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
         width = min(PAGE, 1.5 + 1.75 * len(scores))
         figure = figure_of(figsize=(max(COLUMN, width), 0.9 + 0.21 * len(families)))
         axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)
-        for axis, (label, found) in zip(axes[0], scores.items(), strict=True):
-            rows = [[found.clean_error, *(found.errors[f][s] for s in severities)] for f in families]
+        for axis, (label, result) in zip(axes[0], scores.items(), strict=True):
+            rows = [[result.clean_error, *(result.errors[f][s] for s in severities)] for f in families]
             values = 100 * np.array(rows)
             image = axis.imshow(values, cmap="magma_r", vmin=0, vmax=100, aspect="auto")
             for (i, j), value in np.ndenumerate(values):
@@ -55,7 +55,7 @@ def plot_heat_map(scores: Mapping[str, Scores], path: Path) -> Path:
             axis.set_yticks(range(len(families)), [_readable(f) for f in families])
             axis.set_xlabel("severity")
             name = figure_text(label) if len(scores) < 4 else _folded(figure_text(label))
-            axis.set_title(f"{name}\nmean {100 * found.mean_error:.1f} %", fontsize=8 if len(scores) < 4 else 7)
+            axis.set_title(f"{name}\nmean {100 * result.mean_error:.1f} %", fontsize=8 if len(scores) < 4 else 7)
             axis.grid(visible=False)
             axis.tick_params(length=0)
         figure.colorbar(image, ax=axes, label="top-1 error (%)", fraction=0.05)

@@ -53,9 +53,9 @@ class Measured:
     probes: dict[str, dict[str, dict[float, float]]] = field(default_factory=dict)
 
 
-def choose(kind: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+def choose(kind: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return what was named, in the order of `known`; "all" and "none" are understood. Raises UsageError."""
-    names = [n for g in given for n in g.split(",") if n]
+    names = [n for g in words for n in g.split(",") if n]
     if names == ["all"]:
         return list(known)
     if names == ["none"]:

@@ -64,7 +64,7 @@ def score(clean_error: float, errors: Errors, baseline: Baseline | None = None) 
     means = mean_by_family(errors)
     part = "" if set(means) == set(FAMILIES) else f", {len(means)} of 15 families"
     result = Scores(clean_error, means, sum(means.values()) / len(means), f"un-normalised{part}")
-    result.errors = {family: dict(found) for family, found in errors.items()}
+    result.errors = {family: dict(by_severity) for family, by_severity in errors.items()}
     if baseline is None:
         return result
     for family in means:

@@ -84,14 +84,14 @@ def frost(x: Image, constants: tuple[float, float], scale: float, generator: tor
 
 def snow(x: Image, constants: tuple[float, ...], scale: float, generator: torch.Generator) -> Image:
     """Pale the image and let flakes fall: thresholded noise, enlarged and moved downwards, from both ends."""
-    mean, deviation, zoom, threshold, radius, sigma, kept = constants
+    mean, deviation, zoom, threshold, radius, sigma, share = constants
     h, w = x.shape[1:]
     layer = mean + deviation * torch.randn(1, h, w, generator=generator)
     layer = zoomed(layer, max(1.0, zoom * scale))
     layer = to_8_bits(torch.where(layer < threshold, 0.0, layer))
     layer = streak(layer, radius * scale, sigma * scale, math.radians(uniform(-135, -45, generator)))
     grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
-    pale = kept * x + (1 - kept) * torch.maximum(x, grey * 1.5 + 0.5)
+    pale = share * x + (1 - share) * torch.maximum(x, grey * 1.5 + 0.5)
     return pale + layer + layer.rot90(2, (1, 2))
 
 

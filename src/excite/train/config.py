@@ -69,8 +69,8 @@ class TrainConfig(RunConfig):
     def stem(self) -> str:
         """The name of a run that was given none: network and data."""
         model = re.sub(r"[^\w.]+", "-", Path(self.model).name if ":" in self.model else self.model)
-        kind, _, place = self.data.partition(":")
-        return f"{model}-{Path(place).name if place else kind}"
+        kind, _, path = self.data.partition(":")
+        return f"{model}-{Path(path).name if path else kind}"
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""

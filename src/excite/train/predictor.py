@@ -52,7 +52,7 @@ def open_predictor(path: str | Path, model: str | None = None, device: str = "cp
     files run on the CPU. Raises UsageError for a missing file and for a model or device that an exported file cannot
     have, ExciteError for a file that cannot be used, or that does not say how images are prepared.
     """
-    place = pick_device(device)
+    processor = pick_device(device)
     if Path(path).suffix in SUFFIXES:
         if model is not None:
             raise UsageError(f"{path} is an exported network, built already; --model {model} has no effect on it")
@@ -66,4 +66,4 @@ def open_predictor(path: str | Path, model: str | None = None, device: str = "cp
     network = network_of(checkpoint, model)[0]
     spec = spec_of(network)
     Preprocess.of(spec)
-    return Opened(NetworkPredictor(network, spec, place), file, checkpoint.config)
+    return Opened(NetworkPredictor(network, spec, processor), file, checkpoint.config)

@@ -87,10 +87,10 @@ class Ratio:
 def quantile(values: Sequence[float], q: float) -> float:
     """Return the q-quantile, linear between neighbours."""
     ordered = sorted(values)
-    place = q * (len(ordered) - 1)
-    below = int(place)
+    position = q * (len(ordered) - 1)
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:

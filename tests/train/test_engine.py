@@ -62,7 +62,9 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_option_is_explained(kind: type[RunConfig]) -> None:
-    texts = argument_help(kind.__doc__)
+    texts: dict[str, str] = {}
+    for described in reversed(kind.__mro__[:-1]):  # as --help reads them: what is inherited is explained where it is
+        texts |= argument_help(described.__doc__)
     assert [f.name for f in fields(kind) if not texts.get(f.name)] == []
     assert set(texts) <= {f.name for f in fields(kind)}
 

@@ -4,7 +4,7 @@ import json as json_
 from typing import Any
 
 from excite.detect.config import DetectConfig, resolve_recipe
-from excite.engine.config import check_keys, read_run
+from excite.engine.config import file_values, read_run
 
 
 def train(config: DetectConfig, *, json: bool = False) -> None:
@@ -40,4 +40,4 @@ def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("resume"):
         return {**read_run(DetectConfig, given["resume"], given), "resume": given["resume"]}
     name = resolve_recipe(given.get("recipe", "auto"), given.get("data", "shapes"))
-    return {**check_keys(DetectConfig, recipes.load(name), f"recipe {name}"), "recipe": name}
+    return {**file_values(DetectConfig, recipes.load(name), f"recipe {name}", given), "recipe": name}

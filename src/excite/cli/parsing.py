@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from excite.card import code_refused, is_plain
 from excite.cli.help import help_text
 from excite.cli.signature import REQUIRED, Option, gather, read_options
 from excite.cli.words import CommandLine, metavar, missing, read_words, tokens
-from excite.common.options import FORMER_OPTIONS, current, merge
+from excite.common.options import FORMER_OPTIONS, current, flag, merge
 from excite.errors import UsageError, near
+
+# Options that name networks: what a file says of them never runs a Python file.
+NETWORKS = {"model", "models", "backbone", "checkpoint", "checkpoints", "compare", "baseline"}
 
 
 def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str, Any] | None:
@@ -29,6 +33,7 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
         return None
     line = read_words(argv, options, prog)
     files = {file: _read_file(file, options) for file in line.configs}
+    _refuse_code(files, line)
     defaults = _defaults(function, line, files)
     parser = _parser(options, defaults)
     below = {o.name: merge(*_layers(o, defaults, files)) for o in options if o.is_mapping}
@@ -45,6 +50,16 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
     if absent is not None:
         raise absent
     return gather(function, options, values)
+
+
+def _refuse_code(files: dict[str, dict[str, Any]], line: CommandLine) -> None:
+    """Raise ExciteError where a configuration file names a Python file as a network that the command line does not."""
+    for file, values in files.items():
+        for name in NETWORKS - set(line.names()):
+            words = values.get(name)
+            for word in words if isinstance(words, list) else [words]:
+                if isinstance(word, str) and ":" in word.removeprefix("random:"):
+                    raise code_refused(file, word, flag(name))
 
 
 def _defaults(function: Callable[..., Any], line: CommandLine, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -72,9 +87,9 @@ def _read_file(file: str, options: list[Option]) -> dict[str, Any]:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError:
         raise UsageError(f"--config {file}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
         raise UsageError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not is_plain(content):
         raise UsageError(f"--config {file} is not a mapping of option: value")
     known = [option.name for option in options]
     for name in content:

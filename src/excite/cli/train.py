@@ -4,7 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import Any
 
-from excite.engine.config import check_keys, read_run
+from excite.engine.config import file_values, read_run
 from excite.train.config import TrainConfig, resolve_recipe
 
 
@@ -41,4 +41,4 @@ def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
     base = TrainConfig()
     model, data = given.get("model", base.model), given.get("data", base.data)
     name = resolve_recipe(given.get("recipe", "auto"), model, data)
-    return {**check_keys(TrainConfig, recipes.load(name), f"recipe {name}"), "recipe": name}
+    return {**file_values(TrainConfig, recipes.load(name), f"recipe {name}", given), "recipe": name}

@@ -5,8 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from excite.backbones.names import BACKBONES
+from excite.common.checks import shown
 from excite.common.files import write_json
 from excite.common.options import Option
 from excite.engine.config import modernise
@@ -18,6 +20,7 @@ BASELINE = "none"
 METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
+MOST_SEEDS = 10_000
 # What every run decides for itself; a comparison that set them would not be one.
 RESERVED = ("model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init")
 
@@ -167,9 +170,41 @@ def load(folder: Path) -> Plan:
     file = folder / FILE
     if not file.is_file():
         raise UsageError(f"{folder} is no comparison: it has no {FILE}")
+    values = read_values(file)
+    known = {
+        "methods": list,
+        "backbone": str,
+        "data": str,
+        "recipe": str,
+        "seeds": int,
+        "changes": dict,
+        "options": dict,
+    }
+    for name, value in values.items():
+        if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
+            raise ExciteError(f"{file} is broken: {shown(name)} is {shown(value)}")
+    if missing := {"methods", "backbone", "data"} - set(values):
+        raise ExciteError(f"{file} is broken: it has no {min(missing)}")
+    methods, options = values["methods"], values.get("options", {})
+    if strange := [m for m in (*methods, *options) if not isinstance(m, str) or m not in METHODS]:
+        raise ExciteError(f"{file} is broken: {shown(strange[0])} is no method")
+    if (
+        not methods
+        or not 1 <= values.get("seeds", 1) <= MOST_SEEDS
+        or not all(isinstance(o, dict) for o in options.values())
+    ):
+        raise ExciteError(f"{file} is broken: methods, seeds and options are not those of a comparison")
+    return Plan(**{**values, "methods": tuple(methods), "changes": modernise(values.get("changes", {}))})
+
+
+def read_values(file: Path) -> dict[str, Any]:  # what JSON holds; whoever reads an entry checks it
+    """Return the mapping that a JSON file of a comparison holds. Raises ExciteError where it is broken."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        values["changes"] = modernise(values.get("changes", {}))
-        return Plan(methods=tuple(values.pop("methods")), **values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ExciteError(f"{file} is broken: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ExciteError(f"{file} is broken: {error}") from None
+    except OSError as error:
+        raise ExciteError(f"cannot read {file}: {error.strerror or error}") from None
+    if not isinstance(values, dict):
+        raise ExciteError(f"{file} is broken: it is {shown(values)}, not a mapping")
+    return values

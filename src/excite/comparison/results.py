@@ -1,14 +1,15 @@
 """Read a comparison's folder back: one row per method, whatever has finished by now."""
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from excite.common.checks import Number, fits, shown
 from excite.comparison import cost
 from excite.comparison.cost import Cost
-from excite.comparison.plan import Plan, load
+from excite.comparison.plan import Plan, load, read_values
 from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
+from excite.errors import ExciteError
 
 Summary = dict[str, Any]  # a summary.json, whose entries differ by kind
 
@@ -75,7 +76,10 @@ def collect(folder: Path) -> Results:
     summaries: dict[str, dict[int, Summary]] = {m: {} for m in plan.methods}
     for run in runs:
         if run.finished:
-            summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+            summary = read_values(run.folder / "summary.json")
+            for name in ("last_top1", "last_top5", "seconds"):
+                if not fits(summary.get(name), Number):
+                    raise ExciteError(f"{run.folder / 'summary.json'} is broken: {name} is {shown(summary.get(name))}")
             summaries[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
     rows = [_row(m, summaries[m], summaries[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
     return Results(plan, judge(rows), sum(map(len, summaries.values())), len(runs), environment)
@@ -91,8 +95,12 @@ def _costs(folder: Path) -> tuple[dict[str, Cost], dict[str, object] | None]:
     file = folder / cost.FILE
     if not file.is_file():
         return {}, None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    return values["costs"], values["environment"]
+    values = read_values(file)
+    names = set(cost.Cost.__annotations__)
+    costs, environment = values.get("costs"), values.get("environment")
+    if not isinstance(costs, dict) or not all(isinstance(c, dict) and names <= set(c) for c in costs.values()):
+        raise ExciteError(f"{file} is broken: costs are {shown(costs)}; remove it, and they are measured again")
+    return costs, environment if isinstance(environment, dict) else None
 
 
 def _row(
@@ -125,8 +133,12 @@ def _row(
 def _curve(folder: Path) -> list[dict[str, float]]:
     import csv
 
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return [
-            {"epoch": float(r["epoch"]), "train_loss": float(r["train_loss"]), "val_top1": float(r["val_top1"])}
-            for r in csv.DictReader(file)
-        ]
+    path = folder / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError("it holds no epochs")
+        return [{name: float(row[name]) for name in ("epoch", "train_loss", "val_top1")} for row in rows]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ExciteError(f"{path} is broken: {type(error).__name__}: {error}") from None

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping
 
+from excite.common.tables import printable
 from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
 
@@ -94,7 +95,7 @@ def notes(results: Results) -> list[str]:
         )
     if results.environment:
         lines.append(environment_text(results.environment))
-    return lines
+    return [printable(line) for line in lines]
 
 
 def environment_text(values: dict[str, object]) -> str:

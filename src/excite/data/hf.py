@@ -1,6 +1,7 @@
 """`hfds:NAME`: a data set of the Hugging Face hub, or a folder that `datasets` can load (extra `hf`)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -8,13 +9,14 @@ from PIL import Image
 from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen
 from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
-from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.preprocess import Preprocess, UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 
 if TYPE_CHECKING:
     import datasets
 
 
+SAVED = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` wrote
 SPLITS = ("validation", "val", "valid", "test")
 
 
@@ -30,6 +32,8 @@ class HfImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = self.rows[int(self.indices[index])]
         encoded = row[self.image]
+        if not encoded or row[self.label] is None or row[self.label] < 0:
+            raise UnreadableImageError(self.name(index), "there is no image or no label")
         source = encoded["bytes"] if encoded.get("bytes") is not None else encoded["path"]
         return read_rgb(source, self.name(index)), int(row[self.label])
 
@@ -50,10 +54,13 @@ def open_hf(spec: str, limit_train: int | None = None, limit_val: int | None = N
     if not name:
         raise UsageError(f"{spec}: expected hfds:NAME")
     try:
-        loaded = datasets.load_dataset(name, config or None)
+        saved = any((Path(name) / file).is_file() for file in SAVED)
+        loaded = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config or None)
     except Exception as error:  # many kinds: no network, no such data set, a script that is refused
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExciteError(f"cannot load {spec}: {first}") from error
+    if not isinstance(loaded, datasets.DatasetDict):
+        raise UsageError(f"{spec}: a single split; expected train and {' or '.join(SPLITS)}, as a DatasetDict has them")
     val = next((s for s in SPLITS if s in loaded), None)
     if "train" not in loaded or val is None:
         raise UsageError(f"{spec}: expected splits train and {' or '.join(SPLITS)}, found {list(loaded)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from excite.card import MOST_CLASSES
 from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen
 from excite.data.preprocess import Preprocess, read_rgb
@@ -56,10 +57,9 @@ def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | Non
         raise UsageError(f"{spec}: expected train*.parquet and val*.parquet or test*.parquet in {root}, found {names}")
     first, classes = _read(train, limit_train)
     second, _ = _read(val, limit_val)
+    _check_labels(spec, [first, second], MOST_CLASSES if classes is None else len(classes))
     if classes is None:
-        top = max([*first.labels, *second.labels])
-        classes = [str(i) for i in range(top + 1)]
-    _check_labels(spec, [first, second], len(classes))
+        classes = [str(i) for i in range(max([*first.labels, *second.labels]) + 1)]
     size = min(first[0][0].size)
     how = Preprocess.for_images_of(size).to_dict()
     return DataBundle(spec, first, second, classes, how)
@@ -74,10 +74,13 @@ def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str
         schemas = [pq.read_schema(f) for f in files]
         image, label = _columns(files[0], schemas[0])
         tables = [pq.read_table(f, columns=[image, label]) for f in files]
-    except pa.ArrowInvalid as error:
-        raise ExciteError(f"cannot read parquet files {[str(f) for f in files]}: {error}") from error
+        table = pa.concat_tables(tables)
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExciteError(f"cannot read parquet files {[str(f) for f in files]}: {reason}") from error
+    if "bytes" not in [field.name for field in getattr(table.schema.field(image).type, "fields", [])]:
+        raise ExciteError(f"{files[0]}: column {image!r} has no encoded images, as `datasets` writes them (bytes)")
     names = [f"{f.name} row {i}" for f, t in zip(files, tables, strict=True) for i in range(len(t))]
-    table = pa.concat_tables(tables)
     if not len(table):
         raise ExciteError(f"{files[0]} holds no rows")
     rows = chosen(len(table), limit)
@@ -100,13 +103,14 @@ def _class_names(schema: "pa.Schema", label: str) -> list[str] | None:
     """The names that `datasets` keeps in the schema's metadata, or None."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return list(features[label]["names"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+        names = list(features[label]["names"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def _check_labels(spec: str, splits: list[ParquetImages], classes: int) -> None:
     for split in splits:
         for index, label in enumerate(split.labels):
-            if not isinstance(label, int) or not 0 <= label < classes:
+            if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
                 raise ExciteError(f"{spec}: {split.name(index)} has label {label!r}; expected 0 to {classes - 1}")

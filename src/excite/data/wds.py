@@ -11,6 +11,8 @@ from typing import NamedTuple, TypedDict
 
 from PIL import Image
 
+from excite.card import MOST_CLASSES
+from excite.common.checks import shown
 from excite.common.extras import require
 from excite.data.bundle import DataBundle, chosen
 from excite.data.preprocess import Preprocess, read_rgb
@@ -18,6 +20,7 @@ from excite.errors import ExciteError, UsageError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
 LABELS = ("cls", "json")
+LARGEST_LABEL = 2**20  # bytes of a file with a label
 
 
 class Sample(NamedTuple):
@@ -100,13 +103,17 @@ def _contents(shard: Path) -> list[Sample]:
     try:
         with tarfile.open(shard) as tar:
             for member in tar:
-                key, _, suffix = member.name.rpartition("/")[2].partition(".")
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                key = f"{folder}{slash}{stem}"
                 if member.isfile() and suffix in IMAGES:
                     parts.setdefault(key, {})["image"] = (member.offset_data, member.size)
                 elif member.isfile() and suffix in LABELS:
+                    if member.size > LARGEST_LABEL:
+                        raise ValueError(f"{member.name} is too large for a label: {member.size} bytes")
                     content = tar.extractfile(member)
                     parts.setdefault(key, {})["label"] = _label(content.read() if content else b"", suffix)
-    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+    except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         raise ExciteError(f"cannot read shard {shard}: {error!r}") from error
     for key, part in parts.items():
         if len(part) < 2:
@@ -115,4 +122,7 @@ def _contents(shard: Path) -> list[Sample]:
 
 
 def _label(content: bytes, suffix: str) -> int:
-    return int(content) if suffix == "cls" else int(json.loads(content)["label"])
+    label = int(content) if suffix == "cls" else json.loads(content)["label"]
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < MOST_CLASSES:
+        raise ValueError(f"label {shown(label)}; expected a whole number from 0 to {MOST_CLASSES - 1}")
+    return label

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from excite.common.options import Option, flag
-from excite.engine.config import RunConfig, at_least, check_keys
+from excite.engine.config import RunConfig, at_least, check_keys, file_values
 from excite.errors import UsageError
 from excite.recipes import detection as recipes
 
@@ -76,7 +76,7 @@ class DetectConfig(RunConfig):
     def from_recipe(cls, recipe: str = "auto", **changes: Option) -> "DetectConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, changes.get("data", "shapes"))
-        values = check_keys(cls, recipes.load(chosen), f"recipe {chosen}")
+        values = file_values(cls, recipes.load(chosen), f"recipe {chosen}", changes)
         return cls(**check_keys(cls, {**values, "recipe": chosen, **changes}, "configuration"))
 
     @property

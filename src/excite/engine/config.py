@@ -1,12 +1,17 @@
 """What the configurations of runs share: they are dataclasses, filled from recipes, files and earlier runs."""
 
+import contextlib
+import numbers
+import os
+import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from excite.card import code_refused
+from excite.card import code_refused, is_plain
+from excite.common.checks import LARGEST, MOST, describe, shown
 from excite.common.options import Option, Precision, current, flag
 from excite.errors import UsageError, near
 
@@ -117,9 +122,12 @@ class RunConfig:
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
         check_words(self)
+        check_values(type(self), self.to_dict(), flag)
         at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
         at_least(self, 0, "lr", "weight_decay", "warmup_epochs", "clip", "seed")
         at_least(self, -1, "workers")
+        at_most(self, 1024, "workers", "devices")
+        at_most(self, LARGEST, "batch_size", "epochs")
         if self.warmup_steps is not None:
             at_least(self, 0, "warmup_steps")
         at_least(self, 1, *(n for n in ("limit_train", "limit_val", "limit_batches") if getattr(self, n) is not None))
@@ -154,10 +162,17 @@ def check_words(config: RunConfig) -> None:
 
 
 def at_least(config: object, least: int, *names: str) -> None:
-    """Raise UsageError for the first of the fields that is less than `least`."""
+    """Raise UsageError for the first of the fields that is less than `least`, or nan."""
     for name in names:
-        if getattr(config, name) < least:
+        if not getattr(config, name) >= least:
             raise UsageError(f"{flag(name)} must be at least {least}, got {getattr(config, name)}")
+
+
+def at_most(config: object, most: int, *names: str) -> None:
+    """Raise UsageError for the first of the fields that is more than `most`: a slip that would fill the machine."""
+    for name in names:
+        if getattr(config, name) > most:
+            raise UsageError(f"{flag(name)} must be at most {most}, got {getattr(config, name)}")
 
 
 def below_one(config: object, *names: str) -> None:
@@ -167,14 +182,68 @@ def below_one(config: object, *names: str) -> None:
             raise UsageError(f"{flag(name)} must be in [0, 1), got {getattr(config, name)}")
 
 
+def check_values(kind: type[RunConfig], values: Mapping[str, object], name_of: Callable[[str], str]) -> None:
+    """Raise UsageError for the first value that is not of its option's type: the one schema of options.
+
+    name_of: what messages call an option.
+    """
+    for name, annotation in typing.get_type_hints(kind).items():
+        if name in values and not _is(values[name], annotation):
+            raise UsageError(f"{name_of(name)} {shown(values[name])}: expected {describe(annotation)}")
+
+
+def _is(value: object, annotation: Any) -> bool:
+    """True where a value is of an option's type; numbers must be finite and of usual size."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return isinstance(value, str | int | float) and value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list | tuple) and all(_is(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if annotation is bool:
+        return isinstance(value, bool)
+    if annotation in (int, float):
+        kind = numbers.Integral if annotation is int else numbers.Real  # numpy's are among them
+        return isinstance(value, kind) and not isinstance(value, bool) and bool(abs(value) <= MOST)  # type: ignore[operator]  # mypy knows no numbers of `numbers`
+    if annotation is str:
+        return isinstance(value, str | os.PathLike)
+    return value is None or annotation is not types.NoneType
+
+
+def file_values(kind: type[RunConfig], content: object, where: str, given: Iterable[str] = ()) -> Values:
+    """Return the values that a recipe's or a run's file holds, under today's names.
+
+    given: options that somebody names beside it. Raises UsageError for what is no mapping of options to values of their
+    types, ExciteError where a network is a Python file and nobody named another: what a file names is not run.
+    """
+    if not isinstance(content, dict) or not is_plain(content):
+        raise UsageError(f"{where} is not a mapping of option: value")
+    for option in ("model", "backbone"):
+        if ":" in str(content.get(option, "")) and option not in given:
+            raise code_refused(where, str(content[option]), flag(option))
+    values = check_keys(kind, content, where)
+    for name, annotation in typing.get_type_hints(kind).items():
+        # In YAML a number such as 1e-4, without a dot, is a text.
+        if annotation is float and isinstance(values.get(name), str):
+            with contextlib.suppress(ValueError):
+                values[name] = float(values[name])
+    check_values(kind, values, lambda name: f"{where}: {name}")
+    return values
+
+
 def check_keys(kind: type[RunConfig], values: Values, where: str) -> Values:
     """Return `values` under today's names if each key is an option of `kind`. Raises UsageError with near names."""
     known = [f.name for f in fields(kind)]
     renamed = modernise(values)
     for key in renamed:
         if key not in known:
-            close = near(key, known)
-            raise UsageError(f"{where}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            close = near(str(key), known)
+            raise UsageError(
+                f"{where}: unknown option {shown(key)}" + (f"; did you mean {close[0]!r}?" if close else "")
+            )
     return renamed
 
 
@@ -204,13 +273,13 @@ def read_run(kind: type[RunConfig], run: str | Path, given: Iterable[str] = ()) 
     file = Path(run) / "config.yaml"
     if not file.is_file():
         raise UsageError(f"{run} is not a run directory: it has no config.yaml")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise UsageError(f"{file} is not a mapping of option: value")
-    for option in {"model", "backbone"} - set(given):
-        if ":" in str(values.get(option, "")):
-            raise code_refused(str(file), values[option], flag(option))
-    return check_keys(kind, values, str(file))
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
+        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
+    return file_values(kind, content, str(file), given)
 
 
 def check_resume(config: RunConfig) -> None:

@@ -36,8 +36,8 @@ class RecipeCollection:
 
         try:
             values = yaml.safe_load(self.text(name))
-        except yaml.YAMLError as error:
-            raise UsageError(f"recipe {name} is not YAML: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
+            raise UsageError(f"recipe {name} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise UsageError(f"recipe {name} must be a mapping of option: value")
         return values

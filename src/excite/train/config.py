@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from excite import recipes
+from excite.card import LARGEST_SIDE
 from excite.common.options import Option
-from excite.engine.config import RunConfig, at_least, below_one, check_keys
+from excite.engine.config import RunConfig, at_least, at_most, below_one, check_keys, file_values
 from excite.errors import UsageError
 
 
@@ -63,7 +64,8 @@ class TrainConfig(RunConfig):
     def from_recipe(cls, model: str = "eca_resnet20", recipe: str = "auto", **changes: Option) -> "TrainConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, model, changes.get("data", "digits"))
-        return cls(**check_keys(cls, {**recipes.load(chosen), "recipe": chosen, "model": model, **changes}, chosen))
+        values = file_values(cls, recipes.load(chosen), f"recipe {chosen}", ["model"])
+        return cls(**check_keys(cls, {**values, "recipe": chosen, "model": model, **changes}, "configuration"))
 
     @property
     def stem(self) -> str:
@@ -77,6 +79,7 @@ class TrainConfig(RunConfig):
         super().check()
         at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding")
         below_one(self, "label_smoothing")
+        at_most(self, LARGEST_SIDE, "size", "resize", "padding")
         if self.pretrained and self.init:
             raise UsageError("--pretrained and --init exclude each other: both say what to start from")
         if self.randaugment > 30:

@@ -143,6 +143,10 @@ class NetworkSpec:
             )
         if self.attach is None and (self.attach_sites is not None or self.attach_options):
             raise UsageError("attach_sites and attach_options say where and how to attach; name the method with attach")
+        if self.placement != "all" and ("/" in self.name or ":" in self.name):
+            raise UsageError(
+                f"placement={self.placement!r} is for networks of ours; in {self.name} attach_sites says where"
+            )
         taken = {"model", "method", "sites"} & set(self.attach_options)
         if taken:
             raise UsageError(f"attach_options cannot hold {min(taken)!r}: there are attach and attach_sites for that")
@@ -179,20 +183,19 @@ def create_model(
 ) -> nn.Module:
     """Build a network by name: ours ("eca_resnet50"), "timm/NAME", "torchvision/NAME" or "path/to/file.py:factory".
 
-    num_classes: None takes those of the trained weights, else 1000. placement: "all", "first" or "last" blocks of each
-    stage (our networks). attach: a method to attach after building, at `attach_sites` (None: its own place), with
-    `attach_options` (init="identity": the network computes at first what it computed before). pretrained: start from
-    trained weights: the data of those that come with excite ("cifar10"), True or a tag for timm's and
-    torchvision's own, which these libraries fetch and keep; with another num_classes the head is fresh. options: the
-    backbone's (stem, width_mult, ...) or the method's (reduction, kernel_size="3,5,5,7", ...).
+    num_classes: None takes those of the trained weights, else 1000; 0 leaves the classifier out. placement: "all",
+    "first" or "last" blocks of each stage (our networks). attach: a method to attach after building, at `attach_sites`
+    (None: its own place), with `attach_options` (init="identity": the network computes at first what it computed
+    before). pretrained: start from trained weights: the data of those that come with excite ("cifar10"), True or a tag
+    for timm's and torchvision's own, which these libraries fetch and keep; with another num_classes the head is fresh.
+    options: the backbone's (stem, width_mult, ...) or the method's (reduction, kernel_size="3,5,5,7", ...).
     The network carries its NetworkSpec as `excite_card` and, where something was attached, the AttachReport as
     `excite_attach_report`. Raises UsageError for unknown names and options, with near names; ExciteError for weights
     that cannot be fetched, naming file and folder.
     """
     attached = dict(attach_options or {})
-    spec = NetworkSpec(name, num_classes or 1000, in_channels, options, placement, attach, attach_sites, attached)
-    if num_classes is not None and num_classes < 1:
-        raise UsageError(f"num_classes must be positive, got {num_classes}")
+    classes = 1000 if num_classes is None else num_classes
+    spec = NetworkSpec(name, classes, in_channels, options, placement, attach, attach_sites, attached)
     return build_pretrained(spec, pretrained, keep_classes=num_classes is not None)
 
 

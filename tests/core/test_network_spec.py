@@ -116,3 +116,9 @@ def test_a_spec_from_a_file_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file"):
         spec.renamed("elsewhere/own.py:net").build()
     assert spec.renamed("resnet20") == NetworkSpec("resnet20", 2, class_names=["cat", "dog"], preprocess=HOW)
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18", "mine.py:build"])
+def test_placement_is_not_ignored_where_it_says_nothing(name: str) -> None:
+    with pytest.raises(UsageError, match=r"placement='first'.*attach_sites"):
+        excite.create_model(name, placement="first")

@@ -133,4 +133,4 @@ def test_bundled_weights_fill_the_network_and_its_card(tmp_path: Path, monkeypat
     with pytest.raises(UsageError, match="3 channels, not 1"):
         excite.create_model("eca_resnet20", pretrained="drawn", in_channels=1)
     with pytest.raises(UsageError, match="num_classes"):
-        excite.create_model("resnet20", num_classes=0)
+        excite.create_model("resnet20", num_classes=-1)

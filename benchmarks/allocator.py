@@ -10,6 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from excite.runtime import tune
 
@@ -20,6 +22,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--batch", type=int, default=16)
     made.add_argument("--side", type=int, default=112)
     made.add_argument("--turns", type=int, default=3, help="processes of each kind, in turn")
+    made.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "allocator.json")
     made.add_argument("--probe", choices=("tuned", "untuned"), help=argparse.SUPPRESS)
     return made.parse_args()
 
@@ -48,12 +51,12 @@ def probe(args: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Time processes in turn, print and write."""
     args = arguments()
     if args.probe:
         print(json.dumps(probe(args)))
         return
-    print("| turn | allocator | step | page faults | in the kernel | faster by |\n|---|---|---:|---:|---:|---:|")
+    rows: list[list[Any]] = []
     given = ["--model", args.model, "--batch", str(args.batch), "--side", str(args.side)]
     for turn in range(args.turns):
         found = {}
@@ -62,10 +65,18 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[kind] = json.loads(done.stdout.splitlines()[-1])
         gain = found["untuned"]["step"] / found["tuned"]["step"]
-        for kind, last in (("untuned", ""), ("tuned", f"{gain:.2f}")):
+        for kind, last in (("untuned", None), ("tuned", round(gain, 4))):
             f = found[kind]
-            cells = f"{1e3 * f['step']:.0f} ms | {f['faults']:.0f} | {1e3 * f['kernel']:.0f} ms | {last}"
-            print(f"| {turn + 1} | {kind} | {cells} |", flush=True)
+            rows.append(
+                [str(turn + 1), kind, round(1e3 * f["step"], 2), f["faults"], round(1e3 * f["kernel"], 2), last]
+            )
+    from record import show, table, write  # not in a probe: it imports torch before the allocator is set
+
+    columns = {"turn": "", "allocator": "", "step": "{:.0f} ms", "page faults": "{:.0f}", "in the kernel": "{:.0f} ms"}
+    tables = {"step": table({**columns, "untuned / tuned": "{:.2f}"}, rows)}
+    show(tables)
+    setting = f"{args.model}, {args.batch} images at {args.side}², processes in turn; medians of seven steps"
+    write(args.out, tables, notes=[setting])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import command, commit
 
 from excite.common.files import write_text
 from excite.common.options import options_of, to_pairs
@@ -70,7 +71,7 @@ def save(
     records: whether `excite tables` shows these speeds. One session per table, or its rows could not be compared.
     """
     stem = f"{datetime.date.today().isoformat()}-{args.device}-{name}"
-    found = report.to_dict(options)
+    found = {"command": command(), "commit": commit()} | report.to_dict(options)
     if not records:
         found.pop("records")
     write_text(args.results / f"{stem}.json", json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Print a table of detection runs as Markdown, and store their figures as JSON.
+"""Print a table of detection runs, and write it as a result file.
 
     python benchmarks/detection_table.py --split test --out benchmarks/results/detection_bccd.json RUN...
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from record import HERE, show, table, write
 
 
 def read(run: Path, split: str) -> dict[str, Any]:
@@ -28,32 +29,37 @@ def read(run: Path, split: str) -> dict[str, Any]:
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as Markdown."""
-    titles = ["detector", "parameters", "epochs", "box AP", "AP50", "AP75", "mask AP / AP50", "VOC AP50 (11-point)"]
-    lines = ["| " + " | ".join([*titles, "AP50 by category"]) + " |", "|---" * (len(titles) + 1) + "|"]
-    for row in rows:
-        box, mask = row["box"], row.get("mask")
-        cells = [f"{row['kind']}, {row['backbone']}", f"{row['parameters']:,}", str(row["epochs"])]
-        cells += [f"{100 * box[k]:.1f}" for k in ("AP", "AP50", "AP75")]
-        cells.append(f"{100 * mask['AP']:.1f} / {100 * mask['AP50']:.1f}" if mask else "-")
-        cells.append(f"{100 * row['voc']['AP50']:.1f} ({100 * row['voc']['AP50_11point']:.1f})")
-        cells.append(", ".join(f"{k} {100 * v:.1f}" for k, v in box["AP50 by category"].items()))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def cells(row: dict[str, Any]) -> list[Any]:
+    """Return a run's row of the table, in per cent."""
+    box, mask, voc = row["box"], row.get("mask"), row["voc"]
+    categories = ", ".join(f"{k} {100 * v:.1f}" for k, v in box["AP50 by category"].items())
+    return [
+        f"{row['kind']}, {row['backbone']}",
+        row["parameters"],
+        row["epochs"],
+        *(round(100 * box[k], 2) for k in ("AP", "AP50", "AP75")),
+        *([[round(100 * mask[k], 2) for k in ("AP", "AP50")]] if mask else []),
+        [round(100 * voc[k], 2) for k in ("AP50", "AP50_11point")],
+        categories,
+        round(row["seconds"] / 60, 1),
+    ]
 
 
 def main() -> None:
-    """Read the runs, store and print."""
+    """Read the runs, print and write. All of them have masks, or none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "detection.json")
     args = parser.parse_args()
     rows = [read(run, args.split) for run in args.runs]
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    columns = {"detector": "", "parameters": "{:,}", "epochs": "{}", "box AP": "{:.1f}", "AP50": "{:.1f}"}
+    columns |= {"AP75": "{:.1f}", **({"mask AP, AP50": "{:.1f}, {:.1f}"} if "mask" in rows[0] else {})}
+    columns |= {"VOC AP50 (11-point)": "{:.1f} ({:.1f})", "AP50 by category": "", "minutes": "{:.0f}"}
+    tables = {args.split: table(columns, [cells(row) for row in rows])}
+    show(tables)
+    images = rows[0]["train_images"]
+    write(args.out, tables, notes=[f"{images} images in training. Minutes are those of the clock"], runs=rows)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
 """What attention costs in exported networks, engine by engine, with and without the rewrites of `excite export`.
 
 python benchmarks/engines.py --models eca_resnet50 se_resnet50 --batch 1
-python benchmarks/engines.py --all     # every case of benchmarks/engines.md, which it writes
+python benchmarks/engines.py --all     # every case of the docs: writes benchmarks/results/engines.json
 python benchmarks/engines.py --nodes   # what onnxruntime makes of the networks
 """
 
 import argparse
-import datetime
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from record import ORDER_STATISTICS, RATIO, add_out, ratio_cell, show, table, write
 
-from excite.common.files import write_text
 from excite.export.convert import to_onnx_bytes, to_openvino
 from excite.export.engines import open_onnx, open_openvino
-from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import in_words
+from excite.measure.bench import interleave, ratio
 from excite.models import create_model
 
 ENGINES = ("onnxruntime", "openvino", "openvino bf16")
@@ -41,20 +40,18 @@ def calls(plain: str, models: Sequence[str], batch: int, side: int) -> dict[tupl
     return found
 
 
-def table(plain: str, models: Sequence[str], batch: int, side: int, rounds: int) -> str:
-    """Return a Markdown table of ratios to the plain network in the same engine."""
-    made = calls(plain, models, batch, side)
-    lines = [f"batch {batch}, {side}x{side}; ratio to {plain}, median of the rounds and its interval (95 % or more)\n"]
-    lines += ["| engine | network | ms | ratio |", "|---|---|---:|---:|"]
+def rows_of(plain: str, models: Sequence[str], batch: int, side: int, rounds: int) -> list[list[Any]]:
+    """Return a row per network and engine: time of the plain network, ratios to it when folded only and rewritten."""
+    made, rows = calls(plain, models, batch, side), []
     for engine in ENGINES:
         group = {label: call for (e, label), call in made.items() if e == engine}
         timings = interleave(group, rounds=rounds, min_time=0.4)  # long enough to warm the caches again
-        for label, timing in timings.items():
-            r = ratio(timing, timings[plain])
-            lines.append(
-                f"| {engine} | {label} | {1e3 * timing.median:.1f} | {r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}] |"
-            )
-    return "\n".join(lines) + "\n"
+        base = timings[plain]
+        for name in models:
+            both = [timings[f"{name}, {how}"] for how in ("norms folded only", "rewritten")]
+            ratios = [ratio_cell(ratio(timing, base)) for timing in both]
+            rows.append([f"{name}, batch {batch}", engine, round(1e3 * base.median, 2), *ratios])
+    return rows
 
 
 def nodes(plain: str, models: Sequence[str], side: int) -> str:
@@ -85,36 +82,32 @@ CASES = [
 ]
 
 
-def write_all(rounds: int) -> None:
-    """Write `engines.md` beside this file."""
-    head = "# Attention in exported networks\n\nWritten by `python benchmarks/engines.py --all"
-    head += f" --rounds {rounds}` on {datetime.date.today().isoformat()}; {in_words(environment())}.\n"
-    parts = []
-    for plain, methods, batch, side in CASES:
-        part = table(plain, [f"{method}_{plain}" for method in methods], batch, side, rounds)
-        print(part, flush=True)
-        parts.append(f"\n## {plain}, batch {batch}\n\n{part}")
-    write_text(Path(__file__).with_name("engines.md"), head + "".join(parts))
-
-
 def main() -> None:
-    """Print one table, or write all."""
+    """Print one table, or print and write all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", default="resnet50")
     parser.add_argument("--models", nargs="+", default=["eca_resnet50", "se_resnet50"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=15)
+    add_out(parser, "engines")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--nodes", action="store_true", help="count the nodes of onnxruntime's graphs, time nothing")
     args = parser.parse_args()
-    if args.all:
-        write_all(args.rounds)
-    elif args.nodes:
+    if args.nodes:
         print(nodes(args.plain, args.models, args.side))
+        return
+    rows: list[list[Any]] = []
+    if args.all:
+        for plain, methods, batch, side in CASES:
+            rows += rows_of(plain, [f"{method}_{plain}" for method in methods], batch, side, args.rounds)
     else:
-        print(f"{in_words(environment())}\n")
-        print(table(args.plain, args.models, args.batch, args.side, args.rounds))
+        rows = rows_of(args.plain, args.models, args.batch, args.side, args.rounds)
+    columns = {"network": "", "engine": "", "plain": "{:.1f} ms", "folded only": RATIO, "rewritten": RATIO}
+    tables = {"ratio to the plain network": table(columns, rows)}
+    show(tables)
+    if args.all:
+        write(args.out, tables, interval=ORDER_STATISTICS, notes=["batch 1 at 224², batch 16 at 112²"])
 
 
 if __name__ == "__main__":

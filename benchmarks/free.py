@@ -1,4 +1,4 @@
-"""What attention costs, ours against timm's and the original formulation: writes benchmarks/free.md.
+"""What attention costs, ours against timm's and the original formulation: writes benchmarks/results/free.json.
 
     python benchmarks/free.py             # everything
     python benchmarks/free.py --quick     # fewer networks, printed only
@@ -8,7 +8,6 @@ holds it with a probability of 0.95 or more (order statistics; at least six roun
 """
 
 import argparse
-import itertools
 import os
 import sys
 import time
@@ -29,7 +28,7 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for name, default in (("rounds", 11), ("threads", None), ("batch", 16), ("side", 112)):
         made.add_argument(f"--{name}", type=int, default=default)
-    made.add_argument("--out", type=Path, default=HERE / "free.md")
+    made.add_argument("--out", type=Path, default=HERE / "results" / "free.json")
     chosen = made.parse_args()
     if chosen.rounds < 6:
         made.error(f"--rounds {chosen.rounds}: an interval of 95 % needs at least six")
@@ -40,6 +39,7 @@ ARGS = arguments()
 TUNED = None if ARGS.no_tune else tune()
 
 import torch  # noqa: E402 - after the threads are set
+from record import ORDER_STATISTICS, RATIO, ratio_cell, show, table, write  # noqa: E402
 from torch import nn  # noqa: E402
 
 from excite import ops  # noqa: E402
@@ -124,12 +124,8 @@ def timed(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, A
     return {label: (t, ratio(t, timings[next(iter(calls))])) for label, t in timings.items()}
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
-
-
-def shown(r: Any) -> str:
-    return f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]"
+def milliseconds(timing: Any) -> float:
+    return round(1e3 * timing.median, 3)
 
 
 def saved(step: Callable[[], Any], network: nn.Module) -> int:
@@ -148,31 +144,28 @@ def saved(step: Callable[[], Any], network: nn.Module) -> int:
     return sum(seen.values())
 
 
-def training(backbone: str, layout: torch.memory_format, rounds: int, memory: bool) -> str:
-    """Time a training step of every variant; with `memory` also what it saves and its peak."""
-    x = images(ARGS.batch, ARGS.side, layout)
-    networks = build(variants(backbone, ARGS.quick), layout)
-    calls = {label: stepper(network, mode, x) for label, (network, mode) in networks.items()}
-    rows, base = [], {}
-    for label, (timing, r) in timed(calls, rounds).items():
-        row = [label, f"{timing.median * 1000:.0f} ms", shown(r)]
-        if memory:
-            network, mode = networks[label]
-            with ops.use(mode):
-                kept = saved(lambda network=network: network(x), network)
-            peak = peak_memory(calls[label], network, ARGS.device)
-            base = base or {"kept": kept, "peak": peak}
-            row += [
-                f"{kept / 1e6:.0f} MB, {kept / base['kept']:.3f}",
-                f"{peak / 1e6:.0f} MB, {peak / base['peak']:.3f}",
-            ]
-        rows.append(row)
-    name = f"{backbone}, {'NHWC' if layout == LAST else 'NCHW'}"
-    extra = ["saved for backward, ratio", "peak of tensors, ratio"] if memory else []
-    return f"\n### {name}\n\n" + table(["variant", "step", "ratio to plain", *extra], rows)
+def training(backbone: str, rounds: int) -> list[list[Any]]:
+    """Time a training step of every variant in both layouts, and count what it saves and its peak (NHWC)."""
+    rows: dict[str, list[Any]] = {}
+    base: list[float] = []
+    for layout in (LAST, FIRST):
+        x = images(ARGS.batch, ARGS.side, layout)
+        networks = build(variants(backbone, ARGS.quick), layout)
+        calls = {label: stepper(network, mode, x) for label, (network, mode) in networks.items()}
+        for label, (timing, r) in timed(calls, rounds).items():
+            row = rows.setdefault(label, [f"{backbone}: {label}"])
+            row += [milliseconds(timing), ratio_cell(r)]
+            if layout == LAST:
+                network, mode = networks[label]
+                with ops.use(mode):
+                    kept = saved(lambda network=network, x=x: network(x), network) / 1e6
+                memory = [kept, peak_memory(calls[label], network, ARGS.device) / 1e6]
+                base = base or memory
+                row.append([[round(m, 1), round(m / b, 4)] for m, b in zip(memory, base, strict=True)])
+    return [[name, t1, r1, t2, r2, *memory] for name, t1, r1, memory, t2, r2 in rows.values()]
 
 
-def inference(backbone: str, rounds: int) -> str:
+def inference(backbone: str, rounds: int) -> list[list[Any]]:
     x, calls = images(ARGS.batch, ARGS.side, LAST), {}
     for label, (network, mode) in build(variants(backbone, ARGS.quick), LAST).items():
         network.eval()
@@ -182,20 +175,18 @@ def inference(backbone: str, rounds: int) -> str:
                 network(x)
 
         calls[label] = call
-    rows = [[label, f"{t.median * 1000:.0f} ms", shown(r)] for label, (t, r) in timed(calls, rounds).items()]
-    return f"\n### {backbone}, eager, NHWC\n\n" + table(["variant", "batch", "ratio to plain"], rows)
+    return [[f"{backbone}: {label}", milliseconds(t), ratio_cell(r)] for label, (t, r) in timed(calls, rounds).items()]
 
 
-def compiled(backbone: str, rounds: int) -> str:
+def compiled(backbone: str, rounds: int) -> list[list[Any]]:
+    """Time compiled programs: they hold plain operations, which the compiler fuses itself."""
     x = images(ARGS.batch, ARGS.side, LAST)
     made = {k: v for k, v in variants(backbone, True).items() if k in ("plain", "eca, unfused", "eca, original")}
     calls = {k: stepper(torch.compile(n), m, x) for k, (n, m) in build(made, LAST).items()}
-    rows = [[label, f"{t.median * 1000:.0f} ms", shown(r)] for label, (t, r) in timed(calls, rounds).items()]
-    note = "Compiled programs hold plain operations (the fused tail steps aside), which the compiler fuses itself.\n\n"
-    return f"\n### {backbone}, compiled, NHWC\n\n" + note + table(["variant", "step", "ratio to plain"], rows)
+    return [[f"{backbone}: {label}", milliseconds(t), ratio_cell(r)] for label, (t, r) in timed(calls, rounds).items()]
 
 
-def growth(rounds: int) -> str:
+def growth(rounds: int) -> list[list[Any]]:
     rows = []
     cases = [(ARGS.batch, s) for s in (64, 112, 160)] + [(b, ARGS.side) for b in (4, 32)]
     for batch, side in cases[:2] if ARGS.quick else cases:
@@ -203,15 +194,15 @@ def growth(rounds: int) -> str:
         wanted = ("plain", "eca, ours", "eca, unfused")
         made = {k: v for k, v in variants("resnet50", True).items() if k in wanted}
         found = timed({k: stepper(n, m, x) for k, (n, m) in build(made, LAST).items()}, rounds)
-        first = f"{found['plain'][0].median * 1000:.0f} ms"
-        rows.append([str(batch), str(side), first, *(shown(found[k][1]) for k in wanted[1:])])
-    return table(["batch", "side", "plain", "eca, ours", "eca, unfused"], rows)
+        ratios = [ratio_cell(found[k][1]) for k in wanted[1:]]
+        rows.append([f"{batch} at {side}²", milliseconds(found["plain"][0]), *ratios])
+    return rows
 
 
-def passes(rounds: int) -> str:
+def passes(rounds: int) -> list[list[Any]]:
     """Time the tail alone in copies of its map, beside the counted passes."""
     shape = (ARGS.batch, 256, 28, 28) if ARGS.quick else (ARGS.batch, 256, 56, 56)
-    counted = {"none reference": "9 + 8", "none fused": "5 + 7", "eca reference": "12 + 18", "eca fused": "5 + 7"}
+    counted = {"none reference": [9, 8], "none fused": [5, 7], "eca reference": [12, 18], "eca fused": [5, 7]}
     rows = []
     for layout in (LAST, FIRST):
         block = create_model("eca_resnet50").layer1[0].to(ARGS.device).train()
@@ -235,9 +226,8 @@ def passes(rounds: int) -> str:
         name = "NHWC" if layout == LAST else "NCHW"
         for kind, count in counted.items():
             forward, both = found[kind + " forward"] / found["copy"], found[kind + " both"] / found["copy"]
-            rows.append([kind, name, count, f"{forward * 2:.1f} + {(both - forward) * 2:.1f}"])
-    head = ["tail", "layout", "counted passes, forward + backward", "measured: time in passes (half a copy each)"]
-    return table(head, rows)
+            rows.append([f"{kind}, {name}", count, [round(forward * 2, 2), round((both - forward) * 2, 2)]])
+    return rows
 
 
 def coverage(rounds: int) -> float:
@@ -248,33 +238,40 @@ def main() -> None:
     if ARGS.threads:
         torch.set_num_threads(ARGS.threads)
     began, load, rounds = time.monotonic(), os.getloadavg()[0], ARGS.rounds
-    plan: list[tuple[str, Any]] = [("\n## Training step\n", lambda: training("resnet50", LAST, rounds, True))]
+    backbones = ("resnet50",) if ARGS.quick else ("resnet50", "resnet18", "mobilenet_v2")
+    networks = {"network": ""}
+    step = {"NHWC step": "{:.0f} ms", "NHWC": RATIO, "NCHW step": "{:.0f} ms", "NCHW": RATIO}
+    step |= {"saved": "{:.0f} MB, {:.3f}", "peak": "{:.0f} MB, {:.3f}"}
+    tail = {"counted passes, forward + backward": "{:.0f} + {:.0f}"}
+    tail |= {"measured, in passes (half a copy each)": "{:.1f} + {:.1f}"}
+    plan: dict[str, tuple[dict[str, str], list[Callable[[], list[list[Any]]]]]] = {
+        "training step": (networks | step, [lambda b=b: training(b, rounds) for b in backbones]),
+        "compiled, NHWC": (
+            networks | {"step": "{:.0f} ms", "ratio to plain": RATIO},
+            [] if ARGS.quick else [lambda b=b: compiled(b, rounds) for b in backbones],
+        ),
+        "inference, NHWC": (
+            networks | {"batch": "{:.0f} ms", "ratio to plain": RATIO},
+            [lambda: inference("resnet18" if ARGS.quick else "resnet50", rounds)],
+        ),
+        "growth, resnet50, NHWC": (
+            {"batch and side": "", "plain": "{:.0f} ms", "eca, ours": RATIO, "eca, unfused": RATIO},
+            [lambda: growth(rounds)],
+        ),
+        "traffic of the tail": ({"tail": ""} | tail, [lambda: passes(rounds)]),
+    }
+    tables = {}
+    for name, (columns, makers) in plan.items():
+        tables[name] = table(columns, [row for make in makers for row in make()])
+        print(f"{time.monotonic() - began:.0f} s: {name}", file=sys.stderr, flush=True)
+    show(tables)
     if not ARGS.quick:
-        cases: list[tuple[str, Any]] = [("resnet50", FIRST)]
-        cases += itertools.product(("resnet18", "mobilenet_v2"), (LAST, FIRST))
-        for backbone, layout in cases:
-            plan.append(("", lambda b=backbone, la=layout: training(b, la, rounds, la == LAST)))
-        plan += [("", lambda name=name: compiled(name, rounds)) for name in ("resnet18", "mobilenet_v2", "resnet50")]
-    plan += [("\n## Inference\n", lambda: inference("resnet18" if ARGS.quick else "resnet50", rounds))]
-    plan += [("\n## Growth (resnet50, NHWC, training step)\n\n", lambda: growth(rounds))]
-    plan += [("\n## Traffic of the tail\n\n", lambda: passes(rounds))]
-    parts = []
-    for title, make in plan:
-        parts.append(title + make())
-        print(f"{time.monotonic() - began:.0f} s: {len(parts)} of {len(plan)} parts", file=sys.stderr, flush=True)
-    where = torch.cuda.get_device_name() if ARGS.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    setting = f"{where}; torch {torch.__version__}; batch {ARGS.batch} at {ARGS.side}²; {TUNED or 'untuned'}"
-    head = f"# Attention for free\n\nWritten by `python benchmarks/free.py {' '.join(sys.argv[1:])}`\n\n{setting}; "
-    head += f"load before {load:.1f}; took {(time.monotonic() - began) / 60:.1f} minutes; "
-    head += (
-        f"{rounds} rounds of at least 0.1 s; the intervals hold the median with probability {coverage(rounds):.3f}; "
-    )
-    head += f"ours: `excite.ops.use('{MODE}')`, kernels: {ops.kernels_on(ARGS.device)}.\n"
-    print(text := head + "".join(parts))
-    if not ARGS.quick:
-        temporary = ARGS.out.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, ARGS.out)
+        setting = (
+            f"batch {ARGS.batch} at {ARGS.side}² unless said otherwise; {TUNED or 'untuned'}; load before {load:.1f}"
+        )
+        kernels = f"ours: `excite.ops.use('{MODE}')`, {ops.kernels_on(ARGS.device)}"
+        interval = f"{ORDER_STATISTICS}: {coverage(rounds):.3f} with {rounds} rounds of at least 0.1 s"
+        write(ARGS.out, tables, interval=interval, notes=[setting, kernels])
 
 
 if __name__ == "__main__":

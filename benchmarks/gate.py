@@ -3,14 +3,15 @@
 python benchmarks/gate.py
 """
 
+import argparse
 import itertools
 from typing import Any
 
 import torch
+from record import ORDER_STATISTICS, add_out, ratio_cell, show, table, write
 from torch import nn
 
-from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import in_words
+from excite.measure.bench import interleave, ratio
 from excite.ops import correlate as module
 from excite.ops.correlate import Correlate
 
@@ -18,12 +19,11 @@ FORMS = ("Conv1d", "sums", "C")
 
 
 def main() -> None:
-    """Print a Markdown table."""
-    print(f"{in_words(environment())}\n")
-    print(
-        "| batch | channels | " + " | ".join(f"{form} forward | backward" for form in FORMS) + " | C, ratio to Conv1d |"
-    )
-    print("|---:|---:|" + "---:|---:|" * len(FORMS) + "---:|")
+    """Time, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_out(parser, "gate")
+    args = parser.parse_args()
+    rows = []
     kernels = module.native
     for batch, channels in itertools.product((1, 4, 16, 64), (64, 512, 2048)):
         conv = nn.Conv1d(1, 1, 5, padding=2, bias=False)
@@ -42,15 +42,16 @@ def main() -> None:
         calls |= {f"{form} both": lambda form=form, both=both: both(form) for form in FORMS}
         found = interleave(calls, rounds=15, min_time=0.005)
         module.native = kernels
-        times = []
+        times: list[Any] = []
         for form in FORMS:
             one, two = (1e6 * found[k].median for k in (form, f"{form} both"))
-            times += [f"{one:.0f} us", f"{two - one:.0f} us"]
-        r = ratio(found["C both"], found["Conv1d both"])
-        print(
-            f"| {batch} | {channels} | {' | '.join(times)} | {r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}] |",
-            flush=True,
-        )
+            times += [round(one, 1), round(two - one, 1)]
+        rows.append([f"{batch} x {channels}", *times, ratio_cell(ratio(found["C both"], found["Conv1d both"]))])
+    columns = {f"{form} {way}": "{:.0f} us" for form in FORMS for way in ("forward", "backward")}
+    columns = {"batch x channels": "", **columns, "C, ratio to Conv1d": "{:.2f} [{:.2f}, {:.2f}]"}
+    tables = {"gate": table(columns, rows)}
+    show(tables)
+    write(args.out, tables, interval=ORDER_STATISTICS, notes=["The ratio is of forward and backward together"])
 
 
 if __name__ == "__main__":

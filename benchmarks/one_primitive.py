@@ -7,12 +7,13 @@ against the separate passes.
     python benchmarks/one_primitive.py
 """
 
+import argparse
 from collections.abc import Callable
 
 import torch
+from record import ORDER_STATISTICS, add_out, ratio_cell, show, table, write
 
-from excite.measure.bench import environment, interleave, ratio
-from excite.measure.bench.environment import in_words
+from excite.measure.bench import interleave, ratio
 
 SHAPES = ((64, 256, 56), (128, 512, 28), (256, 1024, 14), (512, 2048, 7))
 CONV = ([0, 0], [1, 1], [1, 1], 1)
@@ -46,17 +47,21 @@ def variants(c_in: int, c_out: int, side: int) -> dict[str, Callable[[], torch.T
 
 
 def main() -> None:
-    """Print a Markdown table of ratios to the block without attention."""
-    print(f"{in_words(environment())}\n")
-    print("| channels, side | conv+sum+relu | conv, scale, sum, relu | factor in the weights, conv+sum+relu |")
-    print("|---|---:|---:|---:|")
+    """Print and write ratios to the block without attention."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_out(parser, "one_primitive")
+    args = parser.parse_args()
+    rows = []
     with torch.inference_mode():
         for shape in SHAPES:
             timings = interleave(variants(*shape), rounds=21, min_time=0.05)
-            ratios = [ratio(timings[name], timings["plain"]) for name in ("separate", "folded")]
-            cells = [f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in ratios]
-            microseconds = f"{1e6 * timings['plain'].median:.0f} us"
-            print(f"| {shape[0]} to {shape[1]}, {shape[2]} | {microseconds} | {' | '.join(cells)} |")
+            ratios = [ratio_cell(ratio(timings[name], timings["plain"])) for name in ("separate", "folded")]
+            rows.append([f"{shape[0]} to {shape[1]}, {shape[2]}", round(1e6 * timings["plain"].median, 2), *ratios])
+    form = "{:.2f} [{:.2f}, {:.2f}]"
+    columns = {"channels, side": "", "conv+sum+relu": "{:.0f} us", "conv, scale, sum, relu": form}
+    tables = {"ratio": table({**columns, "factor in the weights, conv+sum+relu": form}, rows)}
+    show(tables)
+    write(args.out, tables, interval=ORDER_STATISTICS, notes=["batch 1"])
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from excite.runtime import tune
 tune()
 
 import torch  # noqa: E402 - after the allocator is set
+from record import add_out, show, table, write  # noqa: E402
 
 from excite import ops  # noqa: E402
-from excite.measure.bench import environment  # noqa: E402
-from excite.measure.bench.environment import in_words  # noqa: E402
 from excite.models import create_model  # noqa: E402
 from excite.ops.tail import api  # noqa: E402
 from excite.ops.tail.autograd import AffineTail, Standardise  # noqa: E402
@@ -43,12 +42,13 @@ class Stopwatch:
 
 
 def main() -> None:
-    """Print milliseconds per step."""
+    """Print and write milliseconds per step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="eca_mobilenet_v2")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=112)
     parser.add_argument("--steps", type=int, default=20)
+    add_out(parser, "overhead")
     args = parser.parse_args()
     kernels = native()
     if kernels is None:
@@ -76,11 +76,19 @@ def main() -> None:
     for _ in range(args.steps):
         step()
     whole = time.perf_counter() - begin
-    print(f"{in_words(environment())}; {args.model}, {args.batch} at {args.side}x{args.side}, NHWC, every tail fused\n")
-    print("| of a step | ms | calls |\n|---|---:|---:|")
-    print(f"| all | {1e3 * whole / args.steps:.1f} | |")
-    for name, seconds in clock.seconds.items():
-        print(f"| {name} | {1e3 * seconds / args.steps:.2f} | {clock.calls[name] // args.steps} |")
+    spent = {name: 1e3 * seconds / args.steps for name, seconds in clock.seconds.items()}
+    tails = spent["tails, forward"] + spent["tails, backward"]
+    rows = [
+        ["the whole step", 1e3 * whole / args.steps, None],
+        ["all fused tails", tails, None],
+        ["of these in C", spent["in C"], clock.calls["in C"] // args.steps],
+        ["of these Python and autograd between the calls", tails - spent["in C"], None],
+    ]
+    rows = [[name, round(ms, 3), calls] for name, ms, calls in rows]
+    tables = {"of a step": table({"part": "", "ms": "{:.1f}", "calls": "{}"}, rows)}
+    show(tables)
+    setting = f"{args.model}, {args.batch} images at {args.side}², NHWC, every tail fused; mean of {args.steps} steps"
+    write(args.out, tables, notes=[setting])
 
 
 if __name__ == "__main__":

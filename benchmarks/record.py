@@ -6,6 +6,7 @@ the list of numbers that its column's format takes. `interval` says what bracket
 numbers into the docs.
 """
 
+import argparse
 import datetime
 import json
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from write_numbers import markdown
+
 from excite.common.files import write_text
 from excite.measure.bench import environment
 from excite.measure.bench.environment import in_words
@@ -21,6 +24,18 @@ from excite.measure.bench.environment import in_words
 HERE = Path(__file__).parent
 RATIO = "{:.3f} [{:.3f}, {:.3f}]"
 ORDER_STATISTICS = "an interval that holds the median of the ratios with probability 0.95 or more (order statistics)"
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add `--out`, by default the result file that the docs are written from."""
+    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
+
+
+def show(tables: Mapping[str, Any]) -> None:
+    """Print tables as Markdown."""
+    for name, t in tables.items():
+        names = [c[0] for c in t["columns"]]
+        print("\n".join([f"{name}\n", *markdown(t, t["rows"], names, names)]) + "\n", flush=True)
 
 
 def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -34,6 +49,11 @@ def table(columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> dict[str
 def ratio_cell(ratio: Any) -> list[float]:
     """Return value and interval of a ratio, to five digits."""
     return [round(float(v), 5) for v in (ratio.value, ratio.ci_low, ratio.ci_high)]
+
+
+def command() -> str:
+    """Return how this process was started."""
+    return "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def commit() -> str | None:
@@ -50,7 +70,7 @@ def write(path: Path, tables: Mapping[str, Any], *, interval: str = "", **more: 
     """Write a result file of this process; returns its path."""
     where = environment()
     content = {
-        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": command(),
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "machine": in_words(where),

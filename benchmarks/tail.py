@@ -1,14 +1,13 @@
-"""The end of a block alone, forward and backward, by the size of its map: writes benchmarks/tail.md.
+"""The end of a block alone, forward and backward, by the size of its map: writes benchmarks/results/tail.json.
 
     python benchmarks/tail.py
 
 Modules one after another, the fused tail in PyTorch, and the fused tail in C, timed in turn.
 """
 
-import datetime
+import argparse
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from excite.runtime import tune
@@ -16,12 +15,11 @@ from excite.runtime import tune
 tune()
 
 import torch  # noqa: E402 - after the allocator is set
+from record import ORDER_STATISTICS, add_out, ratio_cell, show, table, write  # noqa: E402
 from torch import nn  # noqa: E402
 
 from excite import ops  # noqa: E402
-from excite.common.files import write_text  # noqa: E402
-from excite.measure.bench import environment, interleave, ratio  # noqa: E402
-from excite.measure.bench.environment import in_words  # noqa: E402
+from excite.measure.bench import interleave, ratio  # noqa: E402
 from excite.ops.tail import torch as plain  # noqa: E402
 from excite.ops.tail.api import fused_tail  # noqa: E402
 from excite.ops.tail.kernels import Kernels  # noqa: E402
@@ -53,32 +51,30 @@ def step(form: str, module: Any, attention: Any, maps: list[torch.Tensor], short
 
 
 def main() -> None:
-    """Write the table."""
+    """Time, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_out(parser, "tail")
+    args = parser.parse_args()
     if FORMS["C"] is None:
         raise SystemExit(f"no C kernels here: {ops.kernels_on('cpu')}")
-    lines = ["| map | layout | tail | modules | fused, PyTorch | fused, C |", "|---|---|---|---:|---:|---:|"]
+    rows = []
     for shape, (layout, fmt) in itertools.product(SHAPES, LAYOUTS.items()):
         maps = [torch.randn(shape).contiguous(memory_format=fmt) for _ in range(3)]
+        size = f"{'x'.join(map(str, shape))}, {maps[0].numel() * 4 / 2**20:.1f} MiB"
         for tail in ("norm, rectifier", "norm, sum, rectifier", "norm, ECA, sum, rectifier"):
             norm = nn.BatchNorm2d(shape[1])
             attention = create_attention("eca", shape[1]) if "ECA" in tail else None
             calls = {form: step(form, norm, attention, maps, "sum" in tail) for form in FORMS}
             found = interleave(calls, rounds=15, min_time=0.01)
             base = found["modules"]
-            cells = [f"{1e3 * base.median:.2f} ms"]
-            for form in ("PyTorch", "C"):
-                r = ratio(found[form], base)
-                cells.append(f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]")
-            size = maps[0].numel() * 4 / 2**20
-            name = "x".join(map(str, shape))
-            lines.append(f"| {name}, {size:.1f} MiB | {layout} | {tail} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
-    head = (
-        "# The end of a block\n\nForward and backward, float32; ratios to the modules one after another, median of the"
-    )
-    head += " rounds and its interval (95 % or more).\nWritten by `python benchmarks/tail.py` on "
-    head += f"{datetime.date.today().isoformat()}; {in_words(environment())}.\n\n"
-    write_text(Path(__file__).with_name("tail.md"), head + "\n".join(lines) + "\n")
+            ratios = [ratio_cell(ratio(found[form], base)) for form in ("PyTorch", "C")]
+            rows.append([f"{size}; {layout}; {tail}", round(1e3 * base.median, 4), *ratios])
+    form = "{:.2f} [{:.2f}, {:.2f}]"
+    columns = {"map, layout, tail": "", "modules": "{:.2f} ms", "fused, PyTorch": form, "fused, C": form}
+    tables = {"forward and backward": table(columns, rows)}
+    show(tables)
+    notes = ["float32; ratios to the modules one after another"]
+    write(args.out, tables, interval=ORDER_STATISTICS, notes=notes)
 
 
 if __name__ == "__main__":

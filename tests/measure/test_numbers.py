@@ -1,5 +1,7 @@
 """Numbers of README and docs come from result files: the check, and what it must notice."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -25,6 +27,7 @@ def module(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
     spec.loader.exec_module(made)
     return made
 
@@ -142,6 +145,21 @@ def test_a_written_file_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert numbers.render(tmp_path, 'new t range="ratio"', inline=True) == "1.000 to 1.500"
     with pytest.raises(ValueError, match="a row has 1 cells for 2 columns"):
         record.table({"a": "", "b": ""}, [["x"]])
+
+
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_write_result_files_and_import_what_exists(script: Path) -> None:
+    tree = ast.parse(script.read_text())
+    imports = {(n.module, a.name) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    wrote = {("record", "write"), ("common", "save"), ("excite.common.files", "write_text")} & imports
+    assert wrote or script.name in ("write_numbers.py", "proof_of_value.py")  # the latter compares two trees
+    for name, attribute in imports:
+        if name and name.split(".")[0] == "excite" and not name.startswith("excite.export"):
+            found = importlib.import_module(name)
+            assert hasattr(found, attribute) or importlib.util.find_spec(f"{name}.{attribute}"), (name, attribute)
 
 
 def test_the_readme_quotes_verdicts_that_exist() -> None:

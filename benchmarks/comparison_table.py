@@ -1,0 +1,56 @@
+"""The table of an `excite compare`, as a result file that the docs are written from.
+
+python benchmarks/comparison_table.py --out docs/results/compare-cifar10.json cifar10
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from record import show, table, write
+
+from excite.comparison.results import Row, collect
+
+COLUMNS = {
+    "method": "", "parameters": "{:.3f} M", "MACs": "{:.2f} M", "latency": "{:.2f}x ({:.2f}-{:.2f})",
+    "throughput": "{:.2f}x ({:.2f}-{:.2f})", "training memory": "{:.1f} MB", "top-1": "{:.2f} ± {:.2f} %",
+    "gain over {}": "{:+.2f} [{:+.2f}, {:+.2f}]", "p, Holm": "{:.3f}", "verdict": "",
+}  # fmt: skip
+
+
+def cells(row: Row) -> list[Any]:
+    """Return a method's row; accuracies in per cent, gains in points."""
+    cost: list[Any] = [None] * 5
+    if row.cost:
+        ratios = [[row.cost[f"{k}_ratio"], *row.cost[f"{k}_spread"]] for k in ("latency", "throughput")]
+        cost = [row.cost["parameters"] / 1e6, row.cost["macs"] / 1e6, *ratios, row.cost["training_memory"] / 1e6]
+    top1 = None if row.mean is None or row.std is None else [100 * row.mean, 100 * row.std]
+    g = row.gain
+    gain = None if g is None or g.mean is None or g.low is None or g.high is None else [g.mean, g.low, g.high]
+    points = None if gain is None else [100 * x for x in gain]
+    return [row.method, *cost, top1, points, None if g is None else g.p_holm, row.verdict]
+
+
+def main() -> None:
+    """Read the comparison, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    results = collect(args.folder)
+    first, seeds = results.plan.methods[0], range(results.plan.seeds)
+    columns = {name.format(first): form for name, form in COLUMNS.items()}
+    by_seed = [[r.method, *(100 * r.top1[s] if s in r.top1 else None for s in seeds)] for r in results.rows]
+    tables = {
+        "methods": table(columns, [cells(row) for row in results.rows]),
+        "top-1 by seed": table({"method": "", **{f"seed {s}": "{:.2f} %" for s in seeds}}, by_seed),
+    }
+    show(tables)
+    others = len(results.plan.methods) - 1
+    notes = [f"± is one sample standard deviation over {len(seeds)} seeds. p is corrected for {others} methods (Holm)"]
+    interval = "of the gain its own 95 % interval (paired Student t), of costs the middle 90 % of the rounds"
+    write(args.out, tables, interval=interval, notes=notes, plan=results.plan.to_dict())
+
+
+if __name__ == "__main__":
+    main()

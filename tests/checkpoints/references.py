@@ -171,8 +171,18 @@ def ma(groups: Sequence[Sequence[int]], names: tuple[str, str] = ("fc.0", "fc.2"
     return keys
 
 
-def emca(depth: int, fusion: Callable[[int, Sequence[int]], int], gate: str = "eca", classes: int = 1000) -> State:
-    """The released EMCA: `fusion(stage from 1, depths)` is the length of a stage's input fusion."""
+def emca(
+    depth: int,
+    fusion: Callable[[int, Sequence[int]], int],
+    gate: str = "eca",
+    classes: int = 1000,
+    across: bool = True,
+    inside: bool = False,
+) -> State:
+    """The released EMCA: `fusion(stage from 1, depths)` is the length of a stage's input fusion.
+
+    across: earlier stages are fused; inside: the blocks of the same stage are.
+    """
     blocks, expansion = DEPTHS[depth], 4 if depth >= 50 else 1
     shapes: dict[str, tuple[int, ...]] = {"pre.0.weight": (64, 3, 7, 7), **norm("pre.1", 64)}
     inputs = 64
@@ -191,15 +201,17 @@ def emca(depth: int, fusion: Callable[[int, Sequence[int]], int], gate: str = "e
                 shapes.update(norm(f"{p}.shortcut.1", c))
             inputs = c
             k = {64: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048: 7}[c]
-            for name in ("ECA_excitation_local", "ECA_excitation_global_stage"):
+            gates = ["ECA_excitation_local", *["ECA_excitation_global_block"] * inside]
+            for name in [*gates, *["ECA_excitation_global_stage"] * across]:
                 if gate == "eca":
                     shapes[f"{p}.{name}.0.weight"] = (1, 1, k)
                 else:
                     shapes |= {f"{p}.{name}.0.weight": (c // 16, c), f"{p}.{name}.2.weight": (c, c // 16)}
-            shapes |= {
-                f"{p}.stage_in_fusion.0.weight": (1, 1, fusion(stage, blocks)),
-                f"{p}.out_fusion.0.weight": (1, 1, 2),
-            }
+            if inside:
+                shapes[f"{p}.block_in_fusion.0.weight"] = (1, 1, b + 1)
+            if across:
+                shapes[f"{p}.stage_in_fusion.0.weight"] = (1, 1, fusion(stage, blocks))
+            shapes[f"{p}.out_fusion.0.weight"] = (1, 1, 1 + inside + across)
     return zeros({**shapes, "linear.weight": (classes, inputs), "linear.bias": (classes,)})
 
 

@@ -55,13 +55,15 @@ class EmcaSpec(AttentionSpec):
     form: "paper" (one module per stage, on its first block) or "released" (one in every block); stages, blocks: S and
     N of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "block" (the
     block's output is squeezed and scaled, as drawn in the paper) or "branch" (the residual branch, before the
-    addition). depths: blocks per stage of the network, which fills them in.
+    addition); same_stage: also the earlier blocks of a block's own stage (released form only). depths: blocks per
+    stage of the network, which fills them in.
     """
 
     form: str = "paper"
     stages: int | str = 1
     blocks: int | str = ALL
     where: str = "block"
+    same_stage: bool = False
     depths: tuple[int, ...] = ()
     plan: tuple[tuple[Sources | None, ...], ...] = field(init=False, default=())
 
@@ -85,26 +87,39 @@ class EmcaSpec(AttentionSpec):
                 f"emca: stages={self.stages!r} with blocks={self.blocks!r}; either both are 0 (one scale) or none is"
             )
         released = self.form == "released"
-        plan = []
+        if self.same_stage not in (True, False):
+            raise UsageError(f"emca: same_stage={self.same_stage!r}; expected true or false")
+        if self.same_stage and not released:
+            raise UsageError("emca: same_stage belongs to form='released'; the paper's form has one module per stage")
+        plan: list[tuple[Sources | None, ...]] = []
+        first = 1
         for stage, depth in enumerate(self.depths):
             sources = earlier(self.depths, stage, stages, blocks, with_stem=released)
-            rest: Sources | None = sources if released else None
-            plan.append((() if released else sources, *[rest] * (depth - 1)))
+            own = [tuple(range(first, first + block)) if self.same_stage else () for block in range(depth)]
+            rest = [(*sources, *own[block]) if released else None for block in range(1, depth)]
+            plan.append((() if released else sources, *rest))
+            first += depth
         return tuple(plan)
+
+    def within(self, site: Site) -> int:
+        """Return the number of fused blocks of a site's own stage, itself included, 0 for no fusion."""
+        return site.block + 1 if self.same_stage and site.block else 0
 
     def scales(self, site: Site) -> int:
         """Return the number of fused scales at a site, 0 for no fusion."""
         sources = self.plan[site.stage][site.block]
         if sources is None or count(self.stages, "stages") == 0:
             return 0
-        return 0 if self.form == "released" and site.block == 0 else len(sources) + 1
+        same = site.block if self.same_stage else 0
+        return 0 if self.form == "released" and site.block == 0 else len(sources) - same + 1
 
     def residual(self, site: Site, stages: int) -> nn.Module | None:
         """Build the EMCA module of a block, or None where it has none."""
         if self.plan[site.stage][site.block] is None:
             return None
         options = self.options_at(site.stage, stages)
-        return create_attention(self.method, site.channels, form=self.form, scales=self.scales(site), **options)
+        options.update(form=self.form, scales=self.scales(site), within=self.within(site))
+        return create_attention(self.method, site.channels, **options)
 
     def for_depths(self, depths: Sequence[int]) -> Self:
         """Return the spec for a network with these numbers of blocks per stage."""
@@ -134,7 +149,7 @@ PLAN_OPTIONS = frozenset(
 
 def emca_options(method: str) -> frozenset[str]:
     """Return the options of an EMCA method on a network: those of the plan and those of its gate."""
-    return PLAN_OPTIONS | (method_options(method).keys() - {"scales"}) | {"init"}
+    return PLAN_OPTIONS | (method_options(method).keys() - {"scales", "within"}) | {"init"}
 
 
 def emca_spec(method: str, options: Mapping[str, object], placement: str = "all") -> EmcaSpec:

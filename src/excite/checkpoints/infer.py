@@ -221,20 +221,23 @@ CHOICES: tuple[int | str, ...] = ("all", 1, 2, 3, 4, 5, 6)
 
 
 def emca_options(method: str, backbone: Backbone) -> Options:
-    """Return form, stages and blocks. Raises ExciteError where no choice explains the fusions."""
-    fused = [[m["fusion.weight"].numel() if "fusion.weight" in m else 0 for m in stage] for stage in backbone.blocks]
+    """Return form, stages, blocks and same_stage. Raises ExciteError where no choice explains the fusions."""
+    fused, inside = (
+        [[m[key].numel() if key in m else 0 for m in stage] for stage in backbone.blocks]
+        for key in ("fusion.weight", "inside_fusion.weight")
+    )
+    same_stage = any(n for stage in inside for n in stage)
     released = any("join" in m for stage in backbone.blocks for m in stage)
     form = "released" if released else "paper"
     depths = tuple(len(stage) for stage in fused)
     # The released network's own setting first: the last block of every earlier stage.
-    for stages, blocks in sorted(
-        product(CHOICES, CHOICES), key=lambda c: c != (("all", 1) if released else (1, "all"))
-    ):
-        spec = EmcaSpec(method, depths=depths, form=form, stages=stages, blocks=blocks)
-        expected = [
-            [spec.scales(Site(0, s, b, depth)) if spec.plan[s][b] is not None else 0 for b in range(depth)]
-            for s, depth in enumerate(depths)
-        ]
-        if expected == fused:
-            return {"form": form, "stages": stages, "blocks": blocks}
+    choices = sorted(product(CHOICES, CHOICES), key=lambda c: c != (("all", 1) if released else (1, "all")))
+    for stages, blocks in [*choices, (0, 0)]:
+        spec = EmcaSpec(method, depths=depths, form=form, stages=stages, blocks=blocks, same_stage=same_stage)
+        sites = [[Site(0, s, b, depth) for b in range(depth)] for s, depth in enumerate(depths)]
+        if [[spec.scales(site) for site in stage] for stage in sites] == fused and (
+            [[spec.within(site) for site in stage] for stage in sites] == inside
+        ):
+            options = {"form": form, "stages": stages, "blocks": blocks}
+            return {**options, "same_stage": True} if same_stage else options
     raise ExciteError(f"{method}: no choice of earlier stages and blocks gives fusions of {fused} scales")

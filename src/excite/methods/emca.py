@@ -100,32 +100,56 @@ class LocalGlobalEmca(Emca):
     """The released code's module: `y = x * (1 + s)`.
 
     Without fusion `s = local(squeeze(x))`; with it `s = sigmoid(a * local(own) + b * across(relu(sum_r v_r s_r)))`,
-    a sigmoid of sigmoids. local and across are two gates of the same kind.
-    build: makes one ChannelAttention; scales: as in `Emca` (0: the local gate alone).
+    a sigmoid of sigmoids. Blocks of the same stage may be fused too, by weights and a gate of their own:
+    `s = sigmoid(a * local + b * across + c * inside)`. All gates are of the same kind.
+    build: makes one ChannelAttention; scales: as in `Emca` (0: no earlier stages); within: the number of blocks of the
+    same stage that are fused, this one included (0: none). The context holds the earlier stages' descriptors, then the
+    stage's own.
     """
 
-    def __init__(self, build: Callable[[], ChannelAttention], scales: int) -> None:
+    def __init__(self, build: Callable[[], ChannelAttention], scales: int, within: int = 0) -> None:
         super().__init__(build(), 0)
-        self.scales = scales
+        self.scales, self.within = scales, within
         self.across: nn.Module | None = None
+        self.inside: nn.Module | None = None
         if scales:
             self.across = build().gate
             self.fusion = ScaleFusion(scales)  # after `across`: optimizers know parameters by their order
-            self.join = nn.Parameter(torch.empty(2).uniform_(-(0.5**0.5), 0.5**0.5))
+        if within:
+            self.inside = build().gate
+            self.inside_fusion = ScaleFusion(within)
+        if scales or within:
+            self.join = nn.Parameter(torch.empty(1 + bool(scales) + bool(within)).uniform_(-(0.5**0.5), 0.5**0.5))
 
     def _gated(self, descriptor: Descriptor, *context: Descriptor) -> Weights:
-        local: Weights = self.gate(descriptor)
-        fused = self._fused(descriptor, context)
-        if self.across is None:
-            return 1 + local
-        join = self.join.to(local.dtype)
-        return 1 + torch.sigmoid(join[0] * local + join[1] * self.across(fused))
+        gates: list[Weights] = [self.gate(descriptor)]
+        earlier = max(0, self.scales - 1)
+        stage = context[earlier:] if self.within else ()
+        fused = self._fused(descriptor, context[: len(context) - len(stage)])
+        if self.across is not None:
+            gates.append(self.across(fused))
+        if self.inside is not None:
+            if len(stage) != self.within - 1:
+                raise UsageError(f"this EMCA fuses {self.within - 1} blocks of its own stage, got {len(stage)}")
+            gates.append(self.inside(self.inside_fusion([*stage, descriptor])))
+        if len(gates) == 1:
+            return 1 + gates[0]
+        join = self.join.to(gates[0].dtype)
+        joined = join[0] * gates[0]
+        for weight, gate in zip(join[1:], gates[1:], strict=True):
+            joined = joined + weight * gate
+        return 1 + torch.sigmoid(joined)
 
 
-def emca(build: Callable[[], ChannelAttention], form: Form, scales: int) -> Emca:
-    """Return the module of either form; build: makes the method whose squeeze and gate are used."""
+def emca(build: Callable[[], ChannelAttention], form: Form, scales: int, within: int = 0) -> Emca:
+    """Return the module of either form; build: makes the method whose squeeze and gate are used.
+
+    Raises UsageError for the paper's form with blocks of the same stage.
+    """
+    if form == "paper" and within:
+        raise UsageError(f"emca: within={within} belongs to form='released'; the paper's form has one module per stage")
     attention = build()  # in the released form only for the random numbers that it draws: seeds keep their meaning
-    return Emca(attention, scales) if form == "paper" else LocalGlobalEmca(build, scales)
+    return Emca(attention, scales) if form == "paper" else LocalGlobalEmca(build, scales, within)
 
 
 PAPER = (
@@ -140,6 +164,7 @@ def emca_se(
     *,
     form: Form = "paper",
     scales: Count = 0,
+    within: Count = 0,
     reduction: Positive = 16,
     bias: bool = False,
     divisor: Positive = 1,
@@ -147,10 +172,12 @@ def emca_se(
 ) -> Emca:
     """Build EMCA over `channels` channels with the gate of SE.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
-    are those of `se`.
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
+    `LocalGlobalEmca` (networks set both); the others are those of `se`.
     """
-    return emca(lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form, scales)
+    return emca(
+        lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form, scales, within
+    )
 
 
 EMCA_SE = Method(
@@ -169,16 +196,17 @@ def emca_eca(
     *,
     form: Form = "paper",
     scales: Count = 0,
+    within: Count = 0,
     kernel_size: Size = "adaptive",
     gamma: PositiveNumber = 2,
     b: Number = 1,
 ) -> Emca:
     """Build EMCA over `channels` channels with the gate of ECA.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); the others
-    are those of `eca`.
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
+    `LocalGlobalEmca` (networks set both); the others are those of `eca`.
     """
-    return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form, scales)
+    return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form, scales, within)
 
 
 EMCA_ECA = Method(
@@ -192,13 +220,13 @@ EMCA_ECA = Method(
 )
 
 
-def emca_srm(channels: int, *, form: Form = "paper", scales: Count = 0) -> Emca:
+def emca_srm(channels: int, *, form: Form = "paper", scales: Count = 0, within: Count = 0) -> Emca:
     """Build EMCA over `channels` channels with the gate of SRM.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none (networks set it); it has
-    no other options.
+    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
+    `LocalGlobalEmca` (networks set both); it has no other options.
     """
-    return emca(lambda: srm(channels), form, scales)
+    return emca(lambda: srm(channels), form, scales, within)
 
 
 EMCA_SRM = Method(

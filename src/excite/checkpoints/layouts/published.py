@@ -227,10 +227,12 @@ EMCA_BACKBONE = [
     (STAGE + r"residual\.6\.", r"layer\1.\2.conv3."),
     (STAGE + r"residual\.7\.", r"layer\1.\2.bn3."),
     (STAGE + r"stage_in_fusion\.0\.", r"layer\1.\2.attention.fusion."),
+    (STAGE + r"block_in_fusion\.0\.", r"layer\1.\2.attention.inside_fusion."),
     (STAGE + r"out_fusion\.0\.weight", r"layer\1.\2.attention.join"),
 ]
 GLOBAL = STAGE + r"ECA_excitation_global(?:_stage)?"
-EMCA_UNUSED = [(r"stage\d+\.0\.(ECA_excitation_global(_stage)?|stage_in_fusion|out_fusion)\..*", UNUSED)]
+WITHIN = STAGE + r"ECA_excitation_global_block"
+EMCA_UNUSED = [(r"stage\d+\.0\.(ECA_excitation_global(_stage|_block)?|(stage|block)_in_fusion|out_fusion)\..*", UNUSED)]
 
 EMCA_ECA = Layout(
     name="EMCA-ECA, the released form (eslambakr/EMCA)",
@@ -239,6 +241,7 @@ EMCA_ECA = Layout(
         *EMCA_BACKBONE,
         (STAGE + r"ECA_excitation_local\.0\.", r"layer\1.\2.attention.gate.conv."),
         (GLOBAL + r"\.0\.", r"layer\1.\2.attention.across.conv."),
+        (WITHIN + r"\.0\.", r"layer\1.\2.attention.inside.conv."),
     ],
     ignore=EMCA_UNUSED,
     method="emca_eca",
@@ -253,6 +256,8 @@ EMCA_SE = Layout(
         (STAGE + r"ECA_excitation_local\.2\.", r"layer\1.\2.attention.gate.expand."),
         (GLOBAL + r"\.0\.", r"layer\1.\2.attention.across.reduce."),
         (GLOBAL + r"\.2\.", r"layer\1.\2.attention.across.expand."),
+        (WITHIN + r"\.0\.", r"layer\1.\2.attention.inside.reduce."),
+        (WITHIN + r"\.2\.", r"layer\1.\2.attention.inside.expand."),
     ],
     ignore=EMCA_UNUSED,
     method="emca_se",

@@ -92,8 +92,10 @@ def test_the_bank_of_emca_works_inside():
     maps = body(x)
     assert [m.shape[1] for m in maps] == list(body.channels) == [8, 16, 32]
     # The last stage reads the stage before it: without those descriptors the result differs.
-    attention = body.net.layer3[0].attention
-    attention.register_forward_pre_hook(lambda module, args: (args[0], tuple(torch.zeros_like(d) for d in args[1])))
+    fusion = body.net.layer3[0].attention.fusion
+    fusion.register_forward_pre_hook(
+        lambda module, args: ([*(torch.zeros_like(d) for d in args[0][:-1]), args[0][-1]],)
+    )
     assert not torch.allclose(body(x)[-1], maps[-1])
 
 

@@ -123,3 +123,26 @@ def test_the_example_of_a_new_method_works(monkeypatch: pytest.MonkeyPatch, tmp_
     model = excite.create_model("peak_resnet20", num_classes=3, reduction=4)
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 3)
     assert "w = sigmoid(W2 relu(W1 max(x)))" in show("peak")
+
+
+def test_the_cards_say_what_was_compared() -> None:
+    from test_golden_modules import CASES
+
+    import goldens
+
+    compared = {case.method: set() for case in CASES}
+    for case in CASES:
+        source = goldens.load(f"modules/{case.file}")["source"]
+        repository = re.match(r"([\w.-]+/[\w.-]+)@|(timm) ", source)
+        if repository:
+            compared[case.method].add((repository.group(1) or repository.group(2)).lower())
+    for name in METHODS:
+        method = registry.get_method(name)
+        sources = compared.get(name, set())
+        assert all(source in method.equals.lower() for source in sources), f"{name}: {sources}"
+        assert bool(method.equals) == bool(sources) or name == "emca_eca", f"{name} is said to equal code"
+        assert method.equals or method.differs or name == "none", f"{name} says nothing of its original"
+    table = show("--document").partition("## Where they agree")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.M) == [name for name in METHODS if name != "none"]
+    for name in (n for n in METHODS if n.startswith("emca_")):
+        assert "reconstruction" in show(name)

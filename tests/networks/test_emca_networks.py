@@ -14,7 +14,7 @@ from excite.errors import UsageError
 
 ROWS = {"0,0": (0, 0), "1,1": (1, 1), "1,N": (1, "all"), "i-1,1": ("all", 1)}
 SMALL = ("emca_eca_resnet20", "emca_se_resnet20", "emca_srm_resnet20", "emca_eca_mobilenet_v2_cifar")
-FORMS = ({}, {"form": "released"}, {"where": "branch"}, {"stages": "all", "blocks": 2})
+FORMS = ({}, {"form": "released"}, {"where": "block"}, {"stages": "all", "blocks": 2})
 
 
 def build(name: str, **options: object) -> nn.Module:
@@ -115,11 +115,15 @@ def test_earlier_blocks_reach_later_gates() -> None:
 
 def test_where_moves_the_attention() -> None:
     torch.manual_seed(0)
-    block = excite.create_model("emca_eca_resnet20", num_classes=10).eval()
-    branch = excite.create_model("emca_eca_resnet20", num_classes=10, where="branch").eval()
-    branch.load_state_dict(block.state_dict())
+    block, branch, default = (
+        excite.create_model("emca_eca_resnet20", num_classes=10, **options).eval()
+        for options in ({"where": "block"}, {"where": "branch"}, {})
+    )
+    for other in (branch, default):
+        other.load_state_dict(block.state_dict())
     x = torch.randn(2, 3, 32, 32)
     assert not torch.allclose(block(x), branch(x))
+    assert torch.equal(default(x), branch(x)), "the default is what the published tables use"
 
 
 @pytest.mark.parametrize("options", [{"form": "released"}, pytest.param({}, marks=pytest.mark.slow)], ids=str)

@@ -19,7 +19,7 @@ def host_key(key: str, reference: dict[str, torch.Tensor]) -> str:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"where": "branch"}, {"stages": "all", "blocks": 1}, {"stages": 0, "blocks": 0}, {"form": "released"}],
+    [{}, {"where": "block"}, {"stages": "all", "blocks": 1}, {"stages": 0, "blocks": 0}, {"form": "released"}],
     ids=str,
 )
 @pytest.mark.parametrize("gate", ["eca", "srm"])

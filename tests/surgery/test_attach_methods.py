@@ -67,7 +67,7 @@ def test_between_stages() -> None:
     assert torch.equal(fresh(x), before)
 
 
-@pytest.mark.parametrize("method", ["psa", "ma"])
+@pytest.mark.parametrize("method", ["psa", "ma", "sk", "split"])
 def test_convolutions_are_replaced_on_request(method: str) -> None:
     model = build("timm/resnet26d")
     x = torch.randn(2, 3, 64, 64)

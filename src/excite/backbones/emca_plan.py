@@ -53,16 +53,16 @@ class EmcaSpec(AttentionSpec):
     """An AttentionSpec that also says where each block's context comes from.
 
     form: "paper" (one module per stage, on its first block) or "released" (one in every block); stages, blocks: S and
-    N of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "block" (the
-    block's output is squeezed and scaled, as drawn in the paper) or "branch" (the residual branch, before the
-    addition); same_stage: also the earlier blocks of a block's own stage (released form only). depths: blocks per
-    stage of the network, which fills them in.
+    N of the paper, how many earlier stages and how many (last) blocks of each, integers or "all"; where: "branch" (the
+    residual branch is squeezed and scaled, before the addition, as in the released code and the published tables) or
+    "block" (the block's output, as drawn in the paper); same_stage: also the earlier blocks of a block's own stage
+    (released form only). depths: blocks per stage of the network, which fills them in.
     """
 
     form: str = "paper"
     stages: int | str = 1
     blocks: int | str = ALL
-    where: str = "block"
+    where: str = "branch"
     same_stage: bool = False
     depths: tuple[int, ...] = ()
     plan: tuple[tuple[Sources | None, ...], ...] = field(init=False, default=())

@@ -22,7 +22,7 @@ class Card:
     """One method. params, macs: with default options for `channels` channels and maps of side `size`, one sample.
 
     options: (name, what it may be, default) as text; about: the build function's description of them; parts: (squeeze,
-    gate) where the method is made of these.
+    gate) where the method is made of these; equals, differs: as on the method's own card.
     """
 
     name: str
@@ -40,6 +40,8 @@ class Card:
     size: int
     params: int
     macs: int
+    equals: str
+    differs: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as plain containers."""
@@ -91,6 +93,8 @@ def card(name: str, channels: int = 256, size: int = 56) -> Card:
         size=size,
         params=params,
         macs=macs,
+        equals=method.equals,
+        differs=method.differs,
     )
 
 

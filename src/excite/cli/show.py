@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from excite.cli.method_cards import Card
 
 WIDTH = 110
+AGREEMENT = (
+    "The code named here was run in float64 with weights made by a rule, and ours with the same weights: the first "
+    "values, sum and norm of the output agree to 1e-8, the norms of the gradients of the input and of every parameter "
+    "to 1e-6, in eval and, where it differs, in train mode. "
+    "The numbers are in `tests/golden/modules`, the comparison is `tests/methods/test_golden_modules.py`."
+)
 
 
 def show(
@@ -69,6 +75,8 @@ def text_of(card: "Card") -> str:
         ("maps", maps(card.dims)),
         ("at the start", "the identity" if card.identity_at_init else ""),
         ("costs", cost_of(card)),
+        ("equals", card.equals),
+        ("differs", card.differs),
     ]
     lines = [f"{card.name}: {card.summary}", ""]
     for title, text in rows:
@@ -110,6 +118,13 @@ def table_of(found: "list[Card]") -> str:
     return "\n".join(lines)
 
 
+def agreement_of(found: "list[Card]") -> str:
+    """Return a Markdown table of where each method agrees with its original, and what could not be had."""
+    lines = ["| method | compared with | what differs or could not be had |", "|---|---|---|"]
+    lines += [f"| `{c.name}` | {c.equals or '-'} | {c.differs} |" for c in found if c.name != "none"]
+    return "\n".join(lines)
+
+
 def document_of(found: "list[Card]") -> str:
     """Return the Markdown reference of all methods."""
     from excite.cli.method_cards import COUNTED, maps
@@ -133,6 +148,12 @@ def document_of(found: "list[Card]") -> str:
         f"MACs are {COUNTED}; element-wise work (pooling, the product with the map) is not in them.",
         "",
         table_of(found),
+        "",
+        "## Where they agree with their originals",
+        "",
+        AGREEMENT,
+        "",
+        agreement_of(found),
     ]
     for card in found:
         parts += ["", f"## {card.name}", "", f"{card.summary[0].upper()}{card.summary[1:]}.", ""]

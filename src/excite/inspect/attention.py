@@ -10,8 +10,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from excite.attention import ChannelAttention
+from excite.methods.psa import PyramidAttention
 from excite.types import Weights
 
+# Ours whose gate returns their weights; hooks on the gate leave them fused.
+GATED = (ChannelAttention, PyramidAttention)
 OURS = ("excite.attention", "excite.methods")
 # Class names in lower case without underscores: timm's, torchvision's, and what people call theirs.
 RECALIBRATING = {
@@ -237,9 +241,9 @@ def _with_gate(attention: nn.Module) -> nn.Module | None:
     """The module of ours that is made of a squeeze and a gate: `attention` or the one part of it that is."""
     if not _is_ours(attention):
         return None
-    if _has(attention, "squeeze", "gate"):
+    if isinstance(attention, GATED):
         return attention
-    parts = [m for m in attention.modules() if _is_ours(m) and _has(m, "squeeze", "gate")]
+    parts = [m for m in attention.modules() if isinstance(m, GATED)]
     return parts[0] if len(parts) == 1 else None
 
 

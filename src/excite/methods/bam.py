@@ -90,4 +90,7 @@ BAM = Method(
     place="between stages, after stages 1, 2 and 3",
     role="between-stages",
     needs=(REDUCTION,),
+    equals="Jongchan/attention-module, with combine='product'",
+    differs="the paper adds the branches (the default), the code multiplies them; as published it stops with "
+    "a NameError and was run with the name defined",
 )

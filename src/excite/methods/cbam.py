@@ -166,4 +166,5 @@ CBAM = Method(
             lambda o: o["spatial"] or len(parts(o["pools"])) > 1,
         ),
     ),
+    equals="Jongchan/attention-module, timm CbamModule, LightCbamModule and their parts",
 )

@@ -41,6 +41,7 @@ COORD = Method(
     "eq. 4-9",
     place="after the depth-wise convolution of an inverted residual (paper); here at the end of the residual branch",
     needs=(REDUCTION,),
+    equals="houqb/CoordAttention (coordatt.py and mbv2_ca.py), timm CoordAttn",
 )
 
 
@@ -69,6 +70,7 @@ SIMPLE_COORD = Method(
     equation="u = silu(W mean_w(x)),  v = silu(W mean_h(x)),  y[i, j] = x[i, j] * sigmoid(A u[i] + B v[j])",
     paper="variant of coordinate attention (CVPR 2021, arXiv:2103.02907) in PyTorch Image Models (SimpleCoordAttn)",
     needs=(HIDDEN,),
+    equals="timm SimpleCoordAttn",
 )
 
 
@@ -103,4 +105,5 @@ STRIP = Method(
     equation="y[i, j] = x[i, j] * sigmoid(dw_h(mean_w(x))[i] + dw_w(mean_h(x))[j]),  dw: depth-wise convolutions",
     paper="a minimal form of coordinate attention (CVPR 2021, arXiv:2103.02907) in PyTorch Image Models (StripAttn)",
     needs=(Need(("kernel_size", "bias"), "with conv=False", lambda o: o["conv"]),),
+    equals="timm StripAttn",
 )

@@ -84,4 +84,5 @@ CPCA = Method(
     "arXiv:2306.05196, section 3, code github.com/Cuthbert-Huang/CPCANet",
     place="inside the blocks of a segmentation network (paper); here at the end of the residual branch",
     needs=(REDUCTION,),
+    equals="Cuthbert-Huang/CPCANet: RepBlock",
 )

@@ -86,6 +86,8 @@ ECA = Method(
     equation="w = sigmoid(conv1d_k(mean(x))),  k = |(log2 c + b) / gamma| made odd,  y = w * x",
     paper=f"{PAPER}, eq. 7 and 12",
     needs=(ADAPTIVE, Need(("mlp_width",), "unless use_mlp=True", lambda o: o["use_mlp"])),
+    equals="BangguWu/ECANet, timm EcaModule (use_mlp=True)",
+    differs="timm's adaptive kernels are at least 3: below 8 channels give kernel_size=3",
 )
 
 
@@ -105,6 +107,7 @@ ECA_NS = Method(
     equation="w_c = sigmoid(sum_j a_cj mean(x)_{c+j-k//2}),  a: c x k,  y = w * x",
     paper=f"{PAPER}, eq. 5-6 and table 1",
     needs=(ADAPTIVE,),
+    equals="BangguWu/ECANet",
 )
 
 
@@ -123,6 +126,7 @@ CECA = Method(
     equation="w = sigmoid(conv1d_k(mean(x))) with circular padding,  y = w * x",
     paper="variant of ECA-Net (CVPR 2020, arXiv:1910.03151) in PyTorch Image Models (CecaModule)",
     needs=(ADAPTIVE,),
+    equals="timm CecaModule",
 )
 
 
@@ -149,6 +153,7 @@ SE_GC = Method(
     build=se_gc,
     equation="w = sigmoid(W mean(x)),  W: block-diagonal, g blocks of c/g x c/g,  y = w * x",
     paper=f"{PAPER}, eq. 4 and table 1",
+    differs="no code was published; the paper's equation",
 )
 
 
@@ -161,6 +166,7 @@ SE_VAR1 = Method(
     build=se_var1,
     equation="w = sigmoid(mean(x)),  y = w * x",
     paper=VARIANTS,
+    differs="no code was published; the paper's equation",
 )
 
 
@@ -173,6 +179,7 @@ SE_VAR2 = Method(
     build=se_var2,
     equation="w = sigmoid(a * mean(x)),  a: c,  y = w * x",
     paper=VARIANTS,
+    differs="no code was published; the paper's equation",
 )
 
 
@@ -185,4 +192,5 @@ SE_VAR3 = Method(
     build=se_var3,
     equation="w = sigmoid(W mean(x)),  W: c x c,  y = w * x",
     paper=VARIANTS,
+    differs="no code was published; the paper's equation",
 )

@@ -51,4 +51,6 @@ ELA = Method(
     paper="Xu, Wan: ELA, Efficient Local Attention for Deep Convolutional Neural Networks, 2024, arXiv:2403.01123, "
     "section 3",
     needs=(Need(("groups",), "unless norm='group'", lambda o: o["norm"] == "group"),),
+    equals="HZAI-ZJNU/SCSA, which has the paper's form, timm EfficientLocalAttn",
+    differs="the authors published no code; copies differ in kernels and groups",
 )

@@ -65,4 +65,5 @@ EMA = Method(
     "b = conv3(x),  y_p = x_p * sigmoid(softmax(mean(a)) . b_p + softmax(mean(b)) . a_p)",
     paper="Ouyang, He, Zhang, Luo, Guo, Zhan, Huang: Efficient Multi-Scale Attention Module with Cross-Spatial "
     "Learning, ICASSP 2023, arXiv:2305.13563, section 3",
+    equals="YOLOonMe/EMA-attention-module",
 )

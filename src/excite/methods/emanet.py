@@ -104,4 +104,5 @@ MA = Method(
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
     needs=(REDUCTION,),
+    equals="Xsmile-love/pytorch-emanet-master",
 )

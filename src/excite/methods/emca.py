@@ -172,8 +172,9 @@ def emca_se(
 ) -> Emca:
     """Build EMCA over `channels` channels with the gate of SE.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
-    `LocalGlobalEmca` (networks set both); the others are those of `se`.
+    form: "paper" (a reconstruction: no code of it was published) or "released" (the published code); scales: 1 + the
+    number of earlier descriptors, 0 for none; within: as in `LocalGlobalEmca` (networks set both);
+    the others are those of `se`.
     """
     return emca(
         lambda: se(channels, reduction=reduction, bias=bias, divisor=divisor, hidden=hidden), form, scales, within
@@ -188,6 +189,8 @@ EMCA_SE = Method(
     place=PLACE,
     role="network",
     needs=SE.needs,
+    differs="the default form is a reconstruction from the paper's figures and counts; the released code "
+    "with SE stops with an error, no numbers of it could be had",
 )
 
 
@@ -203,8 +206,9 @@ def emca_eca(
 ) -> Emca:
     """Build EMCA over `channels` channels with the gate of ECA.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
-    `LocalGlobalEmca` (networks set both); the others are those of `eca`.
+    form: "paper" (a reconstruction: no code of it was published) or "released" (the published code); scales: 1 + the
+    number of earlier descriptors, 0 for none; within: as in `LocalGlobalEmca` (networks set both);
+    the others are those of `eca`.
     """
     return emca(lambda: eca(channels, kernel_size=kernel_size, gamma=gamma, b=b), form, scales, within)
 
@@ -217,14 +221,18 @@ EMCA_ECA = Method(
     place=PLACE,
     role="network",
     needs=(ADAPTIVE,),
+    equals="eslambakr/EMCA, blocks and networks, with form='released'",
+    differs="the default form is a reconstruction from the paper's figures and counts; the released code is "
+    "another network, no numbers of the paper's could be had",
 )
 
 
 def emca_srm(channels: int, *, form: Form = "paper", scales: Count = 0, within: Count = 0) -> Emca:
     """Build EMCA over `channels` channels with the gate of SRM.
 
-    form: "paper" or "released"; scales: 1 + the number of earlier descriptors, 0 for none; within: as in
-    `LocalGlobalEmca` (networks set both); it has no other options.
+    form: "paper" (a reconstruction: no code of it was published) or "released" (the published code); scales: 1 + the
+    number of earlier descriptors, 0 for none; within: as in `LocalGlobalEmca` (networks set both);
+    it has no other options.
     """
     return emca(lambda: srm(channels), form, scales, within)
 
@@ -236,4 +244,6 @@ EMCA_SRM = Method(
     paper=PAPER,
     place=PLACE,
     role="network",
+    differs="the default form is a reconstruction from the paper's figures and counts; the released code "
+    "cannot build SRM, no numbers of it could be had",
 )

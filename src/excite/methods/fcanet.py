@@ -71,4 +71,7 @@ FCA = Method(
     paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",
     dims=(2,),
     needs=(REDUCTION,),
+    equals="cfzd/FcaNet",
+    differs="released networks resample maps to 56, 28, 14, 7 (size); by default the transform has the map's "
+    "size, the same on multiples of 7",
 )

@@ -100,4 +100,5 @@ GC = Method(
         REDUCTION,
         Need(("gate",), "where the context is only added (fusion='add')", lambda o: o["fusion"] != "add"),
     ),
+    equals="xvjiarui/GCNet, timm GlobalContext",
 )

@@ -28,4 +28,6 @@ GCT = Method(
     place="before every convolution (paper); here after the last norm of the residual branch like the others",
     identity_at_init=True,
     needs=(Need(("after_relu",), "unless norm='l1'", lambda o: o["norm"] == "l1"),),
+    equals="z-x-yang/GCT",
+    differs="norm='l1' follows the source text; it was not run",
 )

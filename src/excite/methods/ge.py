@@ -132,4 +132,7 @@ GE = Method(
             lambda o: o["variant"] != "theta-" and o["extent"] == 0,
         ),
     ),
+    equals="timm GatherExcite",
+    differs="timm's learned gathers stop with an error as published and were run with one repair; learned "
+    "gathers over the whole map follow the paper",
 )

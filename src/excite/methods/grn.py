@@ -45,4 +45,6 @@ GRN = Method(
     paper="Woo, Debnath, Hu, Chen, Liu, Kweon, Xie: ConvNeXt V2, CVPR 2023, arXiv:2301.00808, section 3.2",
     place="after the activation inside a ConvNeXt block (paper); here at the end of the residual branch",
     identity_at_init=True,
+    equals="facebookresearch/ConvNeXt-V2, timm GlobalResponseNorm",
+    differs="channels first here, as all methods",
 )

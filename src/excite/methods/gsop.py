@@ -139,4 +139,7 @@ GSOP = Method(
     equation="h = relu(norm(conv1(relu(x)))),  w = sigmoid(W row_conv(norm(cov(h)))),  y = w * x",
     paper="Gao, Xie, Wang, Li: Global Second-order Pooling ConvNets, CVPR 2019, arXiv:1811.12006, section 3.1",
     needs=(Need(("grid",), "where mode='channel'", lambda o: o["mode"] != "channel"),),
+    equals="ZilinGao/GSoP, the channel attention",
+    differs="position attention and the fusions '+' and 'M' follow the source text, they were not run; the "
+    "fusion by concatenation ('&') is not here",
 )

@@ -24,4 +24,6 @@ LCT = Method(
     build=lct,
     equation="w = sigmoid(a (s - mean_g(s)) / std_g(s) + b),  s = mean(x),  g: the channels of a group,  y = w * x",
     paper="Ruan, Wen, Zheng, Zheng: Linear Context Transform Block, AAAI 2020, arXiv:1909.03834, section 3",
+    equals="xmu-xiaoma666/External-Attention-pytorch, a port",
+    differs="no code of the authors was found",
 )

@@ -92,4 +92,7 @@ MCA = Method(
     paper="Yu, Zhang, Cheng, Song, Tang: MCA, Multidimensional collaborative attention in deep convolutional neural "
     "networks for image recognition, Engineering Applications of Artificial Intelligence 2023, "
     "code github.com/ndsclark/MCANet",
+    equals="ndsclark/MCANet",
+    differs="a single position or a constant map: the original has nan, here the deviation is 0; 2 channels, "
+    "which it refuses, have a kernel of 1",
 )

@@ -79,4 +79,6 @@ MLCA = Method(
     paper="Wan, Lu, Shen, Kuang, Ding, Xu, Chen: Mixed local channel attention for object detection, Engineering "
     "Applications of Artificial Intelligence 2023, code github.com/wandahangFY/MLCA",
     needs=(ADAPTIVE,),
+    equals="wandahangFY/MLCA: MLCA and Option1",
+    differs="Option2 stops with an error as published",
 )

@@ -87,4 +87,5 @@ NL = Method(
     place="after the last norm of a residual branch; the paper: one to ten after whole blocks of stages 2 and 3",
     identity_at_init=True,
     needs=(REDUCTION,),
+    differs="the authors' code is a Caffe2 network, which was not run; the paper's equations",
 )

@@ -124,4 +124,5 @@ PSA = Method(
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
     needs=(REDUCTION,),
+    equals="murufeng/EPSANet",
 )

@@ -115,4 +115,5 @@ SPLIT = Method(
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
     needs=(REDUCTION, Need(("least",), "where hidden is given", lambda o: o["hidden"] is None)),
+    equals="zhanghang1989/ResNeSt, timm SplitAttn",
 )

@@ -116,4 +116,7 @@ SCSA = Method(
     "w = s(mean(softmax(q k^T / sqrt(d)) v)) between the channels of z,  y = w * x',  s: sigmoid",
     paper="Si, Xu, Zhu, Zhang, Dong, Chen, Li: SCSA, Exploring the Synergistic Effects Between Spatial and Channel "
     "Attention, Neurocomputing 2025, arXiv:2407.05128, section 3",
+    equals="HZAI-ZJNU/SCSA",
+    differs="maps smaller than the window, which the original refuses, are pooled as a whole; "
+    "down_sample_mode='recombination' fails as published",
 )

@@ -103,12 +103,21 @@ CSE = Method(
     paper=PAPER,
     place=PLACE,
     needs=(REDUCTION,),
+    equals="ai-med/squeeze_and_excitation",
 )
-SSE = Method(build=sse, equation="y_p = x_p * sigmoid(v . x_p + b)", paper=PAPER, place=PLACE)
+SSE = Method(
+    build=sse,
+    equation="y_p = x_p * sigmoid(v . x_p + b)",
+    paper=PAPER,
+    place=PLACE,
+    equals="ai-med/squeeze_and_excitation",
+)
 SCSE = Method(
     build=scse,
     equation="y_p = x_p * sigmoid(W2 relu(W1 mean(x) + b1) + b2) + x_p * sigmoid(v . x_p + b)",
     paper=PAPER,
     place=PLACE,
     needs=(REDUCTION,),
+    equals="ai-med/squeeze_and_excitation with combine='max', qubvel-org/segmentation_models.pytorch",
+    differs="the paper adds (the default), the authors' code takes the maximum",
 )

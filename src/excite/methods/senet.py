@@ -44,4 +44,7 @@ SE = Method(
     equation="w = sigmoid(W2 relu(W1 mean(x))),  W1: c/r x c,  W2: c x c/r,  y = w * x",
     paper="Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507, eq. 2-4",
     needs=(REDUCTION,),
+    equals="moskomule/senet.pytorch, hyunjaelee410/style-based-recalibration-module (biases), timm SEModule",
+    differs="the authors' own code is a Caffe network, which was not run; timm rounds widths down by more "
+    "than a tenth (11 to 8), divisor=8 here does not (16): give hidden",
 )

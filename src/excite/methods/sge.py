@@ -7,7 +7,7 @@ from excite.common.checks import Positive, check_divides, check_map
 from excite.methods.base import Method
 from excite.methods.nd import unbiased_deviation
 from excite.methods.widths import largest_divisor
-from excite.ops.precision import widen
+from excite.ops.precision import widen, without_autocast
 from excite.types import FeatureMap
 
 
@@ -24,17 +24,22 @@ class GroupEnhance(nn.Module):
         self.weight = nn.Parameter(torch.zeros(groups))
         self.bias = nn.Parameter(torch.ones(groups))
 
+    def _factors(self, grouped: torch.Tensor) -> torch.Tensor:
+        """Return one factor per group and position, `[n g 1 p]`, of `[n g c/g p]`."""
+        grouped = widen(grouped)
+        alike = torch.matmul(grouped.mean(dim=3, keepdim=True).transpose(2, 3), grouped)
+        alike = alike - alike.mean(dim=3, keepdim=True)
+        # The root of a small number instead of 0 keeps the gradient of a constant map finite.
+        alike = alike / (unbiased_deviation(alike, 3, 1e-24) + 1e-5)
+        weight, bias = self.weight.to(alike.dtype)[:, None, None], self.bias.to(alike.dtype)[:, None, None]
+        return torch.sigmoid(alike * weight + bias)
+
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the enhanced map."""
         check_map("sge", x, self.channels)
-        grouped = widen(x).flatten(2).unflatten(1, (self.groups, -1))
-        alike = (grouped * grouped.mean(dim=3, keepdim=True)).sum(dim=2)
-        alike = alike - alike.mean(dim=2, keepdim=True)
-        # The root of a small number instead of 0 keeps the gradient of a constant map finite.
-        alike = alike / (unbiased_deviation(alike, 2, 1e-24) + 1e-5)
-        weight, bias = self.weight.to(alike.dtype)[:, None], self.bias.to(alike.dtype)[:, None]
-        factors = torch.sigmoid(alike * weight + bias).unsqueeze(2).expand_as(grouped)
-        return x * factors.reshape(x.shape).to(x.dtype)
+        grouped = x.flatten(2).unflatten(1, (self.groups, -1))
+        factors: torch.Tensor = without_autocast(self._factors, grouped)
+        return (grouped * factors.to(x.dtype)).reshape(x.shape)
 
 
 def sge(channels: int, *, groups: Positive | None = None) -> GroupEnhance:
@@ -52,4 +57,6 @@ SGE = Method(
     build=sge,
     equation="per group  t_p = mean(x) . x_p,  y_p = x_p * sigmoid(a (t_p - mean(t)) / (std(t) + 1e-5) + b)",
     paper="Li, Hu, Yang: Spatial Group-wise Enhance, 2019, arXiv:1905.09646, section 3",
+    equals="implus/PytorchInsight",
+    differs="a single position: the original has nan, here the deviation is 0",
 )

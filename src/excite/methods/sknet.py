@@ -141,4 +141,8 @@ SK = Method(
         REDUCTION,
         Need(("least",), "where hidden is given", lambda o: o["hidden"] is None),
     ),
+    equals="implus/PytorchInsight (the authors'), timm SelectiveKernel, "
+    "xmu-xiaoma666/External-Attention-pytorch, a port",
+    differs="the paper's own network is in Caffe and was not run: the default follows its description (32 "
+    "groups, dilations 1 and 2)",
 )

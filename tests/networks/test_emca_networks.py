@@ -106,7 +106,7 @@ def test_every_parameter_has_a_gradient(name: str, options: dict) -> None:
 
 def test_earlier_blocks_reach_later_gates() -> None:
     torch.manual_seed(0)
-    model = excite.create_model("emca_eca_resnet20", num_classes=10).eval()
+    model = excite.create_model("emca_eca_resnet20", num_classes=10, where="block").eval()
     seen = {}
     model.layer3[0].attention.register_forward_hook(lambda m, args, out: seen.update(context=args[1]))
     model(torch.randn(2, 3, 32, 32))

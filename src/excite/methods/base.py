@@ -44,8 +44,8 @@ class Method:
     for people; place: where the paper puts it. dims: numbers of space axes it accepts. role: "residual" after the last
     norm of a residual branch, "between-stages", "conv" (replaces a 3x3 convolution), "network" (needs the network's
     bank of descriptors). identity_at_init: a freshly built module returns its input. needs: options without effect in
-    some combinations. equals: the code that it was compared with in float64;
-    differs: where it differs, and what could not be had.
+    some combinations. equals: the code that it was compared with in float64; differs: where it differs, and what could
+    not be had.
     """
 
     build: Callable[..., nn.Module]

@@ -4,6 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import Any, Literal
 
+from excite.common.files import check_writable
 from excite.errors import UsageError
 
 
@@ -80,6 +81,7 @@ def _results(
     dataset = open_split(data, split, masks=masks, limit=limit)
     found = read_results(file, dataset, masks=masks)
     folder = Path(out) if out else file.parent
+    check_writable(folder, folder=True)
     metrics = write_figures(found, dataset, folder, name=split, **drawing)
     facts = {"checkpoint": None, "results": str(file), "data": data, "split": split}
     return {**facts, "images": len(dataset), "out": str(folder)}, metrics
@@ -112,6 +114,7 @@ def _checkpoint(
     file = locate(checkpoint)
     home = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     folder = Path(out) if out else home
+    check_writable(folder, folder=True)
     metrics = write_report(detector, dataset, folder, name=chosen, **drawing)
     facts = {"checkpoint": str(file), "results": str(folder / f"results_{chosen}.json"), "data": spec}
     facts |= {"kind": card.kind, "backbone": card.backbone, "split": chosen, "skipped": dataset.skipped}

@@ -15,6 +15,9 @@ from excite.runtime import tune
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NO_TUNE = "--no-tune"
+TARGETS = ("out", "plot", "accuracy_plot", "csv")  # options that say what is written
+# Commands whose --out is a folder; of the others it is a file.
+WRITES_A_FOLDER = {"train", "test", "compare", "explain", "robustness", "detect train", "detect test", "detect predict"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,8 +113,30 @@ def _run(function: Callable[..., Any], path: list[str], args: list[str]) -> int:
     call = parse(function, "excite " + " ".join(path), args)
     if call is None:  # --help or --print_config has been answered
         return DONE
-    result = function(**call)
+    _check_targets(" ".join(path), call)
+    with _unchanged():
+        result = function(**call)
     return result if isinstance(result, int) else DONE
+
+
+def _check_targets(command: str, call: dict[str, Any]) -> None:
+    """Raise where what a command is to write cannot be written: before its work, not after it."""
+    from excite.common.files import check_writable
+
+    run = call.get("config")  # of a training run, whose directory is checked again, for what is in it
+    targets = [call.get(name) for name in TARGETS] + [getattr(run, name, None) for name in ("out", "resume")]
+    for target in targets:
+        if target is not None:
+            check_writable(target, folder=command in WRITES_A_FOLDER and target is not call.get("plot"))
+
+
+def _unchanged() -> contextlib.AbstractContextManager[None]:
+    """Leave the random numbers and switches of a process that has called a command as they were."""
+    if "torch" not in sys.modules:  # then there are none to be kept, and it is slow to import
+        return contextlib.nullcontext()
+    from excite.engine.process import unchanged
+
+    return unchanged()
 
 
 def overview(table: dict[str, Any], path: Sequence[str] = ()) -> str:

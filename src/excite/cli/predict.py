@@ -86,6 +86,7 @@ def classify(
     import torch
 
     from excite.data.preprocess import Preprocess, UnreadableImageError
+    from excite.train.predictor import check_logits
 
     card = predictor.card
     preprocess = Preprocess.of(card)
@@ -104,7 +105,9 @@ def classify(
                 bad.append(error.name)
         if not batch:
             continue
-        probabilities = predictor(preprocess.normalise(torch.stack(batch))).softmax(1)
+        logits = predictor(preprocess.normalise(torch.stack(batch)))
+        check_logits(logits, card.name)
+        probabilities = logits.softmax(1)
         values, classes = probabilities.topk(min(top, len(names)))
         for file, row, indices in zip(good, values.tolist(), classes.tolist(), strict=True):
             guesses = [{"class": names[i], "probability": p} for i, p in zip(indices, row, strict=True)]

@@ -52,6 +52,8 @@ def robustness(
         excite robustness runs/eca_resnet20-digits runs/resnet20-digits --probes all
         excite robustness runs/eca_resnet20-digits --corruptions gaussian_noise --severities 1 3 5
     """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed must be from 0 to 2**32 - 1, got {seed}")
     for name, value in (("limit", limit), ("batch-size", batch_size)):
         if value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")

@@ -4,6 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from excite.common.files import check_writable
 from excite.common.tables import printable, say
 from excite.errors import UsageError
 
@@ -50,13 +51,15 @@ def check(
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     predictor, file, config = open_predictor(checkpoint, model, device)
     run = RunOf(str(file), predictor.card, config.get("data"))
+    folder = Path(out) if out else _home(file)
+    if predictor.card.num_classes <= 100:
+        check_writable(folder, folder=True)
     bundle = open_run_data([run], data, **{f"limit_{split}": limit})
     names = bundle.class_names
     images = bundle.val if split == "val" else bundle.train
     result = evaluate(predictor, images, batch_size=batch_size, skip=skip_unreadable)
     picture = None
     if len(names) <= 100:
-        folder = Path(out) if out else _home(file)
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "confusion.png"
         draw_confusion(result, names, picture)

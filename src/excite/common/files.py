@@ -5,11 +5,12 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from excite.errors import ExciteError
+from excite.errors import ExciteError, UsageError
 
 LONGEST_NAME = 120  # bytes; file systems take 255, endings and temporary names need some
 PARTIAL = ".partial"  # in temporary names, after random digits
@@ -36,6 +37,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ExciteError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def check_writable(path: str | Path, *, folder: bool = False) -> None:
+    """Raise UsageError or ExciteError where a file (or a folder's files) could not be written; nothing is left behind.
+
+    To be asked before long work, not after it.
+    """
+    target = Path(path)
+    try:
+        if target.exists() and target.is_dir() != folder:
+            raise UsageError(f"{target} is a {'file' if folder else 'folder'}; give the name of a {_KINDS[folder]}")
+        place = next(p for p in ((target if folder else target.parent), *target.parents) if p.exists())
+        if not place.is_dir():
+            raise UsageError(f"cannot write {target}: {place} is a file")
+        if "\0" in str(target):
+            raise UsageError(f"cannot write {target}: no name holds a zero byte")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise ExciteError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+_KINDS = {False: "file", True: "folder"}
 
 
 def partial_files(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ def unchanged() -> Iterator[None]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    threads = torch.get_num_threads()
     cudnn, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     variables = {name: os.environ.get(name) for name in VARIABLES}
     # Lightning ignores Ctrl-C for good once it has seen one. Handlers can be set in the main thread only.
@@ -40,6 +41,8 @@ def unchanged() -> Iterator[None]:
         torch.set_rng_state(tensors)
         if devices is not None:
             torch.cuda.set_rng_state_all(devices)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
         for name, value in variables.items():

@@ -11,7 +11,7 @@ from excite.data.arrays import ArrayImages, cache
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess
 from excite.engine.sampling import Readers
-from excite.errors import ExciteError
+from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
 from excite.train.config import TrainConfig
 from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
@@ -31,6 +31,10 @@ class ImageData(L.LightningDataModule):
         start = time.perf_counter()
         self.config = config
         self.bundle = bundle or open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
+        if self.bundle.num_classes < 2:
+            raise UsageError(
+                f"{self.bundle.spec} has one class ({self.bundle.class_names[0]}); training needs two or more"
+            )
         self.preprocess = resolve_preprocess(self.bundle, config)
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []

@@ -7,13 +7,12 @@ from typing import TypedDict
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from excite.common.plotting import figure_text, save
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
-from excite.train.predictor import Predictor
+from excite.train.predictor import Predictor, check_logits
 
 ClassRow = TypedDict(
     "ClassRow",
@@ -78,7 +77,8 @@ def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, ski
             continue
         target = torch.tensor(labels)
         logits = predictor(preprocess.normalise(torch.stack(batch))).cpu()
-        confusion += multiclass_confusion_matrix(logits, target, num_classes=classes)
+        check_logits(logits, card.name)
+        confusion += torch.bincount(target * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
         top5 += float((logits.topk(min(5, classes)).indices == target[:, None]).any(1).sum())
         loss += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
     seen = int(confusion.sum())

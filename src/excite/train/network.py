@@ -45,7 +45,22 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
         report = load_checkpoint(model, config.init)
         if not config.quiet:
             print(report)
+    if ":" in config.model:  # somebody's own code, which may build what it likes
+        _check_outputs(model, spec, data)
     return model
+
+
+def _check_outputs(model: nn.Module, spec: NetworkSpec, data: ImageData) -> None:
+    """Raise UsageError unless a network gives one number per class of the data."""
+    size, classes = data.preprocess.size, data.bundle.num_classes
+    was_training = model.training
+    device = next(model.parameters(), torch.empty(0)).device
+    with torch.no_grad():
+        outputs = model.eval()(torch.zeros(1, 3, size, size, device=device))
+    model.train(was_training)
+    shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if shape != [1, classes]:
+        raise UsageError(f"the network {spec.name} gives {shape}, not 1 x {classes} classes")
 
 
 def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.Module:
@@ -62,12 +77,6 @@ def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.
             f"the network {spec.name} has {spec.num_classes} classes, {bundle.spec} has {bundle.num_classes}; "
             f"build it with num_classes={bundle.num_classes}"
         )
-    size = data.preprocess.size
-    was_training = model.training
-    with torch.no_grad():
-        outputs = model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    model.train(was_training)
-    if tuple(outputs.shape) != (1, bundle.num_classes):
-        raise UsageError(f"the network {spec.name} gives {list(outputs.shape)}, not 1 x {bundle.num_classes} classes")
+    _check_outputs(model, spec, data)
     describe(model, class_names=list(bundle.class_names))
     return model

@@ -10,7 +10,7 @@ from excite.checkpoints.importing import network_of
 from excite.checkpoints.reading import locate, read_checkpoint
 from excite.common.options import Option
 from excite.data.preprocess import Preprocess
-from excite.errors import UsageError
+from excite.errors import ExciteError, UsageError
 from excite.export.runtime import SUFFIXES, open_exported
 from excite.models import NetworkSpec, spec_of
 from excite.runtime import pick_device
@@ -23,6 +23,12 @@ class Predictor(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return logits [n classes] of normalised images [n c h w] (both float32 on the CPU)."""
+
+
+def check_logits(logits: Tensor, name: str) -> None:
+    """Raise ExciteError where a network gives numbers that are not finite: no class is more probable than another."""
+    if not torch.isfinite(logits).all():
+        raise ExciteError(f"the network {name} gives numbers that are not finite (nan, inf): its weights are damaged")
 
 
 class NetworkPredictor:

@@ -13,7 +13,8 @@ from excite.errors import ExciteError
 class Record:
     """One measured number: of which network, on what (data set or "speed"), which column, the value and its spread.
 
-    n: how many runs or rounds; where: device or recipe in words; date: ISO; run: the file it comes from.
+    spread: of scores one sample standard deviation over the runs, of speeds half the distance between the quartiles of
+    the rounds; n: how many runs or rounds; where: device or recipe in words; date: ISO; run: the file it comes from.
     """
 
     model: str

@@ -19,7 +19,8 @@ INTRODUCTION = (
     "*Reproduced* means that the computed value rounds to the printed digits. The column *plain* has the value of the "
     "same network without attention: where that gives the same digits, the cell says nothing about attention, and its "
     "parameters are counted exactly beside those of the original code, where the authors have code for it. Accuracies "
-    "and speeds are as published, beside a recorded run of ours where there is one."
+    "and speeds are as published, beside a recorded run of ours where there is one; ± is half the distance between the "
+    "quartiles of a speed's rounds, of a score one sample standard deviation over its runs."
 )
 STYLES = {"reproduced": "green", "rounded twice": "yellow", "off": "yellow", "not reproducible": "red"}
 STATES = ("reproduced", "rounded twice", "off", "not reproducible", "measured", "as published")

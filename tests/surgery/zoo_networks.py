@@ -79,11 +79,15 @@ def build(name: str) -> nn.Module:
 def arguments(name: str) -> dict[str, Any]:
     """Return `input_size` or `example` of a network, where the usual sizes do not do."""
     source, _, which = name.partition("/")
-    return (
-        {"input_size": (3, 8, 64, 64)}
-        if which in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
-        else (SHAPES[which] if source == "shape" else {})
-    )
+    videos = {
+        "r3d_18": (3, 8, 64, 64),
+        "mc3_18": (3, 8, 64, 64),
+        "r2plus1d_18": (3, 8, 64, 64),
+        "s3d": (3, 16, 224, 224),
+    }
+    if which in videos:
+        return {"input_size": videos[which]}
+    return SHAPES[which] if source == "shape" else {}
 
 
 def inputs(name: str, model: nn.Module, n: int = 2) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -150,8 +150,9 @@ def _site(graph: Graph, place: Place, kind: Kind, stage: int, block: int, preset
 
 def _blocks(graph: Graph) -> list[tuple[Place, Kind]]:
     """Return the ends of residual branches and of blocks without a shortcut, in order."""
-    ends: list[tuple[int, Kind]] = [(j.branch, j.kind) for j in graph.joins]
-    owners = {j.owner for j in graph.joins}
+    joins = [j for j in graph.joins if locate(graph, j.branch) is not None]
+    ends: list[tuple[int, Kind]] = [(j.branch, j.kind) for j in joins]
+    owners = {j.owner for j in joins}
     block: Kind = "block"
     ends += [(node, block) for path, node in innermost(graph).items() if path not in owners]
     if graph.decodes or not ends:
@@ -224,6 +225,8 @@ def _stage_ends(graph: Graph) -> list[Place]:
     way = set(graph.way)
     candidates = set(graph.blocks.values())
     for node in graph.merges:
+        if any(path in graph.blocks for path in node.stack):
+            continue
         output = graph.output(node.stack[-1]) if node.stack and node.stack[-1] else None
         candidates.add(_after(graph, node.index) if output is None else output)
     candidates &= way

@@ -432,13 +432,20 @@ class Graph:
         large: set[int] = set()
         for node in self.trace.nodes:
             grows = self.enlarges(node) and any(self.trace.is_map(i) for i in node.inputs)
-            if grows or (not large.isdisjoint(node.inputs) and node.op not in WEIGHTED):
+            if grows or any(i in large and self.trace.nodes[i].space == node.space for i in node.inputs):
                 large.add(node.index)
         if not any(0 < sum(i in large for i in n.inputs) < len(n.inputs) for n in self.merges):
             return False
-        sizes = [math.prod(self.trace.nodes[i].space) for i in self.longest if self.trace.is_map(i)]
+        sizes = [math.prod(self.trace.nodes[i].space) for i in self.longest if self._is_picture(i)]
         steps = [b > a for a, b in pairwise(sizes) if a != b]
         return True in steps and sum(a != b for a, b in pairwise(steps)) <= 2
+
+    def _is_picture(self, node: int) -> bool:
+        """True for a map of about the input's proportions (a detector's head also makes maps of boxes)."""
+        if not self.trace.is_map(node):
+            return False
+        ratios = [b / a for a, b in zip(self.trace.nodes[node].space, self.trace.input_shape[2:], strict=True)]
+        return max(ratios) <= 1.5 * min(ratios)
 
     @cached_property
     def way(self) -> list[int]:
@@ -479,9 +486,15 @@ class Graph:
         results = self._reached(node)
         if results is None or not results:
             return False
-        bare = nodes[node].op in WEIGHTED
+        bare = self._raw(node)
         pooled = all(len(nodes[r].shape) == 2 and nodes[r].shape[1] == nodes[node].shape[1] for r in results)
         return bare or (pooled and not self._normed(node))
+
+    def _raw(self, node: int) -> bool:
+        """True if a map is what convolutions return, or their sum, possibly enlarged."""
+        made = self.trace.nodes[node]
+        through = made.op in JOINS or self.enlarges(made)
+        return made.op in WEIGHTED or (through and bool(made.inputs) and all(self._raw(i) for i in made.inputs))
 
     def _normed(self, node: int) -> bool:
         while self.trace.nodes[node].op not in WEIGHTED and self.trace.nodes[node].inputs:

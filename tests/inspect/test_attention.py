@@ -1,5 +1,7 @@
 """One answer to "which modules are attention", asked by the optimizer, the counters, explain and surgery alike."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -206,6 +208,25 @@ def test_every_method_that_weighs_channels_shows_its_weights(method: str) -> Non
     weights = channel_weights(model.eval(), images(2, 2 * side))
     assert list(weights) == attention_paths(model)
     assert all(w.shape[0] == 2 and w.dim() == 2 and bool(w.isfinite().all()) for w in weights.values())
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "released"}, {"form": "released", "same_stage": True}], ids=str)
+def test_weights_of_emca_are_those_of_its_modules(options: dict) -> None:
+    torch.manual_seed(0)
+    model = excite.create_model("emca_eca_resnet20", num_classes=4, **options).eval()
+    returned: dict[str, torch.Tensor] = {}
+    for path in attention_paths(model):
+        module = model.get_submodule(path)
+
+        def weigh(*args: object, path: str = path, inner: Any = module.weights_of) -> torch.Tensor:
+            returned[path] = inner(*args)
+            return returned[path]
+
+        module.weights_of = weigh
+    weights = channel_weights(model, images(2))
+    assert weights.keys() == returned.keys() != set()
+    for path, expected in returned.items():
+        torch.testing.assert_close(weights[path], expected)
 
 
 @pytest.mark.parametrize("name", [*(f"{m}_resnet20" for m in sorted(WITHOUT_WEIGHTS - {"none"})), "timm/gcresnet33ts"])

@@ -67,6 +67,7 @@ WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("eca", "mlp_width"): {"use_mlp": True}, ("gct", "after_relu"): {"norm": "l1"},
     ("gc", "gate"): {"fusion": "multiply"},
     **{(name, "reduction"): {"least": 1} for name in ("sk", "split")},
+    **{(f"emca_{gate}", "within"): {"form": "released"} for gate in ("se", "eca", "srm")},
     **{("ge", option): {"variant": "theta+", "extent": 2} for option in ("reduction", "divisor", "hidden")},
 }  # fmt: skip
 

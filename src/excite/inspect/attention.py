@@ -248,7 +248,7 @@ def _with_gate(attention: nn.Module) -> nn.Module | None:
 
 
 def _gates(attention: nn.Module) -> list[nn.Module]:
-    return [attention.get_submodule(name) for name in ("gate", "across") if _has(attention, name)]
+    return [attention.get_submodule(name) for name in ("gate", "across", "inside") if _has(attention, name)]
 
 
 def _combined(attention: nn.Module, outputs: list[list[torch.Tensor]]) -> Weights | None:
@@ -259,9 +259,9 @@ def _combined(attention: nn.Module, outputs: list[list[torch.Tensor]]) -> Weight
         return torch.softmax(torch.stack(outputs[0], dim=1), dim=1).flip(1).flatten(1)
     local = outputs[0][-1]
     join = getattr(attention, "join", None)
-    if isinstance(join, nn.Parameter):  # EMCA as released: local and global weights are joined
-        a, b = join.detach().float()
-        return 1 + torch.sigmoid(a * local + b * outputs[1][-1])
+    if isinstance(join, nn.Parameter):  # EMCA as released: the weights of its gates are joined
+        joined = torch.stack([returned[-1] for returned in outputs], dim=-1) @ join.detach().float()
+        return 1 + torch.sigmoid(joined)
     return 1 + local if hasattr(attention, "across") else local
 
 

@@ -210,6 +210,14 @@ def test_every_method_that_weighs_channels_shows_its_weights(method: str) -> Non
     assert all(w.shape[0] == 2 and w.dim() == 2 and bool(w.isfinite().all()) for w in weights.values())
 
 
+@pytest.mark.parametrize("method", ["se", "cbam", "coord", "scse", "bam"])
+def test_attention_that_starts_as_the_identity_weighs_by_one(method: str) -> None:
+    model = excite.create_model(f"{method}_resnet20", num_classes=4, init="identity").eval()
+    weights = channel_weights(model, images(2))
+    assert list(weights) == attention_paths(model) != []
+    assert all(bool((w == 1).all()) for w in weights.values())
+
+
 @pytest.mark.parametrize("options", [{}, {"form": "released"}, {"form": "released", "same_stage": True}], ids=str)
 def test_weights_of_emca_are_those_of_its_modules(options: dict) -> None:
     torch.manual_seed(0)

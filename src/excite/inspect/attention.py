@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from excite.attention import ChannelAttention
+from excite.methods.identity import Blended
 from excite.methods.psa import PyramidAttention
 from excite.types import Weights
 
@@ -239,7 +240,7 @@ def _has(module: nn.Module, *children: str) -> bool:
 
 def _with_gate(attention: nn.Module) -> nn.Module | None:
     """The module of ours that is made of a squeeze and a gate: `attention` or the one part of it that is."""
-    if not _is_ours(attention):
+    if not _is_ours(attention) or isinstance(attention, Blended):  # blended in: the gate does not say how far
         return None
     if isinstance(attention, GATED):
         return attention

@@ -90,14 +90,14 @@ def unwrap(content: Mapping[object, object]) -> Weights | None:
 
 
 def _holders(content: Mapping[object, object], path: tuple[str, ...], met: set[int]) -> Iterator[Holder]:
-    """Yield every mapping with tensors once, the outer ones first; optimizers and the like are passed over."""
-    met.add(id(content))  # mappings may hold one another, in circles
+    """Yield every mapping with tensors, the outer ones first; optimizers and the like are passed over."""
     if tensors(content):
         yield Holder(path, content)
-    if len(path) == DEEPEST:
+    if len(path) == DEEPEST or id(content) in met:
         return
+    met.add(id(content))  # mappings may hold one another, in circles
     for name, inner in content.items():
-        if not isinstance(name, str) or not isinstance(inner, Mapping) or id(inner) in met:
+        if not isinstance(name, str) or not isinstance(inner, Mapping):
             continue
         if not NO_WEIGHTS.search(name.lower()):
             yield from _holders(inner, (*path, name), met)

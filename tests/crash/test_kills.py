@@ -13,11 +13,11 @@ from excite.common.files import partial_files
 
 KILLED = -9
 TINY = ["--options.width", "8", "--options.neck_channels", "16", "--options.head_channels", "16"]
-TINY += ["--options.anchor_sizes", "8,16,32,64", "--options.rpn_post_nms_top_n_test", "20", "--min-size", "64"]
+TINY += ["--options.anchor_sizes", "[8,16,32,64]", "--options.rpn_post_nms_top_n_test", "20", "--min-size", "64"]
 DETECT = ["detect", "train", "--data", "shapes:size=64,train=4,val=2", *TINY, "--max-size", "64", "--epochs", "2"]
 DETECT += ["--batch-size", "2", "--workers", "0", "--device", "cpu", "--pictures", "0"]
-COMPARE = ["compare", "none", "eca", "--backbone", "resnet20", "--data", "digits", "--seeds", "1", "--epochs", "2"]
-COMPARE += [word for word in SMALL if word not in ("--device", "cpu")]
+COMPARE = ["compare", "--methods", "none,eca", "--backbone", "resnet20", "--seeds", "1", "--epochs", "2"]
+COMPARE += [word.replace("--", "--train.").replace("-", "_").replace("__", "--") for word in SMALL]
 
 
 def took(warm: Warm, command: list[str], run: Path) -> float:

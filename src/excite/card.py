@@ -12,6 +12,9 @@ from excite.errors import ExciteError
 CARD = "excite_card"  # the attribute of a network that holds its card
 LARGEST_SIDE = 8192
 MOST_CLASSES = 1_000_000
+# Written into every card. A card without it is of format 1, of a time when EMCA networks worked on the block's output
+# unless told otherwise; today they work on its branch.
+CARD_FORMAT = 2
 MOST_CHANNELS = 65_536
 # Options by which timm and torchvision open files or the network: never taken from a file.
 REACHING = ("cache_dir", "checkpoint", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -76,6 +79,12 @@ class CardFields:
             if not is_plain(setting):
                 raise self.wrong(key, "numbers, texts, and lists and mappings of them", {name: setting})
         return dict(value)
+
+    def keep_former_defaults(self, name: str, options: dict[str, Any]) -> None:
+        """Write into `options` what a card of an earlier format meant by saying nothing; name: a network or method."""
+        earlier = self.whole("format", 1, 1_000_000, 1) < CARD_FORMAT
+        if earlier and name.startswith("emca_") and options.get("form", "paper") == "paper":
+            options.setdefault("where", "block")
 
     def names(self, key: str) -> str | list[str] | None:
         """Return a name, a list of names, or None."""
@@ -172,6 +181,7 @@ class DetectorCard:
             "neck": self.neck,
             "options": dict(self.options),
             "class_names": self.class_names,
+            "format": CARD_FORMAT,
         }
 
     @classmethod
@@ -183,6 +193,7 @@ class DetectorCard:
         card = CardFields(values, source)
         num_classes = card.whole("num_classes", 2, MOST_CLASSES)
         options = card.options("options")
+        card.keep_former_defaults(card.text("backbone"), options)
         sizes = CardFields(options, f"{source}, options")
         for key in ("min_size", "max_size"):
             for side in options[key] if isinstance(options.get(key), list | tuple) else [options.get(key, 1)]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from excite.backbones.build import build_network
 from excite.backbones.placement import PLACEMENTS
-from excite.card import CARD, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparation, carry, code_refused
+from excite.card import CARD, CARD_FORMAT, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparation, carry, code_refused
 from excite.common.extras import require
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError, unknown
@@ -86,6 +86,7 @@ class NetworkSpec:
             "attach": attached if self.attach is not None else None,
             "class_names": self.class_names,
             "preprocess": self.preprocess,
+            "format": CARD_FORMAT,
         }
 
     @classmethod
@@ -100,6 +101,8 @@ class NetworkSpec:
         if "placement" in options:  # where files of earlier versions have it
             placement = CardFields(options, source).text("placement", known=PLACEMENTS)
             del options["placement"]
+        name = card.text("name")
+        card.keep_former_defaults(name, options)
         attached: dict[str, Option] = {}
         if card.values.get("attach") is not None:
             inner = CardFields(card.values["attach"], f"{source}, attach")
@@ -108,10 +111,11 @@ class NetworkSpec:
                 "attach_sites": inner.names("sites"),
                 "attach_options": inner.options("options"),
             }
+            card.keep_former_defaults(inner.text("method"), attached["attach_options"])
         num_classes = card.whole("num_classes", 0, MOST_CLASSES, 1000)
         in_channels = card.whole("in_channels", 1, MOST_CHANNELS, 3)
         return cls(
-            card.text("name"),
+            name,
             num_classes,
             in_channels,
             options,

@@ -122,3 +122,18 @@ def test_a_spec_from_a_file_runs_no_code(tmp_path: Path) -> None:
 def test_placement_is_not_ignored_where_it_says_nothing(name: str) -> None:
     with pytest.raises(UsageError, match=r"placement='first'.*attach_sites"):
         excite.create_model(name, placement="first")
+
+
+def test_cards_of_the_first_format_keep_what_they_meant() -> None:
+    """An EMCA network worked on the block's output then and works on its branch now, with the same keys."""
+    old = NetworkSpec.from_dict({"name": "emca_eca_resnet20", "num_classes": 10})
+    assert old.options == {"where": "block"}
+    assert old.build().layer2[0].where == "block"
+    assert NetworkSpec.from_dict(old.to_dict()) == old
+    new = NetworkSpec("emca_eca_resnet20", 10)
+    assert NetworkSpec.from_dict(new.to_dict()).build().layer2[0].where == "branch"
+    released = NetworkSpec.from_dict({"name": "emca_eca_resnet20", "options": {"form": "released"}})
+    assert released.options == {"form": "released"}
+    attached = NetworkSpec.from_dict({"name": "timm/resnet18", "attach": {"method": "emca_se"}})
+    assert attached.attach_options == {"where": "block"}
+    assert NetworkSpec.from_dict({"name": "eca_resnet20"}).options == {}

@@ -82,6 +82,12 @@ def test_nothing_is_allocated_for_a_named_network() -> None:
     assert all(t.is_meta for t in [*model["it"].parameters(), *model["it"].buffers()])
 
 
+def test_attention_keeps_no_map_of_its_own_alive() -> None:
+    plain, eca, emca = (meta_profile(n, side=224).peak_bytes for n in ("resnet50", "eca_resnet50", "emca_eca_resnet50"))
+    assert 0 < eca - plain <= 4 * 512  # the weights of one block and what they come from, no map
+    assert 0 < emca - plain <= 4 * 1024  # and descriptors of earlier blocks
+
+
 def test_peak_memory_of_a_chain() -> None:
     # 1x1 convolutions 3 -> 8 -> 16 -> 4 on 10x10: at the widest place 8 and 16 channels are alive, with the input.
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1))

@@ -42,7 +42,9 @@ def residual_tail(
         parts.check(z)
         return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep)[0]
     y = norm(z)
-    return _finish(y if attention is None else attention(y), shortcut, act, keep)
+    if attention is not None:
+        y = attention(y)  # under the same name, so that the map before it is not kept through the addition
+    return _finish(y, shortcut, act, keep)
 
 
 def attend(x: FeatureMap, attention: Any) -> FeatureMap:
@@ -86,7 +88,9 @@ def described_tail(
         return out, fused_descriptor
     y = norm(z)
     descriptor: Descriptor = squeeze(y)
-    return _finish(y if weigh is None else recalibrate(y, weigh(descriptor)), shortcut, act, keep), descriptor
+    if weigh is not None:
+        y = recalibrate(y, weigh(descriptor))
+    return _finish(y, shortcut, act, keep), descriptor
 
 
 def _finish(y: FeatureMap, shortcut: FeatureMap | None, act: Act, keep: torch.Tensor | None = None) -> FeatureMap:

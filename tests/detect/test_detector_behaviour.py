@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from excite.detect.bodies import Body, count_trainable, create_body
-from excite.detect.detector import create_detector, from_card
+from excite.detect.detector import card_of, create_detector, from_card
 from excite.errors import UsageError
 
 TINY = {
@@ -234,3 +234,12 @@ def test_bad_input(change, message):
     with torch.device("meta"), pytest.raises(UsageError) as caught:
         create_detector(**arguments)
     assert message in str(caught.value)
+
+
+def test_anchor_sizes_may_be_text_as_command_lines_write_lists():
+    detector = create_detector("retinanet", "resnet20", 3, anchor_sizes="8,16,32,64,128", anchor_ratios="0.5,1")
+    assert card_of(detector).options["anchor_sizes"] == [8, 16, 32, 64, 128]
+    assert card_of(detector).options["anchor_ratios"] == [0.5, 1.0]
+    for wrong in ("8,a", "8,,16", [None]):
+        with pytest.raises(UsageError, match="not a list of numbers"):
+            create_detector("retinanet", "resnet20", 3, anchor_sizes=wrong)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from excite.detect.c4 import PairRPNHead, split_body
 from excite.detect.neck import PyramidBackbone
 from excite.errors import UsageError, near, unknown
 
+Number = TypeVar("Number", int, float)
 KINDS: dict[str, type[nn.Module]] = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN, "retinanet": RetinaNet}
 NECKS = ("fpn", "c4")
 PARTS = {
@@ -91,6 +93,8 @@ def create_detector(
     The detector carries its `DetectorCard` as `excite_card`. Raises UsageError for what cannot be built.
     """
     _check(kind, neck, num_classes, class_names, neck_attention, p6_from)
+    anchor_sizes = _numbers("anchor_sizes", anchor_sizes, int) if anchor_sizes else None
+    anchor_ratios = _numbers("anchor_ratios", anchor_ratios, float)
     mine = {
         "neck_attention": neck_attention, "neck_attention_options": dict(neck_attention_options or {}) or None,
         "frozen_stages": frozen_stages, "frozen_norms": frozen_norms, "neck_channels": neck_channels,
@@ -100,7 +104,7 @@ def create_detector(
     }  # fmt: skip
     parts = {k: v for k, v in options.items() if k in torchvision_options(kind)}
     body = _body(kind, backbone, checkpoint, {k: v for k, v in options.items() if k not in parts})
-    ratios = tuple(float(r) for r in anchor_ratios)
+    ratios = tuple(anchor_ratios)
     if neck == "c4":
         detector = _c4(body, num_classes, frozen_stages, frozen_norms, anchor_sizes, ratios, parts)
     else:
@@ -177,6 +181,14 @@ def _body(kind: str, backbone: str, checkpoint: str | Path | None, options: dict
         if hints:
             raise UsageError(f"{error}; or did you mean the {' or the '.join(hints)}?") from None
         raise
+
+
+def _numbers(name: str, values: Sequence[Number] | str, kind: type[Number]) -> list[Number]:
+    """Return numbers as a list, also from text such as `8,16,32` (command lines write lists so)."""
+    try:
+        return [kind(v) for v in (values.split(",") if isinstance(values, str) else values)]
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}={values!r} is not a list of numbers, such as 32,64,128") from None
 
 
 def _anchor_sizes(sizes: Sequence[int] | None, levels: int) -> tuple[int, ...]:

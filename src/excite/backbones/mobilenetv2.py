@@ -174,6 +174,7 @@ class MobileNetV2(Network):
         levels, reduction = [], 1
         ends = dict(zip((1, *self.taps), (self.first_channels, *self.feature_channels), strict=True))
         for i, layer in enumerate(self.features):
+            # What is no block is a sequence that begins with a convolution.
             stride = layer.stride if isinstance(layer, Block) else layer[0].stride[0]  # type: ignore[index]
             reduction *= stride
             if i in ends:

@@ -37,7 +37,7 @@ class NonLocal(nn.Module):
             nn.init.zeros_(self.norm.weight)
         else:
             nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # built with a bias
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         # All [n d positions]. Products of large activations overflow half precision.

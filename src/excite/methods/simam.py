@@ -24,7 +24,7 @@ class SimAm(nn.Module):
         check_map("simam", x, self.channels)
         flat = widen(x).flatten(2)
         distance = (flat - flat.mean(dim=2, keepdim=True)).square()
-        # sym_max keeps a size that is unknown at export time unknown.
+        # sym_max keeps a size that is unknown at export time unknown; to the checker it returns anything.
         variance: torch.Tensor = distance.sum(dim=2, keepdim=True) / torch.sym_max(flat.shape[2] - 1, 1)  # type: ignore[assignment]
         return torch.sigmoid(distance / (4 * (variance + self.eps)) + 0.5)
 

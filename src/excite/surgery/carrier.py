@@ -17,6 +17,8 @@ from torch.nn.utils import parametrize
 
 from excite.errors import ExciteError, UsageError
 
+# The carriers are mixed in before a host's class that is known at run time only: `type: ignore` and `Any` in this file
+# stand where a method or attribute of that class is used.
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized", "torchao.")
 
 
@@ -308,7 +310,7 @@ def carriers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module of everything that `attach` put into a network."""
     for path, module in model.named_modules():
         if isinstance(module, Carrier | Instead):
-            yield path, module  # type: ignore[misc]
+            yield path, module  # type: ignore[misc]  # a mixin is no module to the checker
 
 
 def refuse(model: nn.Module) -> None:

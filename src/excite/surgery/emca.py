@@ -40,6 +40,7 @@ class Port(nn.Module):
     def forward(self, x: FeatureMap, context: tuple[Descriptor, ...]) -> tuple[FeatureMap, Descriptor | None]:
         """Return the recalibrated map and the descriptor."""
         if self.where == "branch" and self.emca is not None:
+            # The attention is an Emca, which the checker sees as any module.
             own: Descriptor = self.emca.squeeze(x)  # type: ignore[operator]
             return recalibrate(x, self.emca.weights_of(own, context)), own  # type: ignore[operator]
         y = x if self.emca is None else self.emca(x, context)

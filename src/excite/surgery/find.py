@@ -264,7 +264,8 @@ def _replaceable(graph: Graph, listed: Sequence[Site]) -> list[Site]:
     for conv in dict.fromkeys(convs):
         if conv is not None:
             size = graph.trace.nodes[graph.calls[conv][0].output or 0].space
-            found.append(Site(conv, graph.modules[conv].in_channels, "conv", size=size, place="instead"))  # type: ignore[arg-type]
+            channels: int = graph.modules[conv].in_channels  # type: ignore[assignment]  # a convolution's
+            found.append(Site(conv, channels, "conv", size=size, place="instead"))
     runs: dict[str, list[Site]] = {"attention": [], "conv": []}
     for site in found:
         runs[site.kind].append(site)

@@ -172,7 +172,7 @@ def detach(model: nn.Module) -> nn.Module:
 
 
 def _restore(model: nn.Module, module: nn.Module) -> None:
-    original: nn.Module = module.replaced[0]  # type: ignore[index, assignment]
+    original: nn.Module = module.replaced[0]  # type: ignore[index, assignment]  # as `stand_in` left it
     like = next((t for t in module.parameters()), None)
     if like is not None:
         original.to(device=like.device, dtype=like.dtype)
@@ -211,7 +211,7 @@ def _build(
         values.setdefault("dims", len(graph.input_size) - 1)
     host = graph.modules[site.path]
     if card.role == "conv":
-        stride = host.stride[0]  # type: ignore[index]
+        stride = host.stride[0]  # type: ignore[index]  # a convolution's
         values |= {"out_channels": host.out_channels, "stride": stride}
     try:
         attention = create_attention(method, site.channels, **values)

@@ -66,29 +66,29 @@ def fit(
         module = Classifier(model, config, spec_of(model))
         with compiled(model, config.compile):
             train(trainer, module, directory, COMMAND, datamodule=data)
-    unreadable = data.unreadable()
-    summary = summarise(
-        history.rows,
-        run=str(directory.path),
-        model=config.model,
-        data=config.data,
-        recipe=config.recipe,
-        seed=config.seed,
-        parameters=parameters,
-        macs=macs,
-        size=size,
-        train_images=len(data.bundle.train),
-        val_images=len(data.bundle.val),
-        data_seconds=round(data.seconds, 2),
-        unreadable=len(unreadable),
-        unreadable_names=unreadable[:20],
-        device=str(trainer.strategy.root_device),
-        precision=config.precision,
-    )
-    if trainer.is_global_zero:
-        write_summary(directory.path, summary)
-        if not config.quiet:
-            print("\n" + show(summary))
+        unreadable = data.unreadable()
+        summary = summarise(
+            history.rows,
+            run=str(directory.path),
+            model=config.model,
+            data=config.data,
+            recipe=config.recipe,
+            seed=config.seed,
+            parameters=parameters,
+            macs=macs,
+            size=size,
+            train_images=len(data.bundle.train),
+            val_images=len(data.bundle.val),
+            data_seconds=round(data.seconds, 2),
+            unreadable=len(unreadable),
+            unreadable_names=unreadable[:20],
+            device=str(trainer.strategy.root_device),
+            precision=config.precision,
+        )
+        if trainer.is_global_zero:
+            write_summary(directory.path, summary)
+            if not config.quiet:
+                print("\n" + show(summary))
     best = directory.path / "checkpoints" / "best.ckpt"
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
 

@@ -17,7 +17,14 @@ from excite.models import NetworkSpec
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("authors") / "se_resnet20.pth.tar"
     torch.manual_seed(0)
-    state = {k: torch.rand(v.shape) if v.is_floating_point() else v.clone() for k, v in ref.small_se_resnet(3).items()}
+
+    def filled(like: torch.Tensor) -> torch.Tensor:
+        """Return weights under which numbers stay finite through the network."""
+        if not like.is_floating_point():
+            return like.clone()
+        return torch.randn(like.shape) / like[0].numel() ** 0.5 if like.dim() > 1 else torch.rand(like.shape) + 0.5
+
+    state = {k: filled(v) for k, v in ref.small_se_resnet(3).items()}
     optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}}
     content = {"epoch": 90, "state_dict": state, "best_prec1": torch.tensor([91.0]), "optimizer": optimizer}
     torch.save(content, path)

@@ -86,7 +86,7 @@ def test_every_gate_on_every_backbone_runs_and_trains(backbone: str, method: str
         ("timm/resnet5", {}, "resnet5"),
         ("torchvision/resnet5", {}, "resnet50"),
         ("nowhere.py:net", {}, "nowhere.py"),
-        ("resnet50", {"num_classes": 0}, "positive"),
+        ("resnet50", {"num_classes": -1}, "at least 0"),
     ],
 )
 def test_wrong_names_and_options(name: str, options: dict, message: str) -> None:

@@ -98,6 +98,7 @@ def test_one_scale_on_the_branch_is_the_plain_method_in_the_first_blocks() -> No
 def test_a_fusion_of_the_own_descriptor_alone_is_one_scale() -> None:
     torch.manual_seed(0)
     options = {"num_classes": 5, "avg_down": True, "shortcut": "projection", "blocks_per_stage": "1,1,1"}
+    options["where"] = "block"
     fused = excite.create_model("emca_eca_resnet20", **options).eval()
     single = excite.create_model("emca_eca_resnet20", stages=0, blocks=0, **options).eval()
     for name, parameter in fused.named_parameters():

@@ -118,7 +118,7 @@ def test_bench_takes_sites_and_options(host: str, capsys: pytest.CaptureFixture[
         (["--attach", "se", "--attach-options", "{reduction: 2"], "--attach-options.NAME VALUE"),
         (["--attach", "se", "--attach-options.input_size", "224"], "is not .channels, height, width."),
         (["--attach", "se", "--attach-sites", "layer9.*"], "matches no module"),
-        (["--attach", "sse"], "did you mean"),
+        (["--attach", "ecaa"], "did you mean"),
     ],
 )
 def test_bad_input(host: str, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

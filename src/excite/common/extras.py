@@ -8,7 +8,7 @@ from excite.errors import UsageError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("lightning", "torchmetrics", "tensorboard", "sklearn", "scipy", "matplotlib", "pyarrow"),
     "detect": ("faster_coco_eval", "pycocotools"),
-    "timm": ("timm",),
+    "timm": ("timm", "huggingface_hub"),
     "explain": ("captum",),
     "robustness": ("kornia",),
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),

@@ -6,6 +6,8 @@ Names are imported when they are first used, so that `import excite` costs nothi
 import importlib
 from typing import Any
 
+# Any: a module's attributes are of every kind.
+
 __version__ = "0.1.0"
 
 _FUNCTIONS = {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# Any: a card, as JSON holds it.
+
 State = dict[str, "torch.Tensor"]
 FOLDER = Path(__file__).parent / "weights"
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from excite.methods.base import Method
     from excite.methods.identity import Init
 
+# Any: a method's options are of every kind; `check_options` holds them against its annotations.
+
 
 class Entry(NamedTuple):
     """Where a method's card is (`module:attribute` in `excite.methods`), and what the method is, in a few words.

@@ -12,6 +12,8 @@ from excite.errors import UsageError
 from excite.ops.precision import widen
 from excite.types import Descriptor, FeatureMap
 
+# Any: values of two kinds that are only shown.
+
 
 def cosine_rows(frequencies: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:
     """Return rows u `[k]` of the orthonormal DCT-II of `size` points, `[k size]`.

@@ -17,6 +17,8 @@ from excite.common.extras import require
 from excite.errors import UsageError
 from excite.models import create_model
 
+# Any: timm's interface: texts, numbers and tuples by key.
+
 PREFIX = "excite_"
 
 

@@ -18,6 +18,8 @@ from excite.common.options import check_names
 from excite.errors import UsageError
 from excite.registry import get_method, method_options
 
+# Any: timm's options and configuration: texts, numbers and tuples by name.
+
 COMMON = {"attention", "num_classes", "in_channels"}
 # What every network of ours can be told beside its own options, as timm's can; and what it is else.
 HOST: dict[str, Any] = {

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from excite.backbones.lists import listed
 from excite.errors import UsageError
 
+# Any: timm's interface: numbers, names and lists by key.
+
 
 class Level(NamedTuple):
     """A map: its channels, the image's side over its own, and the module that gives it."""

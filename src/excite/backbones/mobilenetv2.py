@@ -18,6 +18,8 @@ from excite.methods.widths import round_channels
 from excite.ops import norm_act
 from excite.types import FeatureMap
 
+# Any: timm's interface: patterns and numbers by name.
+
 # expansion, channels, blocks, stride of the first block
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

@@ -16,6 +16,8 @@ from excite.errors import UsageError, unknown
 from excite.ops import norm_act
 from excite.types import FeatureMap
 
+# Any: timm's interface: texts, numbers and tuples by key.
+
 POOLS: dict[str, type[nn.Module]] = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 
 

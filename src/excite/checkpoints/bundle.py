@@ -16,6 +16,8 @@ from excite.common.files import write_bytes
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec, spec_of
 
+# Any: torch's modes pass operators, their arguments and results of every kind.
+
 
 def save_bundle(path: str | Path, model: nn.Module, card: NetworkSpec | None = None) -> None:
     """Write `model` and its card (by default the one it carries) as a .safetensors file, atomically.

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from excite.common.options import Precision
 from excite.errors import UsageError
 
+# Any: options of methods and networks, which those check.
+
 
 def bench(
     models: list[str],

@@ -10,6 +10,8 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from excite.comparison import Results
 
+# Any: options of methods and recipes, which those check.
+
 
 def compare(
     *,

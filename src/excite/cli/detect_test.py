@@ -7,6 +7,8 @@ from typing import Any, Literal
 from excite.common.files import check_writable
 from excite.errors import UsageError
 
+# Any: rows of a JSON report, and a detector imported when the command runs.
+
 
 def check(
     checkpoint: str | None = None,

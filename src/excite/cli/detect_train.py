@@ -6,6 +6,8 @@ from typing import Any
 from excite.detect.config import DetectConfig, resolve_recipe
 from excite.engine.config import file_values, read_run
 
+# Any: options as they are read, before they are checked.
+
 
 def train(config: DetectConfig, *, json: bool = False) -> None:
     """Train a detector; without arguments a Faster R-CNN on eca_resnet20 learns drawn shapes.

@@ -11,6 +11,8 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from excite.explain.networks import Network
 
+# Any: entries of a JSON report.
+
 
 def explain(
     checkpoint: str,

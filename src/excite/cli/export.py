@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from excite.models import NetworkSpec
 
+# Any: entries of a JSON report.
+
 
 def export(
     checkpoint: str,

@@ -8,6 +8,8 @@ from typing import Any
 from excite.cli.signature import REQUIRED, Option, examples, section
 from excite.cli.words import metavar
 
+# Any: commands are functions of every signature.
+
 GROUPS: dict[str, str] = {
     "model": "model options placement attach attach_sites attach_options init pretrained num_classes in_channels kind "
     "neck neck_attention neck_attention_options frozen_stages frozen_norms freeze_backbone_epochs checkpoint methods "

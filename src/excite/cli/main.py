@@ -13,6 +13,8 @@ from excite.cli import COMMANDS, HELP
 from excite.errors import ExciteError, UsageError, unknown
 from excite.runtime import tune
 
+# Any: commands are functions of every signature, in tables of tables.
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NO_TUNE = "--no-tune"
 TARGETS = ("out", "plot", "accuracy_plot", "csv")  # options that say what is written

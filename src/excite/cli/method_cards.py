@@ -8,6 +8,8 @@ from typing import Any
 from excite.common.checks import annotations, describe
 from excite.registry import METHODS, get_method, method_options
 
+# Any: defaults and annotations of every kind.
+
 COUNTED = "multiply-accumulates of convolutions and matrix products (torch's flop counter / 2)"
 ROLES = {
     "residual": "residual branch",

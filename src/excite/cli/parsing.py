@@ -18,6 +18,8 @@ from excite.cli.words import CommandLine, metavar, missing, read_words, tokens
 from excite.common.options import FORMER_OPTIONS, current, flag, merge
 from excite.errors import UsageError, near
 
+# Any: options have every kind of type and value; argparse and jsonargparse take them as they are.
+
 # Options that name networks: what a file says of them never runs a Python file.
 NETWORKS = {"model", "models", "backbone", "checkpoint", "checkpoints", "compare", "baseline"}
 

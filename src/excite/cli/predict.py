@@ -11,6 +11,8 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from excite.train.predictor import Predictor
 
+# Any: rows of a JSON report.
+
 
 def predict(
     checkpoint: str,

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+# Any: options of methods and networks, which those check.
+
 
 def profile(
     models: list[str],

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from excite.common.tables import say
 from excite.errors import UsageError
 
+# Any: entries of a JSON report.
+
 
 def robustness(
     checkpoints: list[str],

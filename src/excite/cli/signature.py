@@ -10,6 +10,8 @@ from typing import Any
 
 from excite.common.options import flag
 
+# Any: annotations are objects of many classes, defaults of every kind.
+
 REQUIRED = inspect.Parameter.empty
 
 

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+# Any: cells and detectors are named by modules that are imported when the command runs.
+
 
 def tables(
     name: str = "all",

@@ -11,6 +11,8 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from excite.train.evaluate import Evaluation
 
+# Any: entries of a JSON report.
+
 
 def check(
     checkpoint: str,

@@ -7,6 +7,8 @@ from typing import Any
 from excite.engine.config import file_values, read_run
 from excite.train.config import TrainConfig, resolve_recipe
 
+# Any: options as they are read, before they are checked.
+
 
 def train(config: TrainConfig, *, json: bool = False) -> None:
     """Train a classifier; without arguments eca_resnet20 learns handwritten digits.

@@ -16,6 +16,8 @@ from excite.cli.signature import REQUIRED, Option
 from excite.common.options import FORMER_OPTIONS, current, merge, parse_value
 from excite.errors import UsageError, near
 
+# Any: options have every kind of type and value.
+
 SHORT = {"-o": "--out", "-h": "--help"}
 OWN = {"config": "--config", "print_config": "--print_config", "help": "--help"}
 

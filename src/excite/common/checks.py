@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from excite.types import FeatureMap
 
+# Any: annotations are objects of many classes.
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from excite.errors import UsageError, near
 
+# Any: annotations, which are objects of many classes, and defaults of every kind.
+
 Option: TypeAlias = Any
 """An option's value. Anything can be written on a command line or in a file; whoever takes an option checks it."""
 

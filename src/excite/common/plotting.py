@@ -12,6 +12,8 @@ from excite.common.tables import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Any: matplotlib is an extra, so its classes are not named here.
+
 COLUMN, PAGE = 3.4, 7.0
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart; the same network keeps its colour in all figures.

@@ -8,6 +8,8 @@ from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
 from excite.errors import ExciteError
 
+# Any: ray is an extra without types.
+
 RETRIES = 3
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from excite.data.bundle import Images
     from excite.models import NetworkSpec
 
+# Any: an entry of a card, which has been checked.
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 LUMA = (19595, 38470, 7471)  # of 65536: ITU-R BT.601, as Pillow rounds it; sums of 8-bit values are exact in float32

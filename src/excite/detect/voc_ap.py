@@ -14,6 +14,8 @@ import numpy as np
 from excite.detect.data.base import Annotation, DetectionDataset
 from excite.detect.results import Result
 
+# Any: numbers, rows and curves by name (see metrics.py).
+
 
 def voc_metrics(results: Sequence[Result], dataset: DetectionDataset, *, iou: float = 0.5) -> dict[str, Any]:
     """Return `AP50` (area under the envelope), `AP50_11point` and both `per_class`; fractions, -1 for none."""

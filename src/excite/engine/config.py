@@ -15,6 +15,8 @@ from excite.common.checks import LARGEST, MOST, describe, shown
 from excite.common.options import Option, Precision, current, flag
 from excite.errors import UsageError, near
 
+# Any: annotations are objects of many classes.
+
 Values = dict[str, Option]  # options by name, as YAML holds them
 
 

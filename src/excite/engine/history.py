@@ -13,6 +13,8 @@ from excite.common.plotting import save
 from excite.engine.module import Panel, Row, RunModule
 from excite.engine.run import RunDirectory
 
+# Any: what Lightning stores, and styles that matplotlib takes.
+
 DRAW_EVERY = 20  # seconds between two drawings of the curves, which take half a second each
 
 

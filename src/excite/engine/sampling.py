@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from excite.engine.process import end_with
 from excite.engine.seeds import epoch_order
 
+# Any: samples and batches are of the data's own kinds.
+
 Key = tuple[int, int]
 Batch = TypeVar("Batch")
 

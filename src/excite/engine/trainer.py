@@ -20,6 +20,8 @@ from excite.engine.run import RunDirectory, check_free
 from excite.errors import ExciteError, UsageError
 from excite.runtime import pick_device
 
+# Any: settings that Lightning's Trainer takes.
+
 # What Lightning calls a precision.
 PRECISIONS: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",

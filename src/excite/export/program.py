@@ -17,6 +17,8 @@ import torch
 
 from excite.errors import ExciteError
 
+# Any: torch's reader and the trees in its files have no types; every entry is checked before it is used.
+
 RECORDS = re.compile(
     r"archive_format|archive_version|version|byteorder|\.data/\w+|extra/excite\.json|models/model\.json|"
     r"data/(weights/weight_\d+|weights/model_weights_config\.json|sample_inputs/model\.pt|"

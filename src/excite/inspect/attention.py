@@ -15,6 +15,8 @@ from excite.methods.identity import Blended
 from excite.methods.psa import PyramidAttention
 from excite.types import Weights
 
+# Any: torch's modes and hooks pass operators, their arguments and results of every kind.
+
 # Ours whose gate returns their weights; hooks on the gate leave them fused.
 GATED = (ChannelAttention, PyramidAttention)
 OURS = ("excite.attention", "excite.methods")

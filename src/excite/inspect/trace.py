@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_map_only
 
 from excite.errors import ExciteError, UsageError
 
+# Any: torch's modes pass operators, their arguments and results of every kind.
+
 Shape = tuple[int, ...]
 
 META_ERRORS = ("meta", "Tensor.item()", "data pointer", "fake tensor")

@@ -22,6 +22,8 @@ from excite.measure.published import UNITS, Cell
 from excite.measure.records import Record, find_record
 from excite.measure.variants import COUNTING, attend_only, plain_cell, stride_first
 
+# Any: options of the published networks.
+
 SEEN = "params seen by "
 REDUCTION = "reduction of "
 DetectorFactory = Callable[..., nn.Module]

@@ -12,6 +12,8 @@ from rich.table import Table
 from excite.measure.published import SOURCES, TITLES, UNIT_NAMES
 from excite.measure.tables import Verdict
 
+# Any: cells of a JSON report.
+
 HEADS = ("row", "column", "published", "computed", "plain", "convention", "network", "verdict")
 INTRODUCTION = (
     "Made by `excite tables --format markdown`: parameters and multiply-accumulates are computed from our networks "

@@ -9,6 +9,8 @@ from torch import nn
 
 from excite.common.checks import shown
 
+# Any: options are of every kind.
+
 Role = Literal["residual", "between-stages", "conv", "network"]
 
 

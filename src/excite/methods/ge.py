@@ -18,6 +18,8 @@ from excite.ops.precision import widen, without_autocast
 from excite.squeezes import GlobalGather, Mean
 from excite.types import FeatureMap
 
+# Any: options are of every kind.
+
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from excite.ops.tail.plan import is_hooked, is_transformed, native
 
+# Any: torch calls autograd functions with a context that has no type.
+
 
 def correlate(s: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
     """Return `conv(s)` for a Conv1d over channels, `[n c] -> [n c]`: one kernel, odd, zeros beyond the ends.

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+# Any: what is computed, and of what, is the caller's.
+
 
 def widen(x: torch.Tensor) -> torch.Tensor:
     """Return `x` in float32 if it is half or bfloat16, else as it is (float64 stays float64)."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from excite.errors import UsageError, unknown
 
+# Any: options of every kind, as YAML holds them.
+
 
 class RecipeCollection:
     """The YAML files of a package; kind is what messages call one of them."""

@@ -25,6 +25,8 @@ from excite.surgery.find import Site, Wanted, innermost, locate, number, select
 from excite.surgery.graph import Graph
 from excite.types import Descriptor, FeatureMap
 
+# Any: what passes through a host's graph is of the host's own kinds.
+
 
 class Port(nn.Module):
     """A block's place in an EMCA network: `(x [n c *space], context) -> (y, descriptor [n c k])`.

@@ -18,6 +18,8 @@ from excite.surgery.emca import GraphHost, connect
 from excite.surgery.find import Site, Wanted, find, select, some
 from excite.surgery.graph import Graph, follow
 
+# Any: options are the method's own, which `create_attention` checks; a host takes inputs of its own kinds.
+
 Replace = bool | str | type[nn.Module] | Sequence[str | type[nn.Module]]
 DEFAULT_SITES = {"residual": "residual", "between-stages": "between-stages", "conv": "residual"}
 

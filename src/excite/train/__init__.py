@@ -7,6 +7,8 @@ from excite.train.config import TrainConfig
 if TYPE_CHECKING:
     from excite.train.fit import FitResult, fit
 
+# Any: a module's attributes are of every kind.
+
 __all__ = ["FitResult", "TrainConfig", "fit"]
 
 

@@ -8,6 +8,8 @@ from torch import nn
 from excite.common.files import write_json
 from excite.inspect.trace import trace_model
 
+# Any: entries of a summary: texts, numbers and lists.
+
 MACS = "multiply-accumulates of convolutions and matrix products for one image (torch flop counter / 2)"
 
 

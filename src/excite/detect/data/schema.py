@@ -8,6 +8,8 @@ from typing import Any  # of JSON that somebody else wrote
 from excite.common.checks import shown
 from excite.errors import ExciteError, near
 
+# Any: entries of a file of annotations, which are checked as they are read.
+
 LARGEST_SIDE = 65_535  # pixels: what JPEG files can be
 MOST_PIXELS = 2**28
 LONGEST_NAME = 1000

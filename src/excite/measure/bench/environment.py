@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Any: texts and numbers by name.
+
 PACKAGES = ("excite", "torch", "torchvision", "timm", "numpy", "onnxruntime", "openvino")
 
 

@@ -16,6 +16,8 @@ from excite.measure.bench.variants import TASKS, Variant, inference, training
 from excite.measure.profile import build_named
 from excite.runtime import pick_device
 
+# Any: texts, numbers and lists by name.
+
 Builder = Callable[[], nn.Module]
 
 

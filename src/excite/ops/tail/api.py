@@ -16,6 +16,8 @@ from excite.ops.tail.moments import Moments, describe, normalise, projection_bas
 from excite.ops.tail.plan import ALONE, ATTENTION, INSIDE, PLAIN, Request, ceiling_of, plan
 from excite.types import Descriptor, FeatureMap, Weights
 
+# Any: the plan has looked at what norm, squeeze and attention are; the checker sees modules.
+
 Act = Callable[[FeatureMap], FeatureMap] | None
 Weigh = Callable[[Descriptor], Weights] | None
 

@@ -20,6 +20,8 @@ from excite.ops.tail.kernels import Affine, AffineGrads, Carried, GradSums, Kern
 from excite.ops.tail.moments import Moments, Normalised, NormalisedGrads, Numbers, Saved, Settings, normalise, small
 from excite.types import FeatureMap
 
+# Any: torch calls autograd functions with a context and returns that have no types.
+
 
 class Link:
     """What the ends share besides tensors: the scale a `[n c]` that goes with the gradient on the carrier."""

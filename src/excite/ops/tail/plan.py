@@ -21,6 +21,8 @@ from excite.types import FeatureMap
 if TYPE_CHECKING:
     from excite.ops.tail.native.launch import NativeKernels
 
+# Any: it asks of any object whether it is what can be fused.
+
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MIB, NEVER = 1 << 20, 1 << 62

@@ -19,6 +19,8 @@ from excite.ops.tail.moments import Moments
 from excite.ops.tail.torch import is_channels_last
 from excite.types import FeatureMap
 
+# Any: a kernel of Triton is a function of its language, not of Python.
+
 TILE = 2048  # elements of a tile: 16 per thread of four warps
 PROGRAMS = 1024  # enough to fill the largest devices when the batch is small
 

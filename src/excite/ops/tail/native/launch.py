@@ -12,6 +12,8 @@ from excite.ops.tail.kernels import Affine, AffineGrads, Carried, Kernels, NormG
 from excite.ops.tail.moments import Moments, Normalised, NormalisedGrads, Numbers, Saved, Settings, Statistics
 from excite.types import FeatureMap
 
+# Any: ctypes has no types for the functions of a library.
+
 CPU = torch.device("cpu")  # said everywhere: the default device may be another
 NAMES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 

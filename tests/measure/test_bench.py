@@ -349,3 +349,17 @@ def test_other_engines(engine: str) -> None:
 def test_compiled() -> None:
     report = bench(variants(["n"], ["compiled"], ["fp32"], ["torch"]), {"n": net}, input_shape=(3, 16, 16), rounds=3)
     assert report.results[0].peak_bytes is None
+
+
+@pytest.mark.parametrize("command", ["bench", "export"])
+def test_the_number_of_classes_is_not_ignored_beside_a_checkpoint(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from excite.checkpoints.bundle import save_bundle
+    from excite.models import create_model
+
+    save_bundle(tmp_path / "net.safetensors", create_model("resnet20", num_classes=3, width=4))
+    words = [command, str(tmp_path / "net.safetensors"), "--num-classes", "7"]
+    words += ["--out", str(tmp_path / "net.onnx")] if command == "export" else []
+    assert main(words) == 2
+    assert "--num-classes" in capsys.readouterr().err

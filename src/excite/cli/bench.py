@@ -26,7 +26,7 @@ def bench(
     min_time: float = 0.2,
     threads: int | None = None,
     memory: bool = True,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_channels: int = 3,
     placement: Literal["all", "first", "last"] = "all",
     attach: str | None = None,
@@ -60,7 +60,7 @@ def bench(
         min_time: seconds that one sample lasts at least.
         threads: threads of torch on the CPU.
         memory: measure peak memory.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of networks given by name; 1000 unless told otherwise.
         in_channels: channels of the input.
         placement: which blocks of a stage get attention.
         attach: attach this attention method to each network.
@@ -95,8 +95,10 @@ def bench(
         "attach_sites": attach_sites,
         "attach_options": attach_options,
     }
-    if all(map(is_checkpoint, models)) and (options or attach or placement != "all"):
-        raise UsageError("--options, --attach and --placement are for networks given by name; checkpoints say theirs")
+    if all(map(is_checkpoint, models)) and (options or attach or placement != "all" or num_classes is not None):
+        raise UsageError(
+            "--options, --attach, --placement and --num-classes are for networks given by name; checkpoints say theirs"
+        )
     if model is not None and not any(map(is_checkpoint, models)):
         raise UsageError(f"--model {model} is for the weights of a checkpoint; {', '.join(models)} are networks' names")
     builders = {
@@ -105,7 +107,7 @@ def bench(
         else builder(
             name,
             options_of(name, models, options),
-            num_classes,
+            1000 if num_classes is None else num_classes,
             in_channels,
             **settings,
         )

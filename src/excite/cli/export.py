@@ -26,7 +26,7 @@ def export(
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32",
     dynamic: bool = False,
     size: int | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     move_squeezes: bool | None = None,
     data: str | None = None,
     limit: int = 256,
@@ -47,7 +47,7 @@ def export(
         precision: fp16 stores half the bytes; bf16 computes in bfloat16; int8 is quantised, with real images.
         dynamic: accept any batch size instead of one image at a time.
         size: image size in pixels; by default what the network was trained on, else 224.
-        num_classes: classes of a network given by name.
+        num_classes: classes of a network given by name; 1000 unless told otherwise.
         move_squeezes: move squeezes before the last convolution and keep gates as convolutions; by default for
             openvino, which gains by it, and not for the others.
         data: data spec; its training images calibrate int8, the accuracy before and after is measured on its validation
@@ -113,13 +113,17 @@ def top1(run: "Callable[[Tensor], Tensor]", batches: "Sequence[tuple[Tensor, Ten
     return right / sum(len(y) for _, y in batches)
 
 
-def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.Module, NetworkSpec, str | None]":
+def find_network(
+    source: str, num_classes: int | None, model: str | None
+) -> "tuple[nn.Module, NetworkSpec, str | None]":
     """Return (network in eval mode, card, data of its run) of a checkpoint (built as `model`), a run, or a name."""
     if Path(source).exists():
         from excite.checkpoints.importing import network_of
         from excite.checkpoints.reading import read_checkpoint
         from excite.models import spec_of
 
+        if num_classes is not None:
+            raise UsageError("--num-classes is for a network given by name; a checkpoint says how many it has")
         checkpoint = read_checkpoint(source)
         network = network_of(checkpoint, model)[0]
         return network, spec_of(network), checkpoint.trained_on
@@ -130,7 +134,8 @@ def find_network(source: str, num_classes: int, model: str | None) -> "tuple[nn.
     from excite.data.preprocess import Preprocess
     from excite.models import NetworkSpec
 
-    spec = NetworkSpec(source, num_classes, preprocess=Preprocess.usual().to_dict())
+    classes = 1000 if num_classes is None else num_classes
+    spec = NetworkSpec(source, classes, preprocess=Preprocess.usual().to_dict())
     return spec.build().eval(), spec, None
 
 

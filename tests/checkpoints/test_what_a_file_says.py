@@ -128,7 +128,7 @@ def test_one_network_for_all_checkpoints_or_one_for_each() -> None:
     [
         (["bench", "resnet20", "--model", "x.py:net"], "--model x.py:net is for the weights of a checkpoint"),
         (["export", "resnet20", "--model", "x.py:net"], "--model x.py:net is for the weights of a checkpoint"),
-        (["bench", "FILE", "--attach", "eca"], "--attach and --placement are for networks given by name"),
+        (["bench", "FILE", "--attach", "eca"], "--placement and --num-classes are for networks given by name"),
     ],
 )
 def test_options_without_an_effect_are_refused(words: list[str], message: str, tmp_path: Path, capsys) -> None:

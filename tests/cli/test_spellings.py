@@ -36,7 +36,7 @@ SHARED = {
     "overwrite": ("flag", ("replace", "empty the run directory")),
     "limit": ("number", ("use that many images only", "how many", "most images")),
     "skip_unreadable": ("flag", ("go on without images that cannot be read",)),
-    "num_classes": ("number", ("outputs of the classifier", "classes of a network")),
+    "num_classes": ("number", ("outputs of the classifier", "classes of a network", "classes of networks")),
     "precision": ("text", ("",)),
     "workers": ("number", ("processes that",)),
     "top": ("number", ("how many classes to show",)),

@@ -60,7 +60,7 @@ def bench(
         min_time: seconds that one sample lasts at least.
         threads: threads of torch on the CPU.
         memory: measure peak memory.
-        num_classes: outputs of networks given by name; 1000 unless told otherwise.
+        num_classes: classes of networks given by name; 1000 unless told otherwise.
         in_channels: channels of the input.
         placement: which blocks of a stage get attention.
         attach: attach this attention method to each network.

@@ -66,6 +66,12 @@ def bundled() -> dict[str, list[str]]:
     return names
 
 
+def bundled_file(tag: str) -> Path | None:
+    """Return the file of bundled weights named as NETWORK.DATA, "eca_resnet20.cifar10"; None for another name."""
+    name, _, data = tag.rpartition(".")
+    return FOLDER / data / f"{name}.safetensors" if name in bundled().get(data, []) else None
+
+
 def bundled_card(name: str, data: str) -> dict[str, Any]:
     """Return the card of bundled weights: the network, its recipe, seed, score, and the commit that trained it."""
     from safetensors import safe_open

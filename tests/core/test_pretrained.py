@@ -134,3 +134,43 @@ def test_bundled_weights_fill_the_network_and_its_card(tmp_path: Path, monkeypat
         excite.create_model("eca_resnet20", pretrained="drawn", in_channels=1)
     with pytest.raises(UsageError, match="num_classes"):
         excite.create_model("resnet20", num_classes=-1)
+
+
+def test_weights_within_excite_are_taken_by_every_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from excite import pretrained
+    from excite.checkpoints import reading
+    from excite.cli.main import main
+
+    trained = excite.create_model("eca_resnet20", num_classes=10, in_channels=1)
+    card = {**spec_of(trained).to_dict(), "class_names": list("0123456789"), "trained": {"data": "digits"}}
+    card["preprocess"] = {"size": 16, "resize": 16, "mean": [0.5], "std": [0.25]}
+    (tmp_path / "within" / "drawn").mkdir(parents=True)
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
+    file = tmp_path / "within" / "drawn" / "eca_resnet20.safetensors"
+    save_file(halves, file, metadata={"excite": json.dumps(card)})
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "within")
+    monkeypatch.setattr(reading, "FOLDER", tmp_path / "within")
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (16, 16), 90).save("image.png")
+    name = "eca_resnet20.drawn"
+    assert excite.load(name).fc.weight.dtype == torch.float32
+    for words in (
+        ["test", name, "--limit", "5"],
+        ["predict", name, "image.png"],
+        ["explain", name, "image.png", "--classes", "3", "--out", "seen"],
+        ["export", name, "--format", "torch-export", "--out", "net.pt2"],
+        ["bench", name, "--rounds", "3", "--warmup", "0", "--min-time", "0", "--size", "16", "--task", "latency"],
+        ["robustness", name, "--limit", "4", "--corruptions", "brightness", "--severities", "1", "--out", "robust"],
+    ):
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    # What is made of them goes to runs/, never beside them.
+    assert (tmp_path / "runs" / name / "confusion.png").is_file()
+    assert list((tmp_path / "within").rglob("*.*")) == [file]
+    capsys.readouterr()
+    assert main(["test", "eca_resnet20.drwan"]) == 2
+    assert "weights that come with excite (eca_resnet20.drawn)" in capsys.readouterr().err

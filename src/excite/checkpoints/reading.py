@@ -18,6 +18,7 @@ from excite.checkpoints.unwrap import State, tensors, unwrap
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec
+from excite.pretrained import FOLDER, bundled, bundled_file
 
 # The entry of a run's checkpoint that holds the card -> what stands before the keys of its weights.
 CARDS = {"excite": "model.", "excite_detector": "detector."}
@@ -92,7 +93,8 @@ class Checkpoint:
 def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
     """Return what a file, a run directory (its best checkpoint, else its last) or a dictionary holds.
 
-    Files: `.safetensors`, or what `torch.save` wrote of tensors and plain values. Raises UsageError for a missing file,
+    Files: `.safetensors`, or what `torch.save` wrote of tensors and plain values; and the weights that come with
+    excite, as NETWORK.DATA. Raises UsageError for a missing file,
     ExciteError for one that is damaged, needs code to be run, holds no tensors, or has a bad card.
     """
     if isinstance(source, Mapping):
@@ -101,9 +103,20 @@ def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
     return _unwrap(_read_file(path), str(path), from_file=True)
 
 
+def is_checkpoint(name: str) -> bool:
+    """Return whether a name is that of weights (a file, a run directory, NETWORK.DATA), not a network's or Python's."""
+    return ":" not in name and (Path(name).exists() or bundled_file(name) is not None)
+
+
 def locate(path: str | Path) -> Path:
-    """Return the file that a path means: itself, or a run's best checkpoint, else its last. Raises UsageError."""
+    """Return the file that a path means: itself, a run's best checkpoint, else its last, or weights within excite.
+
+    Raises UsageError where there is none.
+    """
     path = Path(path)
+    inside = bundled_file(str(path)) if not path.exists() else None
+    if inside is not None:
+        return inside
     if path.is_dir():
         for name in IN_A_RUN:
             if (path / name).is_file():
@@ -112,9 +125,21 @@ def locate(path: str | Path) -> Path:
     if not path.is_file():
         raise UsageError(
             f"no checkpoint {str(path)!r}: there is no file of this name; expected a file with weights (.ckpt, "
-            ".safetensors, .pth, .pt) or a run directory"
+            f".safetensors, .pth, .pt), a run directory{_or_bundled()}"
         )
     return path
+
+
+def home(file: Path) -> Path:
+    """Return the folder for what is made of a checkpoint: its run's, else its own; of weights within excite, runs/."""
+    if file.is_relative_to(FOLDER):
+        return Path("runs") / f"{file.stem}.{file.parent.name}"
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def _or_bundled() -> str:
+    names = [f"{name}.{data}" for data, networks in bundled().items() for name in networks]
+    return f", or weights that come with excite ({', '.join(names)})" if names else ""
 
 
 def unreadable(path: Path, reason: str) -> ExciteError:
@@ -165,7 +190,9 @@ def _read_safetensors(path: Path) -> dict[str, object]:
         return state
     # As in a run's checkpoint, where the keys have a prefix.
     weights = {CARDS["excite"] + key: tensor for key, tensor in state.items()}
-    return {"excite": parse_card(metadata["excite"], str(path)), "state_dict": weights}
+    card = parse_card(metadata["excite"], str(path))
+    trained = card.get("trained", {}) if isinstance(card, dict) else {}
+    return {"excite": card, "state_dict": weights, "excite_config": trained}
 
 
 def _refusal(error: Exception) -> str:

@@ -78,10 +78,11 @@ def bench(
         excite bench resnet50 eca_resnet50 timm/ecaresnet50d --task latency throughput training
         excite bench resnet18 se_resnet18 --engine torch onnxruntime --rounds 9 --plot speed.png
     """
+    from excite.checkpoints.reading import is_checkpoint
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import variants
-    from excite.measure.names import accuracies, builder, is_checkpoint, opener, parse_size
+    from excite.measure.names import accuracies, builder, opener, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:

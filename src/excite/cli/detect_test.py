@@ -98,7 +98,7 @@ def _checkpoint(
     out: str | None,
     drawing: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    from excite.checkpoints.reading import locate
+    from excite.checkpoints.reading import home, locate
     from excite.detect.checkpoint import check_classes, load_detector
     from excite.detect.data import open_split
     from excite.detect.report import write_report
@@ -114,8 +114,7 @@ def _checkpoint(
     dataset = open_split(spec, chosen, masks=card.kind == "mask_rcnn", limit=limit)
     check_classes(card, dataset.class_names, checkpoint, spec)
     file = locate(checkpoint)
-    home = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    folder = Path(out) if out else home
+    folder = Path(out) if out else home(file)
     check_writable(folder, folder=True)
     metrics = write_report(detector, dataset, folder, name=chosen, **drawing)
     facts = {"checkpoint": str(file), "results": str(folder / f"results_{chosen}.json"), "data": spec}

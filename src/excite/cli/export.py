@@ -117,9 +117,10 @@ def find_network(
     source: str, num_classes: int | None, model: str | None
 ) -> "tuple[nn.Module, NetworkSpec, str | None]":
     """Return (network in eval mode, card, data of its run) of a checkpoint (built as `model`), a run, or a name."""
-    if Path(source).exists():
+    from excite.checkpoints.reading import is_checkpoint, read_checkpoint
+
+    if is_checkpoint(source):
         from excite.checkpoints.importing import network_of
-        from excite.checkpoints.reading import read_checkpoint
         from excite.models import spec_of
 
         if num_classes is not None:

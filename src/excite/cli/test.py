@@ -30,7 +30,7 @@ def check(
     """Test a checkpoint: top-1, top-5, a table per class and the confusion matrix as PNG (up to 100 classes).
 
     Args:
-        checkpoint: a run directory, a .ckpt, .safetensors, .onnx, .xml or .pt2 file.
+        checkpoint: a run, a .ckpt, .safetensors, .onnx, .xml or .pt2 file, or weights within excite (NETWORK.DATA).
         data: data spec; by default the one that the run was trained on.
         split: which split.
         model: build this network for the weights instead of the one that the checkpoint names.
@@ -45,6 +45,7 @@ def check(
         excite test runs/eca_resnet20-digits
         excite test eca50.safetensors --data imagefolder:PATH --limit 1000 --json
     """
+    from excite.checkpoints.reading import home
     from excite.data.specs import RunOf, open_run_data
     from excite.train.evaluate import draw_confusion, evaluate
     from excite.train.predictor import open_predictor
@@ -53,7 +54,7 @@ def check(
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     predictor, file, config = open_predictor(checkpoint, model, device)
     run = RunOf(str(file), predictor.card, config.get("data"))
-    folder = Path(out) if out else _home(file)
+    folder = Path(out) if out else home(file)
     if predictor.card.num_classes <= 100:
         check_writable(folder, folder=True)
     bundle = open_run_data([run], data, **{f"limit_{split}": limit})
@@ -67,10 +68,6 @@ def check(
         draw_confusion(result, names, picture)
     facts = {"checkpoint": str(file), "model": predictor.card.name, "data": bundle.spec, "split": split}
     _report(facts, result, names, picture, json)
-
-
-def _home(file: Path) -> Path:
-    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
 def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], picture: Path | None, as_json: bool) -> None:

@@ -45,8 +45,6 @@ def open_network(source: str, model: str | None = None) -> Network:
             card = NetworkSpec(source[7:], preprocess=Preprocess.usual().to_dict())
             untrained = card.build()
         return Network(f"{card.name} (random)", source, untrained.eval(), card)
-    if not Path(source).exists():
-        raise UsageError(f"no checkpoint {source!r}; give a file, a run directory, or random:NAME")
     from excite.checkpoints.importing import network_of
     from excite.checkpoints.reading import read_checkpoint
 

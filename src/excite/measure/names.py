@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from torch import nn
 
@@ -21,11 +20,6 @@ def parse_size(text: str) -> int | tuple[int, ...]:
     if min(sides) < 1:
         raise UsageError(f"size {text!r}: every side must be at least 1 pixel")
     return sides[0] if len(sides) == 1 else sides
-
-
-def is_checkpoint(name: str) -> bool:
-    """Return whether a name is that of a file with weights or a run directory, not a network's or a Python file's."""
-    return ":" not in name and Path(name).exists()
 
 
 def opener(path: str, model: str | None = None) -> Callable[[], nn.Module]:

@@ -1,0 +1,73 @@
+"""Put the last epoch of finished runs into the package: half-precision weights with a card that says where from.
+
+    excite train eca_resnet20 --recipe cifar10-short --data cifar10
+    python benchmarks/bundle_weights.py runs/eca_resnet20-cifar10
+
+The score in the card is that of the stored halves on all of the data's test images.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from record import commit
+
+from excite.checkpoints.bundle import load_bundle
+from excite.checkpoints.reading import read_checkpoint
+from excite.common.files import write_bytes
+from excite.data.specs import open_data
+from excite.measure.bench import environment
+from excite.measure.bench.environment import in_words
+from excite.pretrained import FOLDER
+from excite.train.evaluate import evaluate
+from excite.train.predictor import NetworkPredictor
+
+
+def bundle(run: Path, data: str, trained_at: str | None) -> Path:
+    """Write one run's network to FOLDER/DATA/NAME.safetensors; returns the path. data: public name of what it saw."""
+    from safetensors.torch import save
+
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = read_checkpoint(path)
+    epochs = len((run / "metrics.csv").read_text().splitlines()) - 1
+    if epochs != checkpoint.config["epochs"]:
+        raise SystemExit(f"{run} is not finished: {epochs} of {checkpoint.config['epochs']} epochs")
+    network, spec = load_bundle(path)
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    network.load_state_dict(halves)
+    source = str(checkpoint.config["data"])
+    result = evaluate(NetworkPredictor(network, spec), open_data(source).val, batch_size=500)
+    recipe, seed = checkpoint.config["recipe"], checkpoint.config["seed"]
+    trained: dict[str, Any] = {
+        "data": data,
+        "recipe": recipe,
+        "seed": seed,
+        "epochs": epochs,
+        "command": f"excite train {spec.name} --recipe {recipe} --data {data} --seed {seed}",
+        "commit": trained_at,
+        "machine": in_words(environment()),
+        "versions": environment()["versions"],
+        "test": {"images": result.images, "top1": result.top1, "top5": result.top5, "loss": round(result.loss, 5)},
+    }
+    file = FOLDER / data / f"{spec.name}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    card = json.dumps({**spec.to_dict(), "trained": trained})
+    write_bytes(file, save({k: v.contiguous() for k, v in halves.items()}, metadata={"excite": card}))
+    print(f"{file.name}: {100 * result.top1:.2f} % of {result.images} images, {file.stat().st_size / 1e6:.2f} MB")
+    return file
+
+
+def main() -> None:
+    """Bundle the runs that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories of finished trainings")
+    parser.add_argument("--data", default="cifar10", help="the public name of the data")
+    parser.add_argument("--trained-at", default=commit(), help="the commit that trained them; by default this one")
+    options = parser.parse_args()
+    for run in options.runs:
+        bundle(run, options.data, options.trained_at)
+
+
+if __name__ == "__main__":
+    main()

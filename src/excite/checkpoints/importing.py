@@ -18,7 +18,7 @@ from excite.checkpoints.loading import fill
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, transfer
-from excite.checkpoints.unwrap import AVERAGED, counts
+from excite.checkpoints.unwrap import AVERAGED, Which, counts
 from excite.common.options import Option
 from excite.errors import ExciteError
 from excite.models import NetworkSpec, describe, spec_of
@@ -32,17 +32,18 @@ SMALL = tuple(f"resnet{depth}" for depth in SMALL_DEPTHS)
 
 
 def import_checkpoint(
-    source: str | Path | Mapping[str, object], model: str | None = None
+    source: str | Path | Mapping[str, object], model: str | None = None, weights: Which = "auto"
 ) -> tuple[nn.Module, TransferReport]:
     """Build the network that a file (or state dict) belongs to and load every tensor of it.
 
     The family is recognised by keys and shapes; depth, kernel sizes, reduction, biases, stem, classes and EMCA's form
     are read off the weights. The network has the file's precision (half precision becomes float32), is in eval mode
-    and carries its card as `excite_card`. model: build this network instead; the file must fill it.
+    and carries its card as `excite_card`. model: build this network instead; the file must fill it. weights: "model" or
+    "ema" of a file that has a running average too; "auto" takes the model's own, or the average where it is alone.
     Raises UsageError for a missing file; ExciteError for a file that is damaged, needs code to be run, is of no known
     family, or does not fill its network.
     """
-    return network_of(read_checkpoint(source), model)
+    return network_of(read_checkpoint(source, weights), model)
 
 
 def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Module, TransferReport]:
@@ -94,7 +95,8 @@ def _network_inside(checkpoint: Checkpoint) -> Checkpoint:
     counters = [key for key in weights if key.rsplit(".", 1)[-1] in COUNTERS_OF_THOP]
     places = {match[1] for key in weights if (match := INSIDE.match(key))}
     place = min(places, key=lambda p: (bool(AVERAGED.search(p)), len(p)), default="")
-    outside = [key for key in weights if not key.startswith(place) and key not in numbers]
+    copies = tuple(p for p in places if p.startswith(place) and p != place and AVERAGED.search(p))
+    outside = [k for k in weights if (not k.startswith(place) or k.startswith(copies)) and k not in numbers]
     if numbers:
         notes.append(f"numbers beside the weights, left aside: {', '.join(numbers)}")
     if counters:

@@ -9,21 +9,24 @@ from excite.checkpoints.layouts import LAYOUTS
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
 from excite.checkpoints.report import TransferReport
 from excite.checkpoints.transfer import forgive_counters, squeezed, transfer
-from excite.checkpoints.unwrap import PREFIXES, State
+from excite.checkpoints.unwrap import PREFIXES, State, Which
 from excite.errors import ExciteError
 from excite.models import NetworkSpec
 
-SUBSETS = ("", "backbone.", "backbone.body.", "backbone.body.net.", "model.backbone.", "encoder.")
+SUBSETS = ("", "model.", "backbone.", "backbone.body.", "backbone.body.net.", "model.backbone.", "encoder.")
 
 
-def load_checkpoint(model: nn.Module, source: str | Path | Mapping[str, object]) -> TransferReport:
+def load_checkpoint(
+    model: nn.Module, source: str | Path | Mapping[str, object], weights: Which = "auto"
+) -> TransferReport:
     """Copy every tensor of a file (or state dict) that has its place in `model`; keep the rest of `model` as it is.
 
     The file may be of any known family, wrapped, prefixed, or hold a detector whose backbone is meant; the reading that
     fills most of the model is taken. Entries of other shapes (another number of classes) are reported as mismatched.
+    weights: "model" or "ema" of a file that has a running average too; "auto" as in `import_checkpoint`.
     Raises ExciteError where not one entry fits, naming keys of both sides.
     """
-    return put(model, read_checkpoint(source))
+    return put(model, read_checkpoint(source, weights))
 
 
 def put(model: nn.Module, checkpoint: Checkpoint) -> TransferReport:

@@ -1,20 +1,19 @@
 """The one reader of checkpoints: what a file holds, and what it says about itself. It never runs code."""
 
-import argparse
 import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 
 from excite.card import DetectorCard, is_plain, parse_card
+from excite.checkpoints.inert import harmless
 from excite.checkpoints.layouts import OURS, Layout, recognise
-from excite.checkpoints.unwrap import State, tensors, unwrap
+from excite.checkpoints.unwrap import CURRENT, State, Which, tensors, unwrap
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec
@@ -90,17 +89,18 @@ class Checkpoint:
         return self.card
 
 
-def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
+def read_checkpoint(source: str | Path | Mapping[str, object], which: Which = "auto") -> Checkpoint:
     """Return what a file, a run directory (its best checkpoint, else its last) or a dictionary holds.
 
     Files: `.safetensors`, or what `torch.save` wrote of tensors and plain values; and the weights that come with
-    excite, as NETWORK.DATA. Raises UsageError for a missing file,
-    ExciteError for one that is damaged, needs code to be run, holds no tensors, or has a bad card.
+    excite, as NETWORK.DATA. which: the model's own weights or their running average ("ema"); "auto": the first that
+    there is, in that order (of a run of ours: its average). Raises UsageError for a missing file, ExciteError for one
+    that is damaged, needs code to be run, holds no tensors of that kind, or has a bad card.
     """
     if isinstance(source, Mapping):
-        return _unwrap(source, "a dictionary")
+        return _unwrap(source, "a dictionary", which)
     path = locate(source)
-    return _unwrap(_read_file(path), str(path), from_file=True)
+    return _unwrap(_read_file(path), str(path), which, from_file=True)
 
 
 def is_checkpoint(name: str) -> bool:
@@ -162,19 +162,12 @@ def _read_file(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles help nobody here
-            with torch.serialization.safe_globals(_harmless()):
+            with torch.serialization.safe_globals(harmless()):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise unreadable(path, _refusal(error)) from error
     except Exception as error:  # damaged bytes lead the unpickler anywhere: struct, index, runtime and zip errors
         raise unreadable(path, _damage(error)) from error
-
-
-def _harmless() -> list[Any]:  # as torch's function takes them: types, functions, and pairs with an old name
-    """Return what training scripts put beside weights and only holds values: parsed arguments and numpy's scalars."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
-    return [argparse.Namespace, np.dtype, *kinds, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 def _read_safetensors(path: Path) -> dict[str, object]:
@@ -205,6 +198,8 @@ def _refusal(error: Exception) -> str:
                 f"it needs {name} to be run or built, and a file from elsewhere may run anything; "
                 "where you trust it, save its weights alone: torch.save(model.state_dict(), ...)"
             )
+    if "Unsupported operand" in text:
+        return "it was pickled in another way than torch's own (protocol 2), or is damaged; save it again by torch.save"
     return "it holds more than tensors and plain values, or is damaged"
 
 
@@ -218,9 +213,9 @@ def _damage(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def _unwrap(content: object, source: str, from_file: bool = False) -> Checkpoint:
+def _unwrap(content: object, source: str, which: Which, from_file: bool = False) -> Checkpoint:
     """Find the state dict inside what a file held, and take common prefixes off its keys."""
-    checkpoint = _weights_of(content, source)
+    checkpoint = _weights_of(content, source, which)
     for key, tensor in checkpoint.weights.items():
         reason = _unfit(tensor, from_file)
         if reason is not None:
@@ -240,23 +235,27 @@ def _unfit(tensor: torch.Tensor, from_file: bool) -> str | None:
     return None
 
 
-def _weights_of(content: object, source: str) -> Checkpoint:
+def _weights_of(content: object, source: str, which: Which) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise ExciteError(f"{source} holds {type(content).__name__}, not a dictionary of tensors")
     for entry, prefix in CARDS.items():
         if entry in content:
-            return _own(content, entry, prefix, source)
-    weights = unwrap(content)
+            return _own(content, entry, prefix, source, which)
+    weights = unwrap(content, which, source)
     if weights is None:
         raise ExciteError(f"{source} holds no tensors; its keys: {_some(content)}")
     return Checkpoint(weights.state, source, notes=weights.notes, beside=weights.beside)
 
 
-def _own(content: Mapping[object, object], entry: str, prefix: str, source: str) -> Checkpoint:
+def _own(content: Mapping[object, object], entry: str, prefix: str, source: str, which: Which) -> Checkpoint:
     """Read what a run of ours or `save_bundle` wrote: weights, card and configuration."""
     kind = DetectorCard if entry == "excite_detector" else NetworkSpec
     card = kind.from_dict(content[entry], source)
     state, config = content.get("state_dict"), content.get("excite_config", {})
+    if which == "model":
+        state = content.get(CURRENT, state)
+    elif which == "ema" and CURRENT not in content:
+        raise ExciteError(f"{source} has no averaged weights; --weights auto takes what there is")
     if not isinstance(state, Mapping):
         raise ExciteError(f"{source} holds a card and no weights (state_dict); its keys: {_some(content)}")
     if not isinstance(config, Mapping):

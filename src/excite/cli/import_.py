@@ -2,6 +2,7 @@
 
 import json as json_
 from pathlib import Path
+from typing import Literal
 
 from excite.errors import UsageError
 
@@ -12,6 +13,7 @@ def import_(
     model: str | None = None,
     out: Path | None = None,
     class_names: Path | None = None,
+    weights: Literal["auto", "model", "ema"] = "auto",
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -26,6 +28,7 @@ def import_(
         model: build this network for the weights instead of the one that the checkpoint names or its keys tell.
         out: the file to write (.safetensors); without it nothing is written.
         class_names: a text file with one class name per line, in the order of the classifier's outputs.
+        weights: of a checkpoint with a running average: the model's own, the average, or (auto) the first there is.
         overwrite: replace an output that exists.
         json: print JSON.
 
@@ -37,7 +40,7 @@ def import_(
     from excite.models import describe, spec_of
 
     _check_out(out, overwrite)
-    network, report = import_checkpoint(file, model)
+    network, report = import_checkpoint(file, model, weights)
     if class_names is not None:
         describe(network, class_names=_read_names(class_names, spec_of(network).num_classes))
     if out is not None:

@@ -50,7 +50,12 @@ def test_run_directory_holds_everything(tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["parameters"] == 269749
     assert 10.0e6 < summary["macs"] < 10.3e6
-    assert summary["top1"] == result.top1 == max(row["val_top1"] for row in result.rows)
+    assert summary["top1"] == result.top1 == result.rows[-1]["val_top1"]  # the digits hold out one split: the test one
+    assert (summary["result"], summary["best"]) == (
+        "last epoch on the test split",
+        "best epoch on the test split: optimistic",
+    )
+    assert summary["best_top1"] == max(row["val_top1"] for row in result.rows)
     assert 0 <= summary["waiting"] <= 1
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((run / "tensorboard").glob("events.*"))

@@ -1,5 +1,6 @@
 """The one reader of checkpoints: what a file holds, and what it says about itself. It never runs code."""
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from excite.pretrained import FOLDER, bundled, bundled_file
 # The entry of a run's checkpoint that holds the card -> what stands before the keys of its weights.
 CARDS = {"excite": "model.", "excite_detector": "detector."}
 IN_A_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")
+LARGEST_SUMMARY = 2**20  # bytes
 EXPORTED = (".onnx", ".xml", ".pt2")
 
 Kind = Literal["classifier", "detector", "author's", "plain"]
@@ -109,7 +111,7 @@ def is_checkpoint(name: str) -> bool:
 
 
 def locate(path: str | Path) -> Path:
-    """Return the file that a path means: itself, a run's best checkpoint, else its last, or weights within excite.
+    """Return the file a path means: itself, that of a run's result (else best, else last), or weights within excite.
 
     Raises UsageError where there is none.
     """
@@ -118,7 +120,7 @@ def locate(path: str | Path) -> Path:
     if inside is not None:
         return inside
     if path.is_dir():
-        for name in IN_A_RUN:
+        for name in (*_result(path), *IN_A_RUN):
             if (path / name).is_file():
                 return path / name
         raise UsageError(f"{path} holds no checkpoint; expected a run directory with checkpoints/best.ckpt")
@@ -140,6 +142,17 @@ def home(file: Path) -> Path:
 def _or_bundled() -> str:
     names = [f"{name}.{data}" for data, networks in bundled().items() for name in networks]
     return f", or weights that come with excite ({', '.join(names)})" if names else ""
+
+
+def _result(run: Path) -> list[str]:
+    """Return the checkpoint whose score is a finished run's result, as its summary says; nothing where it does not."""
+    try:
+        with (run / "summary.json").open("rb") as file:
+            summary = json.loads(file.read(LARGEST_SUMMARY))
+    except (OSError, ValueError, RecursionError):
+        return []
+    named = summary.get("checkpoint") if isinstance(summary, dict) else None
+    return [name for name in IN_A_RUN if name == named]
 
 
 def unreadable(path: Path, reason: str) -> ExciteError:

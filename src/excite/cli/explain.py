@@ -41,7 +41,7 @@ def explain(
         model: build this network for the weights instead of the one that a checkpoint names; one for all of them, or
             one for each in their order.
         data: data spec for channel scales and per-class scales, as digits or parquet:PATH.
-        limit: how many validation images of --data to use.
+        limit: how many held-out images of --data to use.
         top: how many classes to show per image.
         classes: show these classes instead (names or numbers).
         layer: the layer Grad-CAM looks at (default: the last one whose output has positions).

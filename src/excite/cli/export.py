@@ -79,11 +79,11 @@ def export(
         from excite.data.specs import RunOf, open_run_data
 
         run = RunOf(checkpoint, card, trained_on)
-        bundle = open_run_data([run], data, limit_train=limit, limit_val=limit)
+        bundle = open_run_data([run], data, limit_train=limit, limit_test=limit)
         preprocess = Preprocess.of(card)
         if precision == "int8":
             calibration = [x for x, _ in preprocess.batches(bundle.train)]
-        held_out = list(preprocess.batches(bundle.val))
+        held_out = list(preprocess.batches(bundle.test))
     result = export_model(
         network,
         card,
@@ -101,7 +101,7 @@ def export(
     if held_out:
         with torch.inference_mode():
             before = top1(network, held_out)
-        report |= {"data": bundle.spec, "split": "val", "calibrated_on": "train" if calibration else None}
+        report |= {"data": bundle.spec, "split": bundle.test_name, "calibrated_on": "train" if calibration else None}
         report |= {"images": sum(len(y) for _, y in held_out), "top1_before": before}
         report["top1_after"] = top1(open_exported(path), held_out)
     print(json_.dumps(report, indent=2) if json else describe(report))

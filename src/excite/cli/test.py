@@ -9,6 +9,7 @@ from excite.common.tables import printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
+    from excite.data.bundle import DataBundle, Images
     from excite.train.evaluate import Evaluation
 
 # Any: entries of a JSON report.
@@ -18,7 +19,7 @@ def check(
     checkpoint: str,
     *,
     data: str | None = None,
-    split: Literal["val", "train"] = "val",
+    split: Literal["test", "val", "train"] = "test",
     model: str | None = None,
     batch_size: int = 100,
     limit: int | None = None,
@@ -32,7 +33,7 @@ def check(
     Args:
         checkpoint: a run, a .ckpt, .safetensors, .onnx, .xml or .pt2 file, or weights within excite (NETWORK.DATA).
         data: data spec; by default the one that the run was trained on.
-        split: which split.
+        split: which split; the held-out images are both val and test where the data have one such split only.
         model: build this network for the weights instead of the one that the checkpoint names.
         batch_size: images at a time.
         limit: use that many images only.
@@ -58,16 +59,30 @@ def check(
     if predictor.card.num_classes <= 100:
         check_writable(folder, folder=True)
     bundle = open_run_data([run], data, **{f"limit_{split}": limit})
+    images, split_name = bundle.split(split)
     names = bundle.class_names
-    images = bundle.val if split == "val" else bundle.train
     result = evaluate(predictor, images, batch_size=batch_size, skip=skip_unreadable)
     picture = None
     if len(names) <= 100:
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "confusion.png"
         draw_confusion(result, names, picture)
-    facts = {"checkpoint": str(file), "model": predictor.card.name, "data": bundle.spec, "split": split}
+    facts: dict[str, Any] = {
+        "checkpoint": str(file),
+        "model": predictor.card.name,
+        "data": bundle.spec,
+        "split": split_name,
+    }
+    facts["note"] = _optimism(file, bundle, images)
     _report(facts, result, names, picture, json)
+
+
+def _optimism(file: Path, bundle: "DataBundle", images: "Images") -> str | None:
+    """Say where a score flatters: the best epoch, measured on the images that it was chosen on."""
+    if file.name != "best.ckpt" or images is not bundle.val:
+        return None
+    words = f"{file.name} is the best epoch on these images, so its score is optimistic"
+    return words if bundle.selects else f"{words}; the result of the run is that of last.ckpt"
 
 
 def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], picture: Path | None, as_json: bool) -> None:
@@ -93,6 +108,8 @@ def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], pictu
         f"top-1 {100 * result.top1:.2f} %   top-5 {100 * result.top5:.2f} %   loss {result.loss:.4f}   "
         f"{result.images} images"
     )
+    if facts["note"]:
+        say(f"note: {facts['note']}")
     if result.skipped:
         say(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
     if picture:

@@ -26,6 +26,15 @@ class ArrayImages:
         """Say where image `index` comes from."""
         return self._names[index] if self._names else f"image {index}"
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height, which all images share."""
+        return self.images.shape[-1], self.images.shape[-2]
+
+    def take(self, indices: Sequence[int]) -> "ArrayImages":
+        """Return these images alone."""
+        rows = torch.as_tensor(list(indices), dtype=torch.long)
+        return ArrayImages(self.images[rows], self.labels[rows], [self.name(i) for i in indices])
+
 
 def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages, list[str]]:
     """Decode all of `source` once, with the shorter side resized to `size` and the central square kept.

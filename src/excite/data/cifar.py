@@ -3,29 +3,32 @@
 import torch
 
 from excite.data.arrays import ArrayImages
-from excite.data.bundle import DataBundle, chosen
 from excite.data.preprocess import Preprocess
+from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError
 from excite.runtime import cache_folder
 
 
-def open_cifar(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
-    """Open `cifar10` or `cifar100` from `~/.cache/excite` (EXCITE_CACHE moves it). Raises ExciteError."""
+def open_cifar(spec: str) -> Source:
+    """Open `cifar10` or `cifar100` from `~/.cache/excite` (EXCITE_CACHE moves it). Raises ExciteError.
+
+    Splits: the published training and test images.
+    """
     from torchvision import datasets
 
     root = cache_folder()
     kind = datasets.CIFAR10 if spec == "cifar10" else datasets.CIFAR100
-    splits = []
-    names: list[str] = []
-    for train, limit in ((True, limit_train), (False, limit_val)):
+    splits: dict[SplitName, ArrayImages] = {}
+    class_names: list[str] = []
+    names: tuple[SplitName, SplitName] = ("train", "test")
+    for name in names:
         try:
-            source = kind(root, train=train, download=True)
+            source = kind(root, train=name == "train", download=True)
         except Exception as error:  # urllib, ssl, tarfile and checksum errors share no base class
             raise ExciteError(
                 f"cannot download {spec} to {root}: {error}; with the images at hand use parquet:PATH"
             ) from error
-        rows = list(chosen(len(source), limit))
-        images = torch.from_numpy(source.data[rows]).permute(0, 3, 1, 2).contiguous()
-        splits.append(ArrayImages(images, torch.tensor(source.targets)[rows]))
-        names = list(source.classes)
-    return DataBundle(spec, splits[0], splits[1], names, Preprocess.for_images_of(32).to_dict())
+        images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
+        splits[name] = ArrayImages(images, torch.tensor(source.targets))
+        class_names = list(source.classes)
+    return Source(splits, class_names, lambda _: Preprocess.for_images_of(32))

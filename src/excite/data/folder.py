@@ -1,16 +1,24 @@
-"""`imagefolder:PATH`: PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg."""
+"""`imagefolder:PATH`: PATH/train/CLASS/*.jpg with val/ and test/ beside it, or PATH/CLASS/*.jpg alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
-from excite.data.bundle import DataBundle, chosen
-from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.labels import find_labels
+from excite.data.preprocess import read_rgb, stored_size
+from excite.data.sizes import usual_for
+from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"}
-VAL_NAMES = ("val", "valid", "validation", "test")
+SPLITS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+JUNK = ("__MACOSX", "lost+found", "$RECYCLE.BIN")  # what archives and file systems leave
 
 
 class FolderImages:
@@ -29,41 +37,174 @@ class FolderImages:
         """Return the file's path."""
         return str(self.files[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height, from the file's first bytes. Raises UnreadableImageError."""
+        return stored_size(self.files[index])
 
-def open_folder(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
-    """Open a folder of class folders. Raises UsageError for a missing folder, ExciteError for one without classes."""
+    def take(self, indices: Sequence[int]) -> "FolderImages":
+        """Return these images alone."""
+        return FolderImages([self.files[i] for i in indices], [self.labels[i] for i in indices])
+
+
+class Passed(NamedTuple):
+    """What a look through folders left aside."""
+
+    junk: list[Path]
+    empty: list[Path]
+
+    def notes(self) -> list[str]:
+        """Return it in words, with counts."""
+        words = []
+        if self.junk:
+            words.append(f"passed over {len(self.junk)} hidden or system entries, such as {self.junk[0].name}")
+        if self.empty:
+            names = ", ".join(path.name for path in self.empty[:3])
+            words.append(f"passed over {len(self.empty)} folders without images: {names}")
+        return words
+
+
+def open_folder(spec: str) -> Source:
+    """Open a folder of class folders, divided into train, val and test or not.
+
+    Images of val or test may also lie flat beside a file that says their labels (`find_labels`).
+    Raises UsageError for a missing folder, ExciteError for one without classes, and where classes seem to lie deeper.
+    """
     root = Path(spec.partition(":")[2]).expanduser()
     if not root.is_dir():
-        raise UsageError(f"{spec}: no folder {root}")
-    train = root / "train"
-    val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-    if not train.is_dir() or val is None:
-        inside = sorted(p.name for p in root.iterdir() if p.is_dir())
-        raise UsageError(f"{spec}: expected folders train/ and val/ inside {root}, found {inside or 'no folders'}")
-    classes = class_folders(train)
-    extra = sorted(set(class_folders(val)) - set(classes))
-    if extra:
-        raise ExciteError(f"{spec}: classes {extra[:5]} are in {val} but not in {train}")
-    splits = [_scan(folder, classes, limit) for folder, limit in ((train, limit_train), (val, limit_val))]
-    return DataBundle(spec, splits[0], splits[1], classes, Preprocess.usual().to_dict())
+        raise UsageError(f"{spec}: no folder {root}" + (", it is a file" if root.is_file() else ""))
+    return open_root(spec, root)
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Return the class names: sub-folders, sorted. Raises ExciteError where there is none."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def open_root(spec: str, root: Path) -> Source:
+    """Open a folder, or the one that is alone in it, as archives have it. Raises what `open_folder` raises."""
+    passed = Passed([], [])
+    notes: list[str] = []
+    inner = root
+    while (alone := _wrapped(inner)) is not None:
+        inner = alone
+    if inner != root:
+        notes.append(f"took {inner.relative_to(root)}, the only folder in {root}")
+    places = split_folders(inner)
+    if "train" not in places:
+        if places and not set(map(str.lower, _folders(inner))) - {w for words in SPLITS.values() for w in words}:
+            raise UsageError(f"{spec}: there is no folder train in {inner}, only {', '.join(_folders(inner))}")
+        places = {"train": inner}
+    classes = class_folders(places["train"], passed)
+    _check_nesting(spec, places["train"], classes)
+    splits: dict[SplitName, FolderImages] = {}
+    for name, folder in places.items():
+        images = _scan(spec, folder, classes, passed, name, notes)
+        if images is not None:
+            splits[name] = images
+    return Source(splits, classes, usual_for, [*notes, *passed.notes()])
+
+
+def split_folders(root: Path) -> dict[SplitName, Path]:
+    """Return the folders that are named as splits are, whatever the case of their letters."""
+    names = {name.lower(): root / name for name in _folders(root)}
+    places: dict[SplitName, Path] = {}
+    for split, words in SPLITS.items():
+        folder = next((names[word] for word in words if word in names), None)
+        if folder is not None:
+            places[split] = folder
+    return places
+
+
+def class_folders(folder: Path, passed: Passed | None = None) -> list[str]:
+    """Return the class names: sub-folders that hold images, sorted. Raises ExciteError where there is none.
+
+    passed: takes what was left aside.
+    """
+    names = []
+    for path in sorted(folder.iterdir()):
+        if is_junk(path):
+            if passed is not None:
+                passed.junk.append(path)
+        elif path.is_dir():
+            if next(_images(path), None) is not None:
+                names.append(path.name)
+            elif passed is not None:
+                passed.empty.append(path)
     if not names:
-        raise ExciteError(f"{folder} holds no class folders; expected {folder}/CLASS/image.jpg")
+        lie = next(_images(folder), None) is not None
+        hint = "; its images lie in no class folders: list them with their labels in a file, csv:FILE" if lie else ""
+        raise ExciteError(f"{folder} holds no class folders with images; expected {folder}/CLASS/image.jpg{hint}")
     return names
 
 
+def is_junk(path: Path) -> bool:
+    """True for what archives and systems leave: hidden files (`._x.jpg` too) and folders such as __MACOSX."""
+    return path.name.startswith(".") or path.name in JUNK
+
+
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """Return the image files below a folder, sorted by path, without hidden ones."""
+    return sorted(_images(folder))
 
 
-def _scan(folder: Path, classes: list[str], limit: int | None) -> FolderImages:
-    labelled = [(file, label) for label, name in enumerate(classes) for file in image_files(folder / name)]
-    if not labelled:
-        raise ExciteError(f"{folder} holds no images ({' '.join(sorted(SUFFIXES))})")
-    selected = [labelled[i] for i in chosen(len(labelled), limit)]
-    return FolderImages([f for f, _ in selected], [c for _, c in selected])
+def _images(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(map(is_junk, (inside, *inside.parents[:-1]))):
+            yield path
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk(path))
+
+
+def _wrapped(root: Path) -> Path | None:
+    """Return the folder in `root` if it holds everything there is, and folders with images of its own."""
+    entries = [path for path in root.iterdir() if not is_junk(path)]
+    folders = [path for path in entries if path.is_dir()]
+    if len(folders) != 1 or any(path.suffix.lower() in SUFFIXES for path in entries) or split_folders(root):
+        return None
+    return folders[0] if _folders(folders[0]) and not any(_direct(folders[0])) else None
+
+
+def _direct(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not is_junk(p))
+
+
+def _check_nesting(spec: str, folder: Path, classes: list[str]) -> None:
+    """Raise ExciteError where the classes seem to be one level deeper: other sub-folders in each class folder."""
+    inner = [_folders(folder / name) for name in classes if next(_direct(folder / name), None) is None]
+    names = [name for part in inner for name in part]
+    if len(inner) == len(classes) and len(names) > len(classes) and len(set(names)) == len(names):
+        listed = ", ".join(f"{classes[0]}/{name}" for name in inner[0][:2])
+        raise ExciteError(
+            f"{spec}: the class folders of {folder} hold no images but folders, as {listed}; classes are "
+            f"the folders directly below: name {folder / classes[0]} as the data, move the folders up, or list the "
+            "files in csv:FILE"
+        )
+
+
+def _scan(
+    spec: str, folder: Path, classes: list[str], passed: Passed, split: SplitName, notes: list[str]
+) -> FolderImages | None:
+    """Return a split's images; None, with a note, for one that is not for training and has no labels."""
+    known = dict(zip(classes, range(len(classes)), strict=True))
+    inside = [name for name in _folders(folder) if next(_images(folder / name), None) is not None]
+    if split != "train" and not set(inside) & set(classes):  # flat, or in one folder that is no class
+        files = image_files(folder)
+        labels = find_labels(folder, files, known)
+        if labels is not None:
+            notes.append(f"{split}: {len(files)} images with their labels from {labels.file.name}")
+            return FolderImages(files, labels.labels)
+        if not files:
+            passed.empty.append(folder)
+            return None
+        if len(inside) < 2:
+            notes.append(
+                f"passed over {folder.name}/: its {len(files)} images have no labels (no class folders, and no file "
+                "that lists them)"
+            )
+            return None
+    extra = sorted(set(inside) - set(classes))
+    if extra:
+        raise ExciteError(f"{spec}: classes {extra[:5]} are in {folder} but not in the training images")
+    labelled = [(file, known[name]) for name in inside for file in image_files(folder / name)]
+    loose = sum(1 for _ in _direct(folder))
+    if loose:
+        notes.append(f"passed over {loose} images of {folder} that lie in no class folder")
+    return FolderImages([file for file, _ in labelled], [label for _, label in labelled])

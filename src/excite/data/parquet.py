@@ -1,7 +1,7 @@
 """`parquet:PATH`: the layout that Hugging Face `datasets` writes; splits by file name."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,9 @@ from PIL import Image
 
 from excite.card import MOST_CLASSES
 from excite.common.extras import require
-from excite.data.bundle import DataBundle, chosen
-from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.preprocess import read_rgb, stored_size
+from excite.data.sizes import usual_for
+from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +25,8 @@ LABEL_COLUMNS = ("label", "fine_label", "labels")
 class ParquetImages:
     """Encoded images of a table in memory, decoded when asked for."""
 
-    def __init__(self, table: "pa.Table", image: str, label: str, names: Sequence[str]) -> None:
-        struct = table.column(image).combine_chunks()
-        self.encoded = struct.field("bytes")
-        self.labels: list[int] = table.column(label).to_pylist()
-        self._names = list(names)
+    def __init__(self, encoded: "pa.Array", labels: Sequence[int], names: Sequence[str]) -> None:
+        self.encoded, self.labels, self._names = encoded, list(labels), list(names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,32 +38,47 @@ class ParquetImages:
         """Return the file and row."""
         return self._names[index]
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height, from the first bytes. Raises UnreadableImageError."""
+        return stored_size(self.encoded[index].as_py() or b"", self.name(index))
 
-def open_parquet(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
-    """Open parquet files; names that start with train, and with val, valid or test, are the two splits.
+    def take(self, indices: Sequence[int]) -> "ParquetImages":
+        """Return these images alone, without the bytes of the others."""
+        rows = list(indices)
+        return ParquetImages(self.encoded.take(rows), [self.labels[i] for i in rows], [self.name(i) for i in rows])
+
+
+SPLITS: dict[SplitName, tuple[str, ...]] = {"train": ("train",), "val": ("val",), "test": ("test",)}
+
+
+def open_parquet(spec: str) -> Source:
+    """Open parquet files; how their names start (train, val or valid, test) says which split they are of.
 
     Raises UsageError for a missing path or split, ExciteError for files without image and label columns.
     """
     root = Path(spec.partition(":")[2]).expanduser()
     if not root.exists():
         raise UsageError(f"{spec}: no folder {root}")
-    files = sorted(root.rglob("*.parquet")) if root.is_dir() else []
-    train = [f for f in files if f.name.startswith("train")]
-    val = [f for f in files if f.name.startswith(("val", "valid"))] or [f for f in files if f.name.startswith("test")]
-    if not train or not val:
+    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+    named = {name: [f for f in files if f.name.startswith(starts)] for name, starts in SPLITS.items()}
+    if not named["train"] and {f.name for f in files} and not any(named.values()):
+        named["train"] = files  # a set that nobody divided
+    if not named["train"]:
         names = [f.name for f in files] or "no parquet files"
-        raise UsageError(f"{spec}: expected train*.parquet and val*.parquet or test*.parquet in {root}, found {names}")
-    first, classes = _read(train, limit_train)
-    second, _ = _read(val, limit_val)
-    _check_labels(spec, [first, second], MOST_CLASSES if classes is None else len(classes))
+        raise UsageError(f"{spec}: expected train*.parquet, val*.parquet and test*.parquet in {root}, found {names}")
+    splits: dict[SplitName, ParquetImages] = {}
+    classes: list[str] | None = None
+    for name, members in named.items():
+        if members:
+            splits[name], own = _read(members)
+            classes = own if name == "train" else classes
+    _check_labels(spec, splits.values(), MOST_CLASSES if classes is None else len(classes))
     if classes is None:
-        classes = [str(i) for i in range(max([*first.labels, *second.labels]) + 1)]
-    size = min(first[0][0].size)
-    how = Preprocess.for_images_of(size).to_dict()
-    return DataBundle(spec, first, second, classes, how)
+        classes = [str(i) for i in range(max(max(split.labels) for split in splits.values()) + 1)]
+    return Source(splits, classes, usual_for)
 
 
-def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str] | None]:
+def _read(files: list[Path]) -> tuple[ParquetImages, list[str] | None]:
     require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -83,10 +96,8 @@ def _read(files: list[Path], limit: int | None) -> tuple[ParquetImages, list[str
     names = [f"{f.name} row {i}" for f, t in zip(files, tables, strict=True) for i in range(len(t))]
     if not len(table):
         raise ExciteError(f"{files[0]} holds no rows")
-    rows = chosen(len(table), limit)
-    if len(rows) < len(table):
-        table, names = table.take(pa.array(rows)), [names[i] for i in rows]
-    return ParquetImages(table, image, label, names), _class_names(schemas[0], label)
+    encoded = table.column(image).combine_chunks().field("bytes")
+    return ParquetImages(encoded, table.column(label).to_pylist(), names), _class_names(schemas[0], label)
 
 
 def _columns(file: Path, schema: "pa.Schema") -> tuple[str, str]:
@@ -109,7 +120,7 @@ def _class_names(schema: "pa.Schema", label: str) -> list[str] | None:
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def _check_labels(spec: str, splits: list[ParquetImages], classes: int) -> None:
+def _check_labels(spec: str, splits: Iterable[ParquetImages], classes: int) -> None:
     for split in splits:
         for index, label in enumerate(split.labels):
             if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:

@@ -80,6 +80,19 @@ def read_rgb(source: Readable, name: str | None = None, *, upright: bool = True)
         raise UnreadableImageError(label, reason) from error
 
 
+def stored_size(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
+    """Return the width and height of an encoded image as it is seen, upright, without decoding it.
+
+    Raises UnreadableImageError for what does not begin as an image.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            return (height, width) if orientation(image) >= 5 else (width, height)
+    except Exception as error:  # as in `read_rgb`
+        raise UnreadableImageError(name or str(source), str(error) or type(error).__name__) from error
+
+
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8; 1 where there is none or it is broken."""
     try:

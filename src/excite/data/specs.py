@@ -4,7 +4,9 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from excite.common.holdout import read_cut
 from excite.data.bundle import DataBundle
+from excite.data.splits import Source, arrange
 from excite.errors import UsageError, near
 
 if TYPE_CHECKING:
@@ -23,19 +25,27 @@ SPECS: dict[str, Spec] = {
     "digits": Spec("digits", "digits:open_digits", "handwritten digits, bundled with scikit-learn"),
     "cifar10": Spec("cifar10", "cifar:open_cifar", "CIFAR-10, downloaded"),
     "cifar100": Spec("cifar100", "cifar:open_cifar", "CIFAR-100, downloaded"),
-    "imagefolder": Spec("imagefolder:PATH", "folder:open_folder", "PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg"),
-    "parquet": Spec("parquet:PATH", "parquet:open_parquet", "train*.parquet and val*.parquet or test*.parquet"),
+    "imagefolder": Spec(
+        "imagefolder:PATH",
+        "folder:open_folder",
+        "PATH/train/CLASS/*.jpg, val and test beside it; or PATH/CLASS/*.jpg",
+    ),
+    "parquet": Spec("parquet:PATH", "parquet:open_parquet", "train*.parquet, val*.parquet, test*.parquet"),
     "hfds": Spec("hfds:NAME", "hf:open_hf", "a data set of the Hugging Face hub (extra hf)"),
     "wds": Spec("wds:PATTERN", "wds:open_wds", "WebDataset shards on disk (extra wds)"),
 }
 
 
-def open_data(spec: str, *, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
+def open_data(
+    spec: str, *, limit_train: int | None = None, limit_val: int | None = None, limit_test: int | None = None
+) -> DataBundle:
     """Open a data spec; the limits keep that many images of a split (always the same ones).
 
+    spec may end in shares of the training images to hold out: `digits@val=0.1`, `imagefolder:PATH@val=0.2,test=0.2`.
     Raises UsageError for an unknown spec (with near ones) or a missing place, ExciteError for data that cannot be used.
     """
-    kind, colon, rest = spec.partition(":")
+    place, cut = read_cut(spec)
+    kind, colon, rest = place.partition(":")
     known = ", ".join(s.form for s in SPECS.values())
     if kind not in SPECS:
         close = near(kind, SPECS)
@@ -43,13 +53,13 @@ def open_data(spec: str, *, limit_train: int | None = None, limit_val: int | Non
         raise UsageError(f"unknown data spec {spec!r}; {hint}")
     if (":" in SPECS[kind].form) != bool(rest) or (colon and not rest):
         raise UsageError(f"data spec {spec!r} is written {SPECS[kind].form}")
-    for name, limit in (("limit_train", limit_train), ("limit_val", limit_val)):
+    for name, limit in (("limit_train", limit_train), ("limit_val", limit_val), ("limit_test", limit_test)):
         if limit is not None and limit < 1:
             raise UsageError(f"{name} must be at least 1, got {limit}")
     module, _, function = SPECS[kind].opener.partition(":")
     opener = getattr(importlib.import_module(f"excite.data.{module}"), function)
-    bundle: DataBundle = opener(spec, limit_train, limit_val)
-    return bundle
+    source: Source = opener(place)
+    return arrange(spec, source, cut, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
 
 
 class Trained(Protocol):
@@ -82,6 +92,7 @@ def open_run_data(
     *,
     limit_train: int | None = None,
     limit_val: int | None = None,
+    limit_test: int | None = None,
 ) -> DataBundle:
     """Open `data`, by default what the networks were trained on.
 
@@ -97,7 +108,7 @@ def open_run_data(
         raise UsageError(f"the networks were trained on different data ({listed}); name one with --data SPEC")
     spec = data if data is not None else next(iter(own.values()))
     try:
-        bundle = open_data(spec, limit_train=limit_train, limit_val=limit_val)
+        bundle = open_data(spec, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
     except UsageError as error:
         if data is not None:
             raise

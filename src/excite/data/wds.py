@@ -6,6 +6,7 @@ and a resumed run sees the same order, which a stream of shards cannot promise.
 
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -14,12 +15,14 @@ from PIL import Image
 from excite.card import MOST_CLASSES
 from excite.common.checks import shown
 from excite.common.extras import require
-from excite.data.bundle import DataBundle, chosen
-from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.preprocess import read_rgb, stored_size
+from excite.data.sizes import usual_for
+from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
 LABELS = ("cls", "json")
+NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 LARGEST_LABEL = 2**20  # bytes of a file with a label
 
 
@@ -43,18 +46,34 @@ class ShardImages:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return read_rgb(self._encoded(index), self.name(index)), self.samples[index].label
+
+    def _encoded(self, index: int) -> bytes:
         sample = self.samples[index]
         with open(sample.shard, "rb") as file:
             file.seek(sample.offset)
-            return read_rgb(file.read(sample.length), self.name(index)), sample.label
+            return file.read(sample.length)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height, from the first bytes. Raises UnreadableImageError."""
+        return stored_size(self._encoded(index), self.name(index))
 
     def name(self, index: int) -> str:
         """Return the shard and key."""
         return f"{self.samples[index].shard}:{self.samples[index].key}"
 
+    @property
+    def labels(self) -> list[int]:
+        """The labels."""
+        return [sample.label for sample in self.samples]
 
-def open_wds(spec: str, limit_train: int | None = None, limit_val: int | None = None) -> DataBundle:
-    """Open shards; a file name with `train` in it is training data, one with `val` or `test` validation data.
+    def take(self, indices: Sequence[int]) -> "ShardImages":
+        """Return these images alone."""
+        return ShardImages([self.samples[i] for i in indices])
+
+
+def open_wds(spec: str) -> Source:
+    """Open shards; `train`, `val` or `test` in a file's name says which split it is of; without any, all train.
 
     A sample is KEY.jpg (or png, webp) with KEY.cls (a number) or KEY.json (`{"label": number}`). Class names come
     from a file classes.txt beside the shards, one per line, else they are the numbers.
@@ -69,26 +88,27 @@ def open_wds(spec: str, limit_train: int | None = None, limit_val: int | None = 
     missing = [str(s) for s in shards if not s.is_file()]
     if missing or not shards:
         raise UsageError(f"{spec}: no file {missing[0] if missing else pattern}")
-    train = [s for s in shards if "train" in s.name]
-    val = [s for s in shards if "val" in s.name] or [s for s in shards if "test" in s.name]
-    if not train or not val:
-        raise UsageError(f"{spec}: expected names with train and with val or test, found {[s.name for s in shards]}")
-    splits = [_split(files, limit) for files, limit in ((train, limit_train), (val, limit_val))]
-    top = max(s.label for split in splits for s in split.samples)
-    listed = train[0].parent / "classes.txt"
+    named: dict[SplitName, list[Path]] = {
+        name: [s for s in shards if name in s.name and (name == "train" or "train" not in s.name)] for name in NAMES
+    }
+    if not any(named.values()):
+        named["train"] = shards
+    if not named["train"]:
+        raise UsageError(f"{spec}: expected shards with train in their names, found {[s.name for s in shards]}")
+    splits = {name: _split(files) for name, files in named.items() if files}
+    top = max(s.label for split in splits.values() for s in split.samples)
+    listed = named["train"][0].parent / "classes.txt"
     names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else [str(i) for i in range(top + 1)]
     if top >= len(names):
         raise ExciteError(f"{spec}: label {top} has no line in {listed}, which has {len(names)}")
-    size = min(splits[0][0][0].size)
-    how = Preprocess.for_images_of(size).to_dict()
-    return DataBundle(spec, splits[0], splits[1], names, how)
+    return Source(splits, names, usual_for)
 
 
-def _split(shards: list[Path], limit: int | None) -> ShardImages:
+def _split(shards: list[Path]) -> ShardImages:
     samples = [sample for shard in shards for sample in _contents(shard)]
     if not samples:
         raise ExciteError(f"{shards[0]} holds no samples")
-    return ShardImages([samples[i] for i in chosen(len(samples), limit)])
+    return ShardImages(samples)
 
 
 class Part(TypedDict, total=False):

@@ -47,7 +47,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
     pictures = [(Path(path).stem, _read(path)) for path in request.images]
     data = None
     if request.data is not None or not pictures:
-        data = open_run_data(networks, request.data, limit_val=request.limit)
+        data = open_run_data(networks, request.data, limit_test=request.limit)
     for network in networks:
         network.model.to(device)
     wanted = {n.label: _classes(n, request) for n in networks}
@@ -83,7 +83,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
             for n in networks
         ],
         "data": None if data is None else data.spec,
-        "split": None if data is None else "val",
+        "split": None if data is None else data.test_name,
         "notes": []
         if data is not None or not shown
         else ["the scales are means over the images given, not a data set"],
@@ -137,7 +137,7 @@ def _scales(
     network: Network, pictures: Sequence[tuple[str, Image]], data: DataBundle | None, device: torch.device
 ) -> list[SiteScales]:
     if data is not None:
-        labelled = network.preprocess.batches(data.val)
+        labelled = network.preprocess.batches(data.test)
         return collect_scales(network.model, ((x.to(device), y) for x, y in labelled), data.num_classes)
     prepared = network.preprocess.batch([image for _, image in pictures]).to(device)
     return collect_scales(network.model, ((x[None], None) for x in prepared))

@@ -87,7 +87,7 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     if opened is not None:
         opened.label = f"baseline {opened.label}"
         everyone.append(opened)
-    bundle = open_run_data(everyone, request.data, limit_val=request.limit)
+    bundle = open_run_data(everyone, request.data, limit_test=request.limit)
     for network in everyone:
         network.model.to(device)
     fixed = _fixed_baseline(request, families, networks)
@@ -122,7 +122,7 @@ def _measured_baseline(network: Network, measured: Measured) -> Baseline:
 
 
 def _load(bundle: DataBundle, shape: Geometry) -> Labelled:
-    return load_pixels((bundle.val[i] for i in range(len(bundle.val))), shape)
+    return load_pixels((bundle.test[i] for i in range(len(bundle.test))), shape)
 
 
 def measure(
@@ -210,7 +210,7 @@ def _finish(
 ) -> dict[str, object]:
     result: dict[str, object] = {
         "data": bundle.spec,
-        "split": "val",
+        "split": bundle.test_name,
         "corrupted": request.published,
         "images": measured.images,
         "seed": request.seed,

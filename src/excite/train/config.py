@@ -7,6 +7,7 @@ from typing import Literal
 
 from excite import recipes
 from excite.card import LARGEST_SIDE
+from excite.common.holdout import read_cut
 from excite.common.options import Option
 from excite.engine.config import RunConfig, at_least, at_most, below_one, check_keys, file_values
 from excite.errors import UsageError
@@ -32,6 +33,8 @@ class TrainConfig(RunConfig):
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off (with mixup on too, each batch takes one of them).
         randaugment: magnitude of RandAugment, 0 to 30 (9 is usual); 0 is off.
+        val_fraction: share of the training images (of each class) to hold out as the validation split that data lack.
+        test_fraction: the same for a test split.
         size: image size in pixels; 0 takes the data's own.
         resize: shorter side before the central crop in evaluation; 0 takes the data's own.
         augment: crop (pad, random crop), resized-crop (random area and ratio) or none.
@@ -54,6 +57,8 @@ class TrainConfig(RunConfig):
     mixup: float = 0.0
     cutmix: float = 0.0
     randaugment: int = 0
+    val_fraction: float | None = None
+    test_fraction: float | None = None
     size: int = 0
     resize: int = 0
     augment: Literal["crop", "resized-crop", "none"] = "crop"
@@ -67,23 +72,36 @@ class TrainConfig(RunConfig):
         values = file_values(cls, recipes.load(chosen), f"recipe {chosen}", ["model"])
         return cls(**check_keys(cls, {**values, "recipe": chosen, "model": model, **changes}, "configuration"))
 
+    def __post_init__(self) -> None:
+        """Write the shares to hold out into the data spec, where every command finds them again."""
+        shares = (self.val_fraction, self.test_fraction)
+        if any(share is not None for share in shares) and all(share is None or _is_share(share) for share in shares):
+            place, cut = read_cut(self.data)
+            self.data = cut.updated(*shares).written(place)
+            self.val_fraction = self.test_fraction = None
+
     @property
     def stem(self) -> str:
         """The name of a run that was given none: network and data."""
         model = re.sub(r"[^\w.]+", "-", Path(self.model).name if ":" in self.model else self.model)
-        kind, _, path = self.data.partition(":")
-        return f"{model}-{Path(path).name if path else kind}"
+        kind, _, path = read_cut(self.data)[0].partition(":")
+        return f"{model}-{Path(path or kind).name}"
 
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
         super().check()
         at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding")
-        below_one(self, "label_smoothing")
+        shares = (name for name in ("val_fraction", "test_fraction") if getattr(self, name) is not None)
+        below_one(self, "label_smoothing", *shares)
         at_most(self, LARGEST_SIDE, "size", "resize", "padding")
         if self.pretrained and self.init:
             raise UsageError("--pretrained and --init exclude each other: both say what to start from")
         if self.randaugment > 30:
             raise UsageError(f"--randaugment goes to 30, got {self.randaugment}")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1
 
 
 def resolve_recipe(recipe: str, model: str, data: str) -> str:
@@ -93,6 +111,7 @@ def resolve_recipe(recipe: str, model: str, data: str) -> str:
     """
     if recipe != "auto":
         return recipe
+    data = read_cut(data)[0]
     if data == "digits":
         return "digits"
     small = model.endswith(("_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"))

@@ -62,8 +62,10 @@ def fit(
         directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind
         if directory.first:
             save_samples(data, directory.path / "samples")
+        if directory.first and not config.quiet:
+            print("\n".join([f"data: {data.bundle.spec}: {data.bundle.describe()}", *data.bundle.notes]))
         trainer, history = make_trainer(config, directory)
-        module = Classifier(model, config, spec_of(model))
+        module = Classifier(model, config, spec_of(model), data.bundle.val_name, selects=data.bundle.selects)
         with compiled(model, config.compile):
             train(trainer, module, directory, COMMAND, datamodule=data)
         unreadable = data.unreadable()
@@ -79,6 +81,8 @@ def fit(
             size=size,
             train_images=len(data.bundle.train),
             val_images=len(data.bundle.val),
+            split=data.bundle.val_name,
+            selects=data.bundle.selects,
             data_seconds=round(data.seconds, 2),
             unreadable=len(unreadable),
             unreadable_names=unreadable[:20],

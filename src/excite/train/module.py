@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from excite.data.bundle import WORDS, HeldOut
 from excite.data.preprocess import Preprocess
 from excite.engine.module import NonFiniteLossError, Panel, Row, RunModule
 from excite.engine.seeds import derive
@@ -16,14 +17,26 @@ from excite.train.loaders import Loader
 
 
 class Classifier(RunModule):
-    """A network that learns classes. Batches are (uint8 images [n c h w], labels [n])."""
+    """A network that learns classes. Batches are (uint8 images [n c h w], labels [n]).
+
+    watched: the split that is validated on; selects: whether the best epoch on it is the run's result, or the last one.
+    """
 
     config: TrainConfig
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, config: TrainConfig, card: NetworkSpec) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        card: NetworkSpec,
+        watched: HeldOut = "val",
+        *,
+        selects: bool = False,
+    ) -> None:
         super().__init__(model, config)
+        self.watched, self.selects = watched, selects
         self.model, self.card = model, card
         mean, std = Preprocess.of(card).statistics()
         self.register_buffer("mean", mean, persistent=False)
@@ -109,7 +122,7 @@ class Classifier(RunModule):
     def describe(self, row: Row) -> str:
         """Return losses and top-1."""
         top1 = f"top-1 {100 * row['val_top1']:6.2f} %"
-        return f"loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  {top1}"
+        return f"loss {row['train_loss']:.4f}  {self.watched} loss {row['val_loss']:.4f}  {top1}"
 
     def score(self, row: Row) -> float | None:
         """Return the validation top-1."""
@@ -117,9 +130,13 @@ class Classifier(RunModule):
 
     def panels(self, rows: list[Row]) -> list[Panel]:
         """Return loss and top-1."""
+        result = max(rows, key=lambda row: row["val_top1"]) if self.selects else rows[-1]
+        which = "best" if self.selects else "last"
+        title = f"top-1 (%): {100 * result['val_top1']:.2f} at the {which} epoch, {int(result['epoch'])}"
+        watched = WORDS[self.watched]
         return [
-            Panel("loss", {"training": "train_loss", "validation": "val_loss"}),
-            Panel("top-1 (%)", {"training": "train_top1", "validation": "val_top1"}, 100),
+            Panel("loss", {"training": "train_loss", watched: "val_loss"}),
+            Panel(title, {"training": "train_top1", watched: "val_top1"}, 100),
         ]
 
     def count(self, batch: tuple[Tensor, Tensor]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from excite.common.files import write_json
+from excite.data.bundle import WORDS
 from excite.inspect.trace import trace_model
 
 # Any: entries of a summary: texts, numbers and lists.
@@ -20,23 +21,43 @@ def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:
 
 
 def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
-    """Return the summary: `facts` and the best and last epoch of the history."""
-    best = max(rows, key=lambda row: row["val_top1"])
+    """Return the summary: `facts`, the run's result (`top1`, `top5`), and the best and last epoch of the history.
+
+    facts: among others `split`, what is watched after every epoch, and `selects`. The result is the best epoch's where
+    that is chosen on a split which is not the test split (`selects`), else the last one's. checkpoint: its network.
+    """
+    best, last = max(rows, key=lambda row: row["val_top1"]), rows[-1]
+    split, selects = WORDS[facts["split"]], facts["selects"]
+    result = best if selects else last
     seconds = sum(row["seconds"] for row in rows)
     training = [row for row in rows if row["images_per_s"]]
     return {
         **facts,
         "macs_convention": MACS,
         "epochs": len(rows),
-        "top1": best["val_top1"],
-        "top5": best["val_top5"],
+        "result": f"{'best' if selects else 'last'} epoch on the {split} split",
+        "checkpoint": f"checkpoints/{'best' if selects else 'last'}.ckpt",
+        "top1": result["val_top1"],
+        "top5": result["val_top5"],
+        "best": f"best epoch on the {split} split" + ("" if selects else ": optimistic"),
         "best_epoch": int(best["epoch"]),
-        "last_top1": rows[-1]["val_top1"],
-        "last_top5": rows[-1]["val_top5"],
+        "best_top1": best["val_top1"],
+        "best_top5": best["val_top5"],
+        "last_top1": last["val_top1"],
+        "last_top5": last["val_top5"],
         "seconds": round(seconds, 2),
         "images_per_s": round(sum(r["images_per_s"] for r in training) / max(len(training), 1), 1),
         "waiting": round(sum(r["waiting"] for r in rows) / len(rows), 4),
     }
+
+
+def _others(summary: dict[str, Any]) -> str:
+    """What else there is to say of the scores, so that nobody takes a flattering one for the result."""
+    if summary["selects"]:
+        last = f"epoch {summary['best_epoch']}, last {100 * summary['last_top1']:.2f} %"
+        return f"{last}; the test split was not touched: excite test measures on it"
+    best = f"best.ckpt, epoch {summary['best_epoch']}, {100 * summary['best_top1']:.2f} %"
+    return f"{best}, is chosen on these images: optimistic"
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -55,8 +76,8 @@ def show(summary: dict[str, Any]) -> str:
         ),
         (
             "top-1 / top-5",
-            f"{100 * summary['top1']:.2f} % / {100 * summary['top5']:.2f} % on {summary['val_images']} images "
-            f"(epoch {summary['best_epoch']}; last {100 * summary['last_top1']:.2f} %)",
+            f"{100 * summary['top1']:.2f} % / {100 * summary['top5']:.2f} % on {summary['val_images']} images: "
+            f"{summary['result']} ({_others(summary)})",
         ),
         (
             "speed",

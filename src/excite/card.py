@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from excite.common.checks import shown
+from excite.common.checks import LARGEST, shown
 from excite.errors import ExciteError
 
 CARD = "excite_card"  # the attribute of a network that holds its card
@@ -76,8 +76,9 @@ class CardFields:
                 raise self.wrong(
                     key, f"no {shown(name)}: a file may not name other files to be opened", {name: setting}
                 )
-            if not is_plain(setting):
-                raise self.wrong(key, "numbers, texts, and lists and mappings of them", {name: setting})
+            if not is_plain(setting, largest=LARGEST):
+                numbers = f"numbers (up to {LARGEST})"
+                raise self.wrong(key, f"{numbers}, texts, and lists and mappings of them", {name: setting})
         return dict(value)
 
     def keep_former_defaults(self, name: str, options: dict[str, Any]) -> None:
@@ -210,8 +211,10 @@ class DetectorCard:
         )
 
 
-def is_plain(value: object, depth: int = 8, most: int = 100_000) -> bool:
+def is_plain(value: object, depth: int = 8, most: int = 100_000, largest: int = 2**64 - 1) -> bool:
     """Return whether a value is numbers, texts, None, and lists and mappings of them, of bounded depth and size.
+
+    largest: of whole numbers, whatever their sign.
 
     Lists that hold one another grow when they are copied or written: each entry counts as often as it is met.
     """
@@ -226,13 +229,13 @@ def is_plain(value: object, depth: int = 8, most: int = 100_000) -> bool:
             if len(part) > most or not all(isinstance(name, str) for name in names):
                 return False
             waiting += [(inner, levels - 1) for inner in (part.values() if isinstance(part, Mapping) else part)]
-        elif not _is_small(part, most):
+        elif not _is_small(part, most, largest):
             return False
     return True
 
 
-def _is_small(value: object, most: int) -> bool:
-    """True for None, a number of usual size, and a text of at most `most` characters."""
+def _is_small(value: object, most: int, largest: int) -> bool:
+    """True for None, a number of at most `largest`, and a text of at most `most` characters."""
     if isinstance(value, int):
-        return abs(value) < 2**64
+        return abs(value) <= largest
     return value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= most)

@@ -113,6 +113,19 @@ CHANGES: dict[str, tuple[Callable[[Content], object], str]] = {
         lambda c: c["excite"].update(name="timm/resnet18", options={"block_args": {"a": 1}}),
         "cannot be built",
     ),
+    "a thousand foreign layers": (
+        lambda c: c["excite"].update(name="timm/resnet18", options={"layers": [1000, 1000, 1000, 1000]}),
+        "far more layers than the file holds",
+    ),
+    "a million foreign layers": (
+        lambda c: c["excite"].update(name="timm/convnext_atto", options={"depths": [2**20] * 4}),
+        "cannot be built",
+    ),
+    "a wide foreign network": (
+        lambda c: c["excite"].update(name="torchvision/wide_resnet50_2", options={"width_per_group": 900}),
+        "far more numbers than the file holds",
+    ),
+    "a number of no size": (lambda c: c["excite"].update(options={"x": 2**21}), "numbers (up to 1048576)"),
     "no such network": (lambda c: c["excite"].update(name="eca_resnet2000000"), "cannot be built"),
 }
 
@@ -123,6 +136,14 @@ def test_what_is_wrong_is_named(name: str, weights: dict[str, torch.Tensor], tmp
     content = content_of(weights)
     change(content)
     assert words in refused(tmp_path / "x.ckpt", content)
+
+
+def test_a_block_of_a_high_number_asks_for_no_others(tmp_path: Path) -> None:
+    content = {
+        k: v.clone() for k, v in NetworkSpec("eca_resnet50", 4).build().state_dict().items() if "layer4.2" not in k
+    }
+    content["layer1.999999.conv1.weight"] = torch.zeros(1)
+    assert "one of number 999999" in refused(tmp_path / "x.pth", content, (import_checkpoint,))
 
 
 KEY = "fc.bias"

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from excite.comparison.page import page
 from excite.comparison.plan import Plan
 from excite.comparison.results import Results, Row
 from excite.comparison.statistics import paired_gain
+from excite.measure.bench import environment as bench_environment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -30,12 +32,27 @@ def results() -> Results:
     return Results(plan, rows, 6, 6, None)
 
 
-def test_page_escapes_what_it_shows() -> None:
+HOSTILE = "<script>alert('\"&{{rows}}')</script><img src=x onerror=y>"
+
+
+def test_page_escapes_whatever_it_shows(tmp_path: Path) -> None:
+    """Names of data, networks, methods, options, pictures and machines, in the text and in attributes."""
+    whole = page(results(), [])
     found = results()
-    plan = Plan(found.plan.methods, found.plan.backbone, "imagefolder:<script>", seeds=2)
-    text = page(Results(plan, found.rows, 6, 6, None), [])
-    assert "<script>:" not in text
-    assert "imagefolder:&lt;script&gt;" in text
+    methods = ("none", HOSTILE, "eca")
+    changes = {HOSTILE: HOSTILE}
+    plan = Plan(methods, HOSTILE, f"imagefolder:{HOSTILE}", recipe="digits", seeds=2, changes=changes)
+    rows = [replace(row, method=name) for row, name in zip(found.rows, methods, strict=True)]
+    picture = tmp_path / f"{HOSTILE.replace('/', '')}.png"
+    picture.write_bytes(b"no picture")
+    environment = {**bench_environment("cpu"), "processor": HOSTILE, "gpu": HOSTILE}
+    text = page(Results(plan, rows, 5, 6, environment), [picture])
+    assert text.count("<script>") == whole.count("<script>")
+    assert text.count("</script>") == whole.count("</script>")
+    assert "<img src=x" not in text
+    assert text.count("&lt;script&gt;") >= 6
+    assert text.count('"results"') == whole.count('"results"')
+    assert len(re.findall("<tr>", text)) == len(re.findall("<tr>", whole))  # a name is no place in the page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)")

@@ -48,7 +48,7 @@ class Warm:
         told = {"folder": str(folder), "output": output, "log": log, **request}
         return self._ask(start=[str(word) for word in command], **told)["pid"]
 
-    def wait(self, pid: int, seconds: float = 120) -> int | None:
+    def wait(self, pid: int, seconds: float = 600) -> int | None:
         """Return its exit code, -9 where it was killed, None where it still runs."""
         return self._ask(wait=pid, seconds=seconds)["status"]
 

@@ -342,3 +342,14 @@ def test_unreadable_images_are_named_or_left_out(tmp_path):
     result = fit(config(tmp_path / "b", **values, skip_unreadable=True))
     assert (result.summary["train_images"], result.summary["skipped"]) == (1, 1)
     assert "two.jpg" in (tmp_path / "b" / "skipped.txt").read_text()
+
+
+def test_testing_names_an_image_that_cannot_be_read(run, tmp_path, capsys):
+    spec = voc_folder(tmp_path / "data", list(load_detector(run.run)[0].excite_card.class_names))
+    (tmp_path / "data" / "JPEGImages" / "one.jpg").write_bytes(b"broken")
+    words = ["detect", "test", str(run.run), "--data", spec, "--split", "train", "--out", str(tmp_path / "out")]
+    for workers in ("0", "1"):
+        assert main([*words, "--workers", workers]) == 1
+        said = capsys.readouterr().err.strip()
+        assert len(said.splitlines()) == 1, said
+        assert re.match(r"excite: error: image .*one\.jpg cannot be read", said), said

@@ -1,6 +1,8 @@
 """Exported files: written whole or not at all, and what they compute."""
 
+import errno
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 import excite
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
-from excite.export import export_model, open_engine, open_exported
+from excite.export import export_model, open_engine, open_exported, write
 from excite.models import describe
 
 
@@ -154,3 +156,42 @@ def test_command(tmp_path: Path, capsys, monkeypatch) -> None:
     assert "eca_resnet20" in capsys.readouterr().err
     assert main(["export", "gone.ckpt"]) == 2
     assert "gone.ckpt" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(network: nn.Module, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(ExciteError, match=r"^cannot write .*m\.pt2: File too large$"):
+            export_model(network, network.excite_card, tmp_path / "m.pt2", format="torch-export", input_size=16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_files_both_are_written_or_none(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draft(program: object, path: Path, *_: object) -> None:
+        path.write_text("new")
+        path.with_suffix(".bin").write_text("new")
+
+    def copy(source: Path, target: Path) -> None:
+        if source.suffix in full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(write, "_write", draft)
+    monkeypatch.setattr(write, "_compare", lambda *_: 0.0)
+    monkeypatch.setattr(write, "prepare", lambda *_, **__: (None, None, None))
+    monkeypatch.setattr(write.shutil, "copyfile", copy)
+    full: list[str] = []
+    for ending in (".bin", ".xml"):
+        full[:] = [ending]
+        for name in ("m.xml", "m.bin"):
+            (tmp_path / name).write_text("old")
+        with pytest.raises(ExciteError, match="No space left"):
+            export_model(
+                network, network.excite_card, tmp_path / "m.xml", format="openvino", input_size=16, overwrite=True
+            )
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"m.xml": "old", "m.bin": "old"}

@@ -363,3 +363,30 @@ def test_the_number_of_classes_is_not_ignored_beside_a_checkpoint(
     words += ["--out", str(tmp_path / "net.onnx")] if command == "export" else []
     assert main(words) == 2
     assert "--num-classes" in capsys.readouterr().err
+
+
+def test_exported_files_stand_beside_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from excite.export import export_model
+    from excite.models import NetworkSpec
+
+    how = {"size": 16, "resize": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+    spec = NetworkSpec("resnet20", 3, options={"width": 4}, preprocess=how)
+    file = tmp_path / "net.pt2"
+    export_model(spec.build(), spec, file, format="torch-export", input_size=16)
+    quick = ["--rounds", "1", "--min-time", "0.001", "--warmup", "1"]
+    words = ["bench", str(file), "resnet20", "--options.resnet20.width", "4", *quick, "--json"]
+    assert main([*words, "--size", "16"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [(r["model"], r["engine"], r["precision"], r["task"]) for r in results] == [
+        (str(file), "torch", "as exported", "latency"),
+        ("resnet20", "torch", "fp32", "latency"),
+    ]
+    for more, reason in [
+        (["--size", "32"], "give --size 16"),
+        (["--size", "16", "--task", "throughput"], "exported for batches of 1"),
+        (["--size", "16", "--task", "training"], "does not train"),
+        (["--size", "16", "--precision", "bf16"], "a precision of its own"),
+        (["--size", "16", "--num-classes", "3", "--model", "resnet20"], "without --model"),
+    ]:
+        assert main([*words, *more]) == 2
+        assert reason in capsys.readouterr().err

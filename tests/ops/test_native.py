@@ -283,6 +283,22 @@ def test_built_once_and_kept(home: Path, compiler: str, monkeypatch: pytest.Monk
     assert kept.suffix == ".so"
 
 
+def test_what_killed_builders_left_is_swept(home: Path, compiler: str) -> None:
+    cache = home / "excite"
+    old, new = cache / f"{build.BUILDS}old", cache / f"{build.BUILDS}new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "x.o").write_bytes(b"x")
+    cache.chmod(0o700)
+    leftover = cache / ".0123abcd.partial.so"
+    leftover.write_bytes(b"half")
+    for path in (old, leftover):
+        os.utime(path, (1e9, 1e9))
+    build.load()
+    (kept,) = cache.glob("tail-*.so")
+    assert set(cache.iterdir()) == {kept, new}  # the new one may be at work
+
+
 def test_a_broken_library_is_built_anew(home: Path, compiler: str) -> None:
     name = f"tail-{build.identity(compiler, build.find_openmp())}.so"
     (home / "excite").mkdir()

@@ -104,14 +104,18 @@ def _regnet_name(depths: tuple[int, ...], widths: list[int], with_se: bool) -> s
 
 
 def _depths(state: State) -> tuple[int, ...]:
-    blocks: dict[int, int] = {}
+    blocks: dict[int, set[int]] = {}
     for key in state:
-        if match := re.match(r"layer(\d+)\.(\d+)\.", key):
-            stage, block = int(match[1]), int(match[2])
-            blocks[stage] = max(blocks.get(stage, 0), block + 1)
+        if match := re.match(r"layer(\d{1,6})\.(\d{1,6})\.", key):
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
     if sorted(blocks) != list(range(1, len(blocks) + 1)):
         raise ExciteError(f"the weights have stages {sorted(blocks)}; expected layer1, layer2, ...")
-    return tuple(blocks[s] for s in sorted(blocks))
+    for stage, numbers in blocks.items():  # a lone layer1.999999 asks for no million blocks
+        if max(numbers) >= len(numbers):
+            raise ExciteError(
+                f"the weights have {len(numbers)} blocks in layer{stage}, and one of number {max(numbers)}"
+            )
+    return tuple(len(blocks[s]) for s in sorted(blocks))
 
 
 def _resnet_name(depths: tuple[int, ...], bottleneck: bool, widths: list[int], options: dict[str, Option]) -> str:

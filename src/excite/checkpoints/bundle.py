@@ -1,13 +1,18 @@
 """One file = one network: weights as safetensors with the spec in the metadata; and networks out of checkpoints."""
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from excite.checkpoints.reading import Checkpoint, read_checkpoint
@@ -64,9 +69,10 @@ def built(construct: Callable[[], nn.Module], settings: object, checkpoint: Chec
     Raises ExciteError where it cannot be built, or does not fit the weights.
     """
     try:
-        if _large(settings):
-            _check_sizes(construct, checkpoint)
-        return construct()
+        with bounded(checkpoint):
+            if _large(settings):
+                _check_sizes(construct, checkpoint)
+            return construct()
     except UsageError as error:
         if asked is not None:
             raise
@@ -78,6 +84,44 @@ def built(construct: Callable[[], nn.Module], settings: object, checkpoint: Chec
         raise ExciteError(
             f"{checkpoint.source}: the network of its card cannot be built: {type(error).__name__}: {reason}"
         ) from error
+
+
+@contextlib.contextmanager
+def bounded(checkpoint: Checkpoint) -> Iterator[None]:
+    """Raise ExciteError where a network that is built within the block outgrows a checkpoint's weights by far.
+
+    So no card makes a network of a million blocks or of terabytes: parameters are counted before they are filled.
+    """
+    weights = checkpoint.weights
+    most_modules = 10_000 + 50 * len(weights)
+    most_numbers = 2**26 + 4 * sum(tensor.numel() for tensor in weights.values())
+    modules = numbers = 0
+
+    def refuse(what: str) -> None:
+        raise ExciteError(f"{checkpoint.source}: its card asks for a network of far more {what} than the file holds")
+
+    def of_module(*_: object) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > most_modules:
+            refuse("layers")
+
+    def of_parameter(owner: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal numbers
+        if parameter is not None and not parameter.is_meta:
+            numbers += parameter.numel()
+        if numbers > most_numbers:
+            refuse("numbers")
+
+    hooks = (
+        register_module_module_registration_hook(of_module),
+        register_module_parameter_registration_hook(of_parameter),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _check_sizes(construct: Callable[[], nn.Module], checkpoint: Checkpoint) -> None:

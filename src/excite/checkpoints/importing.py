@@ -11,7 +11,7 @@ from torch import nn
 from excite.backbones.names import ALIASES
 from excite.card import Preparation
 from excite.checkpoints.backbone import SMALL_DEPTHS, Backbone, read_backbone
-from excite.checkpoints.bundle import build
+from excite.checkpoints.bundle import bounded, build
 from excite.checkpoints.infer import attention_options, emca_options, method_of
 from excite.checkpoints.layouts import LAYOUTS, OURS, Layout
 from excite.checkpoints.loading import fill
@@ -62,7 +62,8 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
         name, backbone, options = _network(layout, renamed, checkpoint.weights)
         built = {k: v for k, v in options.items() if k != "placement"}
         placement = options.get("placement", "all")
-        network = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
+        with bounded(checkpoint):
+            network = NetworkSpec(name, backbone.num_classes, backbone.in_channels, built, placement).build()
     except ExciteError as error:
         raise ExciteError(f"{checkpoint.source}, recognised as {layout.name}: {error}") from error
     if any(v.dtype == torch.float64 for v in checkpoint.weights.values()):

@@ -162,7 +162,7 @@ def unreadable(path: Path, reason: str) -> ExciteError:
 
 def _read_file(path: Path) -> object:
     if path.suffix in EXPORTED:
-        raise unreadable(path, "it is an exported network; `excite predict` and `excite test` take it")
+        raise unreadable(path, "it is an exported network; `excite predict`, `excite test` and `excite bench` take it")
     try:
         with path.open("rb") as file:
             head = file.read(16)

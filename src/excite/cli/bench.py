@@ -45,10 +45,11 @@ def bench(
     over the rounds with quartiles; ratios to the first network are taken within each round.
 
     Args:
-        models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory) or checkpoints; ratios refer to
-            the first.
+        models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory), checkpoints, or exported files
+            (.onnx, .xml, .pt2); ratios refer to the first.
         model: build this network for the weights of checkpoints instead of the ones that they name.
-        task: what is timed (latency: batch 1); latency and throughput unless told otherwise.
+        task: what is timed (latency: batch 1); latency and throughput unless told otherwise, latency alone where
+            exported files are among the models.
         batch_size: batch sizes of throughput and training; 8 unless told otherwise.
         mode: how the network runs; eager unless told otherwise.
         precision: of weights and inputs (training: by autocast); fp32 unless told otherwise.
@@ -76,12 +77,13 @@ def bench(
 
     Examples:
         excite bench resnet50 eca_resnet50 timm/ecaresnet50d --task latency throughput training
+        excite bench model.onnx model.xml
         excite bench resnet18 se_resnet18 --engine torch onnxruntime --rounds 9 --plot speed.png
     """
     from excite.checkpoints.reading import is_checkpoint
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
-    from excite.measure.bench.variants import variants
+    from excite.measure.bench.variants import is_exported, variants
     from excite.measure.names import accuracies, builder, opener, parse_size
     from excite.measure.profile import input_shape
 
@@ -102,6 +104,12 @@ def bench(
         )
     if model is not None and not any(map(is_checkpoint, models)):
         raise UsageError(f"--model {model} is for the weights of a checkpoint; {', '.join(models)} are networks' names")
+    files = [name for name in models if is_exported(name)]
+    if files and (model is not None or engine is not None or precision is not None or mode is not None):
+        raise UsageError(
+            f"{files[0]} is an exported network, with an engine and a precision of its own; measure it "
+            "without --model, --engine, --precision and --mode"
+        )
     builders = {
         name: opener(name, model)
         if is_checkpoint(name)
@@ -118,7 +126,7 @@ def bench(
         chosen,
         builders,
         input_shape=shape,
-        tasks=task or ["latency", "throughput"],
+        tasks=task or (["latency"] if files else ["latency", "throughput"]),
         batch_sizes=batch_size or [8],
         device=device,
         rounds=rounds,

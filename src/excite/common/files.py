@@ -8,10 +8,11 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from excite.errors import ExciteError, UsageError
 
+LOCK = ".lock"  # in a folder that one process at a time may write
 LONGEST_NAME = 120  # bytes; file systems take 255, endings and temporary names need some
 PARTIAL = ".partial"  # in temporary names, after random digits
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}  # of Windows
@@ -60,6 +61,32 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
 
 
 _KINDS = {False: "file", True: "folder"}
+
+
+def locked(path: Path, busy: str) -> TextIO | None:
+    """Return the open lock of a folder that one process at a time may write; None on systems without locks.
+
+    It ends with its process, however that ends. busy: what to say while another process holds it, which raises
+    UsageError. Raises ExciteError where nothing can be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        file = (path / LOCK).open("w")
+    except OSError as error:
+        raise ExciteError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        # Of this process alone: reading processes do not inherit it, and it ends with the process.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise UsageError(f"{path}: {busy}") from None
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def partial_files(folder: Path) -> list[Path]:

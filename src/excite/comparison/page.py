@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,20 +15,17 @@ def page(results: Results, pictures: Sequence[Path]) -> str:
     """Return the page's text."""
     plan = results.plan
     title = f"{plan.backbone} on {plan.data}: {len(plan.methods)} methods, {plan.seeds} seed(s)"
-    assets = files("excite.comparison")
-    return (
-        assets.joinpath("page.html")
-        .read_text(encoding="utf-8")
-        .replace("{{title}}", html.escape(title))
-        .replace("{{state}}", _state(results))
-        .replace(
-            "{{head}}", "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in header(results))
-        )
-        .replace("{{rows}}", "\n".join(_row(row) for row in results.rows))
-        .replace("{{seeds}}", _seeds(results))
-        .replace("{{notes}}", "".join(f"<li>{html.escape(n)}</li>" for n in notes(results)))
-        .replace("{{pictures}}", "\n".join(_picture(p) for p in pictures))
-    )
+    parts = {
+        "title": html.escape(title),
+        "state": _state(results),
+        "head": "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in header(results)),
+        "rows": "\n".join(_row(row) for row in results.rows),
+        "seeds": _seeds(results),
+        "notes": "".join(f"<li>{html.escape(n)}</li>" for n in notes(results)),
+        "pictures": "\n".join(_picture(p) for p in pictures),
+    }
+    text = files("excite.comparison").joinpath("page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], text)  # in one pass: a name may hold such a place
 
 
 def _state(results: Results) -> str:

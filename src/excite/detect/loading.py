@@ -1,16 +1,12 @@
 """Batches for a detector, in an order and with an augmentation that depend on (seed, epoch, index) alone."""
 
-import os
-from functools import partial
-
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from excite.detect.config import DetectConfig
 from excite.detect.data.base import DetectionDataset, Item
 from excite.detect.data.transforms import Transform, collate, evaluation_transform, training_transform
 from excite.detect.module import Batch
-from excite.engine.process import end_with
 from excite.engine.sampling import EpochSampler, Key, Readers, SplitLoader, worker_count
 from excite.engine.seeds import derive
 from excite.errors import ExciteError
@@ -66,13 +62,7 @@ def run_loaders(
     return loader, None if val is None else SplitLoader(readers, "val", range(rank, len(val), world), size)
 
 
-def eval_loader(dataset: DetectionDataset, *, batch_size: int = 8, workers: int = 0) -> DataLoader[Item]:
+def eval_loader(dataset: DetectionDataset, *, batch_size: int = 8, workers: int = 0) -> SplitLoader[Batch]:
     """Return all images in order."""
-    return DataLoader(
-        Evaluated(dataset),
-        batch_size=batch_size,
-        shuffle=False,
-        collate_fn=collate,
-        num_workers=worker_count(workers),
-        worker_init_fn=partial(end_with, os.getpid()),
-    )
+    readers = Readers({"all": Evaluated(dataset)}, collate, worker_count(workers))
+    return SplitLoader(readers, "all", range(len(dataset)), batch_size)

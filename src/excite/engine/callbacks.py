@@ -31,6 +31,10 @@ class DirectoryCallback(L.Callback):
         """Take over the first process's directory."""
         self.directory.share(trainer.strategy.broadcast)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that all of a resumed run has been read."""
+        self.directory.under_way = True
+
 
 class CheckpointFiles(TorchCheckpointIO):
     """Writes checkpoints as all other files are; Lightning moves its own in from a temporary folder, in parts."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 
+from excite.common.checks import shown
 from excite.common.files import write_text
 from excite.common.plotting import save
 from excite.engine.module import Panel, Row, RunModule
@@ -87,8 +88,13 @@ class History(L.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the interrupted run."""
-        self.rows = list(state_dict["rows"])
+        """Take over the rows of the interrupted run. Raises ValueError for what are no rows."""
+        rows = state_dict["rows"]
+        for number, row in enumerate(rows, start=1):
+            numbers = [isinstance(v, int | float) for v in row.values()]
+            if not all(numbers) or not row.keys() >= {"epoch", "lr", "seconds"} or row["epoch"] != number:
+                raise ValueError(f"row {number} of its history is {shown(row)}")
+        self.rows = list(rows)
 
 
 def to_csv(rows: list[Row]) -> str:

@@ -4,17 +4,19 @@ import itertools
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
 import yaml
 
-from excite.common.files import partial_files, write_text
+from excite.common.checks import LARGEST, shown
+from excite.common.files import LOCK, locked, partial_files, write_text
 from excite.engine.config import RunConfig
 from excite.errors import ExciteError, UsageError
 
-LOCK = ".lock"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where launchers say which process this is, the surest first
 
 
@@ -30,6 +32,7 @@ class RunDirectory:
         self.first = is_first(config)
         self._path: Path | None = Path(config.resume) if config.resume else None
         self._lock: TextIO | None = None
+        self.under_way = False  # the first step is next: a run that is resumed stands where it stood
 
     @property
     def path(self) -> Path:
@@ -45,11 +48,15 @@ class RunDirectory:
         check_free(self.config)
         if self._path is None:
             self._path = _make(self.config)
-        self._lock = locked(self._path)
-        if self.config.overwrite:
-            _empty(self._path)
-        for leftover in partial_files(self._path):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
+        remedy = "wait for its end or take another --out"
+        self._lock = locked(self._path, f"another process is writing this run; {remedy}")
+        try:
+            if self.config.overwrite:
+                _empty(self._path)
+            for leftover in partial_files(self._path):  # of a process that was killed
+                leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise ExciteError(f"cannot write {self._path}: {error.strerror or error}") from error
         header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
         write_text(self._path / "config.yaml", header + yaml.safe_dump(self.config.recorded(), sort_keys=False))
 
@@ -80,15 +87,38 @@ class RunDirectory:
         """The checkpoint that a resumed run goes on from; None for a new run, or where no epoch was completed."""
         return self.last if self.config.resume and self.last.is_file() else None
 
-    @property
+    @cached_property
     def epochs(self) -> int:
-        """The epochs that the run had completed when it was resumed; 0 for a new one."""
+        """The epochs that the run had completed when it was resumed; 0 for a new one.
+
+        Raises ExciteError where its last checkpoint is damaged.
+        """
         if self.start is None:
             return 0
         import torch
 
-        epoch: int = torch.load(self.start, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        try:
+            with zipfile.ZipFile(self.start) as archive:  # torch does not look at the sums that it wrote
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"its part {damaged} is damaged")
+            epoch = torch.load(self.start, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        except Exception as error:  # damaged bytes lead the unpickler anywhere
+            raise self.broken(error) from error
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < LARGEST:
+            raise self.broken(ValueError(f"its epoch is {shown(epoch)}"))
         return epoch + 1
+
+    def broken(self, error: Exception) -> ExciteError:
+        """Return the error for a last checkpoint that cannot be gone on from: what is wrong, and what can be done."""
+        best = self.best
+        remedy = (
+            f"`cp {best} {self.last}` goes back to the best epoch" if best != self.last else "start with --overwrite"
+        )
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if "weights_only" in reason or not reason:  # torch's advice to read without protection is not passed on
+            reason = "it is damaged, or holds more than tensors and plain values"
+        return ExciteError(f"cannot go on from {self.last}: {type(error).__name__}: {reason}; {remedy}")
 
 
 def is_first(config: RunConfig) -> bool:
@@ -119,35 +149,15 @@ def check_free(config: RunConfig) -> None:
 
 
 def _holds_something(path: Path) -> bool:
-    """Return whether a directory holds more than a run that was killed before its first file was whole."""
-    leftovers = {path / LOCK, *partial_files(path)}
-    return any(entry not in leftovers for entry in path.iterdir())
+    """Return whether a directory holds more than a run that was killed before its first file was whole.
 
-
-def locked(path: Path) -> TextIO | None:
-    """Return the open lock of a run directory; None on systems and file systems without locks.
-
-    Raises UsageError while another process writes there, ExciteError where nothing can be written.
+    Raises ExciteError where it cannot be looked into.
     """
+    leftovers = {path / LOCK, *partial_files(path)}
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        file = (path / LOCK).open("w")
+        return any(entry not in leftovers for entry in path.iterdir())
     except OSError as error:
-        raise ExciteError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        # Of this process alone: reading processes do not inherit it, and it ends with the process.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.close()
-        remedy = "wait for its end or take another --out"
-        raise UsageError(f"{path}: another process is writing this run; {remedy}") from None
-    except OSError:
-        file.close()
-        return None
-    return file
+        raise ExciteError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _make(config: RunConfig) -> Path:
@@ -156,9 +166,9 @@ def _make(config: RunConfig) -> Path:
     for number in itertools.count(2):
         try:
             path.mkdir(parents=True, exist_ok=config.out is not None)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte
             if config.out is not None or not isinstance(error, FileExistsError):
-                raise ExciteError(f"cannot make {path}: {error.strerror}") from error
+                raise ExciteError(f"cannot make {path}: {getattr(error, 'strerror', None) or error}") from error
             path = Path("runs") / f"{stem}-{number}"
         else:
             return path

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from excite.engine.process import end_with
 from excite.engine.seeds import epoch_order
+from excite.errors import ExciteError
 
 # Any: samples and batches are of the data's own kinds.
 
@@ -72,14 +73,35 @@ class Readers(Generic[Batch]):
         )
 
     def read(self, split: str, batches: list[list[Any]]) -> Iterator[Batch]:
-        """Yield the batches that these keys of a split make. Raises RuntimeError where another reading has begun."""
+        """Yield the batches that these keys of a split make.
+
+        Raises what the data raise, ExciteError where a reading process was ended, and RuntimeError where another
+        reading has begun.
+        """
         self.turn += 1
         turn = self.turn
         self.plan.batches = [[(split, key) for key in batch] for batch in batches]
-        for batch in self.loader:
+        source = iter(self.loader)
+        while True:
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            except (ExciteError, RuntimeError) as error:
+                raise _plain(error) from None
             yield batch
             if self.turn != turn:
                 raise RuntimeError(f"split {split}: read on after another reading began")
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error as it was raised: of a reading process it comes with its whole traceback as the message."""
+    lines = str(error).strip().splitlines() or [""]
+    if "Original Traceback" in str(error) and lines[-1].startswith("excite."):
+        return ExciteError(lines[-1].partition(": ")[2])
+    if lines[0].startswith("DataLoader worker"):
+        return ExciteError(f"a process that reads images was ended ({lines[0]}); --workers 0 reads in this one")
+    return error
 
 
 class SplitLoader(Generic[Batch]):

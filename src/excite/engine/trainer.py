@@ -113,19 +113,21 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
     """Train to the planned end, from the checkpoint that a resumed run stands at.
 
     command: what resumes the run; data: Lightning's `datamodule`, or `train_dataloaders` and `val_dataloaders`.
-    Raises KeyboardInterrupt, which names the command to go on with.
+    Raises KeyboardInterrupt, which names the command to go on with; ExciteError where that checkpoint is damaged.
     """
     if module.config.channels_last:
         module.to(memory_format=torch.channels_last)
+    start = directory.start if directory.epochs else None
     try:
-        trainer.fit(module, ckpt_path=directory.start, weights_only=True, **data)
+        trainer.fit(module, ckpt_path=start, weights_only=True, **data)
     except SystemExit:
         # Lightning ends the process on Ctrl-C; callers and the command line want the interrupt itself.
         if trainer.interrupted:
             raise KeyboardInterrupt(f"go on with `{command} --resume {directory.path}`") from None
         raise
-    except ExciteError as error:
-        # What a reading process raises comes with its whole traceback as the message; the reason is the last line.
-        if "Original Traceback" not in str(error):
+    except (ExciteError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if start is None or directory.under_way:
             raise
-        raise ExciteError(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+        raise directory.broken(error) from error  # entries of any kind lead Lightning anywhere

@@ -1,5 +1,7 @@
 """Write a network as ONNX, OpenVINO or torch.export; check what the file computes before it gets its name."""
 
+import contextlib
+import io
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -92,15 +94,19 @@ def export_model(
     moves = format == "openvino" if move_squeezes is None else move_squeezes
     _, done, program = prepare(inside, images[:1], dynamic=dynamic, move_squeezes=moves)
     text = describe(card, precision, input_size, None if dynamic else 1)
-    with tempfile.TemporaryDirectory(prefix="excite-export-") as folder:
-        draft = Path(folder) / path.name
-        _write(program, draft, format, precision, text, dynamic, calibration)
-        error = _compare(draft, images, wanted, precision)
-        files = sorted(Path(folder).iterdir(), key=lambda f: f.suffix == ".xml")
-        size = sum(f.stat().st_size for f in files) / 1e6
-        for file in files:  # weights first: an .xml must never stand without its .bin
-            with replacing(path.parent / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+    try:
+        with tempfile.TemporaryDirectory(prefix="excite-export-") as folder:
+            draft = Path(folder) / path.name
+            _write(program, draft, format, precision, text, dynamic, calibration)
+            error = _compare(draft, images, wanted, precision)
+            files = sorted(Path(folder).iterdir(), key=lambda f: f.suffix != ".xml")
+            size = sum(f.stat().st_size for f in files) / 1e6
+            # All or none; what is entered last gets its name first: an .xml must never stand without its .bin.
+            with contextlib.ExitStack() as stack:
+                for file in files:
+                    shutil.copyfile(file, stack.enter_context(replacing(path.parent / file.name)))
+    except OSError as full:
+        raise ExciteError(f"cannot write {path}: {full.strerror or full}") from full
     tolerance = TOLERANCES.get(precision)
     return ExportResult(str(path), format, precision, error, tolerance, len(images), size, done)
 
@@ -139,7 +145,9 @@ def _write(
     calibration: Sequence[torch.Tensor],
 ) -> None:
     if format == "torch-export":
-        torch.export.save(program, str(path), extra_files={"excite.json": text})
+        archive = io.BytesIO()  # torch's own way to a file has no words for a full disk
+        torch.export.save(program, archive, extra_files={"excite.json": text})
+        path.write_bytes(archive.getbuffer())
         return
     if format == "onnx":
         proto = onnx_model(program, dynamic)

@@ -12,7 +12,7 @@ from excite.errors import ExciteError, UsageError, unknown
 from excite.measure.bench.environment import environment, in_words
 from excite.measure.bench.memory import peak_memory
 from excite.measure.bench.timing import Clock, CudaClock, Timing, interleave, ratio
-from excite.measure.bench.variants import TASKS, Variant, inference, training
+from excite.measure.bench.variants import TASKS, Variant, exported, inference, is_exported, training
 from excite.measure.profile import build_named
 from excite.runtime import pick_device
 
@@ -161,6 +161,9 @@ def _prepare(
     calls: dict[str, Callable[[], object]] = {}
     memories: dict[str, int | None] = {}
     for variant in variants:
+        if is_exported(variant.model):
+            calls[variant.label], memories[variant.label] = exported(variant.model, task, shape, device), None
+            continue
         torch.manual_seed(0)
         network = build_named(builders[variant.model], variant.model)
         make = training if task == "training" else inference

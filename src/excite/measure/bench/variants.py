@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ MODES = ("eager", "compiled", "channels-last", "compiled-channels-last")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENGINES = ("torch", "onnxruntime", "openvino")
 TASKS = ("latency", "throughput", "training")
+SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}  # of exported files: what runs them
+AS_EXPORTED = "as exported"
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ def variants(
 ) -> list[Variant]:
     """Return every combination; a label names what differs between them.
 
-    Raises UsageError for unknown modes, precisions or engines, for a model given twice, and for a mode of torch that
-    another engine does not have.
+    An exported file is there once, as it was exported. Raises UsageError for unknown modes, precisions or engines, for
+    a model given twice, and for a mode of torch that another engine does not have.
     """
     for kind, names, known in (
         ("mode", modes, MODES),
@@ -48,13 +51,47 @@ def variants(
     if len(set(models)) < len(models):
         twice = next(m for m in models if models.count(m) > 1)
         raise UsageError(f"model {twice!r} is named twice; each model is measured once per round")
-    combinations = []
+    combinations: list[Variant] = []
     for engine, mode, precision, model in itertools.product(engines, modes, precisions, models):
+        if is_exported(model):
+            once = Variant(model, "eager", AS_EXPORTED, SUFFIXES[Path(model).suffix], model)
+            combinations += [] if once in combinations else [once]
+            continue
         if engine != "torch" and mode != "eager":
             raise UsageError(f"engine {engine!r} has no mode {mode!r}: modes are torch's; use --mode eager")
         tags = [t for t, many in ((engine, engines), (mode, modes), (precision, precisions)) if len(many) > 1]
         combinations.append(Variant(model, mode, precision, engine, f"{model} [{' '.join(tags)}]" if tags else model))
     return combinations
+
+
+def is_exported(name: str) -> bool:
+    """Return whether a name is that of a file of `excite export`: it has an engine and a precision of its own."""
+    return Path(name).suffix in SUFFIXES and Path(name).is_file()
+
+
+def exported(path: str, task: str, shape: tuple[int, ...], device: str) -> Callable[[], torch.Tensor]:
+    """Return a function that runs an exported file once on a fixed input of `shape`.
+
+    Raises UsageError for a task, a size, a batch or a device that it was not exported for.
+    """
+    from excite.export import open_exported
+
+    network = open_exported(path)
+    if task == "training" or device == "cuda":
+        raise UsageError(f"{path} is an exported network, which runs on the CPU and does not train")
+    if shape[1:] != (network.card.in_channels, network.input_size, network.input_size):
+        raise UsageError(
+            f"{path} was exported for {network.card.in_channels} channels of {network.input_size} pixels, not "
+            f"{list(shape[1:])}; give --size {network.input_size}"
+        )
+    if network.batch not in (None, shape[0]):
+        raise UsageError(
+            f"{path} was exported for batches of {network.batch}, not {shape[0]}; take --task latency, or export it "
+            "with --dynamic"
+        )
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    network(x)  # of the card's shape, or refused
+    return lambda: network.engine(x)
 
 
 def example(variant: Variant, shape: tuple[int, ...], device: str, *, cast: bool) -> torch.Tensor:

@@ -18,16 +18,18 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
-from excite.common.files import replacing
+from excite.common.files import partial_files, replacing
 from excite.errors import ExciteError
 from excite.runtime import cache_folder
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c11")
 SECONDS = 120  # that the compiler may take
+BUILDS = "building-"  # before the names of the folders that compilers work in
 # In the compiler's words, where it failed for a reason that may be gone tomorrow.
 PASSING = ("No space left", "quota exceeded", "Cannot allocate", "out of memory", "signal terminated", "File too large")
 SEAL = b"\nexcite:sha256:"  # before the digest at a library's end, where the loader does not look
@@ -204,7 +206,8 @@ def build(compiler: str, runtime: Path, target: Path) -> None:
 
     Raises OSError or ExciteError where there is no room, or the compiler was ended.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    sweep(target.parent)
+    with tempfile.TemporaryDirectory(prefix=BUILDS, dir=target.parent) as folder:
         output = Path(folder) / target.name
         # The runtime is named as a file: its own name, already loaded by torch, is what the loader then finds.
         command = [compiler, *FLAGS, "-o", str(output), str(SOURCES / "tail.c"), str(runtime), "-lm"]
@@ -221,6 +224,20 @@ def build(compiler: str, runtime: Path, target: Path) -> None:
     with replacing(target) as temporary:
         temporary.write_bytes(content + SEAL + hashlib.sha256(content).hexdigest().encode())
         temporary.chmod(0o600)
+
+
+def sweep(cache: Path) -> None:
+    """Remove what builders that were killed left in the cache; what may still be written stays."""
+    for leftover in [*cache.glob(f"{BUILDS}*"), *partial_files(cache)]:
+        try:
+            if time.time() - leftover.lstat().st_mtime < 2 * SECONDS:
+                continue
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        except OSError:
+            continue  # another builder was quicker, or it is not ours
 
 
 def checked(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -4,10 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from crashing import TRAIN, Warm, go_on, same_run
-
-DIED = 77
-FEW = 12  # points in the short form
+from crashing import DIED, FEW, TRAIN, Warm, go_on, same_run
 
 
 def die_and_go_on(warm: Warm, reference: Path, folder: Path, at: int) -> None:

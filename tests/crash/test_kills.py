@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from crashing import SMALL, TRAIN, Warm, go_on, rows, same, same_run
+from crashing import KILLED, SMALL, TRAIN, Warm, go_on, rows, same, same_run
 
 from excite.common.files import partial_files
 
-KILLED = -9
 TINY = ["--options.width", "8", "--options.neck_channels", "16", "--options.head_channels", "16"]
 TINY += ["--options.anchor_sizes", "[8,16,32,64]", "--options.rpn_post_nms_top_n_test", "20", "--min-size", "64"]
 DETECT = ["detect", "train", "--data", "shapes:size=64,train=4,val=2", *TINY, "--max-size", "64", "--epochs", "2"]

@@ -138,8 +138,10 @@ def serve() -> None:
 
     import excite.cli.compare
     import excite.cli.detect_train
+    import excite.cli.shards
     import excite.cli.train
     import excite.comparison.experiment
+    import excite.data.shards
     import excite.detect.fit
     import excite.engine.history
     import excite.train.fit

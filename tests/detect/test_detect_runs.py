@@ -12,6 +12,8 @@ from PIL import Image
 from excite.cli.main import main
 from excite.detect.checkpoint import load_detector
 from excite.detect.config import DetectConfig
+from excite.detect import data
+from excite.detect.evaluate import detect
 from excite.detect.fit import fit
 from excite.engine.history import History
 from excite.errors import ExciteError, UsageError
@@ -344,12 +346,9 @@ def test_unreadable_images_are_named_or_left_out(tmp_path):
     assert "two.jpg" in (tmp_path / "b" / "skipped.txt").read_text()
 
 
-def test_testing_names_an_image_that_cannot_be_read(run, tmp_path, capsys):
-    spec = voc_folder(tmp_path / "data", list(load_detector(run.run)[0].excite_card.class_names))
+def test_reading_processes_name_an_image_that_cannot_be_read(tmp_path):
+    spec = voc_folder(tmp_path / "data", ["cat"])
     (tmp_path / "data" / "JPEGImages" / "one.jpg").write_bytes(b"broken")
-    words = ["detect", "test", str(run.run), "--data", spec, "--split", "train", "--out", str(tmp_path / "out")]
-    for workers in ("0", "1"):
-        assert main([*words, "--workers", workers]) == 1
-        said = capsys.readouterr().err.strip()
-        assert len(said.splitlines()) == 1, said
-        assert re.match(r"excite: error: image .*one\.jpg cannot be read", said), said
+    for workers in (0, 1):
+        with pytest.raises(ExciteError, match=r"^image [^\n]*one\.jpg cannot be read[^\n]*$"):
+            detect(torch.nn.Identity(), data.open_split(spec, "train"), workers=workers)

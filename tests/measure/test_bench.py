@@ -373,7 +373,7 @@ def test_exported_files_stand_beside_networks(tmp_path: Path, capsys: pytest.Cap
     spec = NetworkSpec("resnet20", 3, options={"width": 4}, preprocess=how)
     file = tmp_path / "net.pt2"
     export_model(spec.build(), spec, file, format="torch-export", input_size=16)
-    quick = ["--rounds", "1", "--min-time", "0.001", "--warmup", "1"]
+    quick = ["--rounds", "3", "--min-time", "0.001", "--warmup", "1"]
     words = ["bench", str(file), "resnet20", "--options.resnet20.width", "4", *quick, "--json"]
     assert main([*words, "--size", "16"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]

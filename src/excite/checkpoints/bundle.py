@@ -93,8 +93,8 @@ def bounded(checkpoint: Checkpoint) -> Iterator[None]:
     So no card makes a network of a million blocks or of terabytes: parameters are counted before they are filled.
     """
     weights = checkpoint.weights
-    most_modules = 10_000 + 50 * len(weights)
-    most_numbers = 2**26 + 4 * sum(tensor.numel() for tensor in weights.values())
+    most_modules = 2_000 + 30 * len(weights)
+    most_numbers = 2**24 + 4 * sum(tensor.numel() for tensor in weights.values())
     modules = numbers = 0
 
     def refuse(what: str) -> None:

@@ -24,6 +24,7 @@ COMMANDS: Table = {
     },
     "explain": "excite.cli.explain:explain",
     "robustness": "excite.cli.robustness:robustness",
+    "shards": "excite.cli.shards:shards",
     "list": "excite.cli.list:list_",
     "show": "excite.cli.show:show",
 }
@@ -44,6 +45,7 @@ HELP: dict[str, str] = {
     "detect predict": "draw what a detector finds in images",
     "explain": "Grad-CAM, channel scales, weights and learned kernels of one or several checkpoints",
     "robustness": "accuracy under 15 corruptions at 5 severities, and probes",
+    "shards": "any data as WebDataset shards: tar files with a manifest, written in parallel",
     "list": "methods, models and recipes",
     "show": "what a method computes, its paper, its place, its cost and its options",
 }

@@ -16,14 +16,14 @@ GROUPS: dict[str, str] = {
     "backbone layer compare baseline class_names channels move_squeezes",
     "data": "data split train_split val_split limit limit_train limit_val limit_batches size resize "
     "min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions severities "
-    "corrupted probes results masks skip_unreadable classes",
+    "corrupted probes results masks skip_unreadable classes source shard_size",
     "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
     "step_epochs milestones gamma warmup_epochs warmup_steps label_smoothing ema accumulate clip val_every seed seeds "
     "train",
     "hardware": "device devices workers precision channels_last compile deterministic threads jobs ray engine mode "
     "memory task rounds warmup min_time dynamic",
     "output": "out overwrite resume quiet json format top pictures threshold report plot accuracy_plot accuracy csv "
-    "depth convention only table document",
+    "depth convention only table document verify",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 COLUMN = 30

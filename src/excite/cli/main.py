@@ -19,7 +19,17 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NO_TUNE = "--no-tune"
 TARGETS = ("out", "plot", "accuracy_plot", "csv")  # options that say what is written
 # Commands whose --out is a folder; of the others it is a file.
-WRITES_A_FOLDER = {"train", "test", "compare", "explain", "robustness", "detect train", "detect test", "detect predict"}
+WRITES_A_FOLDER = {
+    "train",
+    "test",
+    "compare",
+    "explain",
+    "robustness",
+    "shards",
+    "detect train",
+    "detect test",
+    "detect predict",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ SPECS: dict[str, Spec] = {
     ),
     "parquet": Spec("parquet:PATH", "parquet:open_parquet", "train*.parquet, val*.parquet, test*.parquet"),
     "hfds": Spec("hfds:NAME", "hf:open_hf", "a data set of the Hugging Face hub (extra hf)"),
-    "wds": Spec("wds:PATTERN", "wds:open_wds", "WebDataset shards on disk (extra wds)"),
+    "wds": Spec("wds:PATTERN", "wds:open_wds", "WebDataset shards on disk, or a folder of `excite shards`"),
 }
 
 

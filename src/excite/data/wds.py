@@ -1,4 +1,4 @@
-"""`wds:PATTERN`: WebDataset shards on disk, as `wds:/data/{train,val}-{000..031}.tar` (extra `wds`).
+"""`wds:PATTERN`: WebDataset shards on disk, as `wds:/data/{train,val}-{000..031}.tar` (extra `wds`), or `wds:FOLDER`.
 
 The shards' tables of contents are read once, then samples are read by position. So they are shuffled over all shards
 and a resumed run sees the same order, which a stream of shards cannot promise.
@@ -15,7 +15,8 @@ from PIL import Image
 from excite.card import MOST_CLASSES
 from excite.common.checks import shown
 from excite.common.extras import require
-from excite.data.preprocess import read_rgb, stored_size
+from excite.data.manifest import NAME, whole_shards
+from excite.data.preprocess import Preprocess, read_rgb, stored_size
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
@@ -46,9 +47,10 @@ class ShardImages:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_rgb(self._encoded(index), self.name(index)), self.samples[index].label
+        return read_rgb(self.encoded(index), self.name(index)), self.samples[index].label
 
-    def _encoded(self, index: int) -> bytes:
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of an image, as it was stored."""
         sample = self.samples[index]
         with open(sample.shard, "rb") as file:
             file.seek(sample.offset)
@@ -56,7 +58,7 @@ class ShardImages:
 
     def size(self, index: int) -> tuple[int, int]:
         """Return width and height, from the first bytes. Raises UnreadableImageError."""
-        return stored_size(self._encoded(index), self.name(index))
+        return stored_size(self.encoded(index), self.name(index))
 
     def name(self, index: int) -> str:
         """Return the shard and key."""
@@ -73,18 +75,20 @@ class ShardImages:
 
 
 def open_wds(spec: str) -> Source:
-    """Open shards; `train`, `val` or `test` in a file's name says which split it is of; without any, all train.
+    """Open the shards that a pattern names, or those of a folder that `excite shards` wrote.
+
+    `train`, `val` or `test` in a file's name says which split it is of; without any, all train.
 
     A sample is KEY.jpg (or png, webp) with KEY.cls (a number) or KEY.json (`{"label": number}`). Class names come
     from a file classes.txt beside the shards, one per line, else they are the numbers.
     Raises UsageError for missing shards, ExciteError for samples without image or label.
     """
-    require("webdataset")
-    from webdataset.shardlists import expand_urls
-
     pattern = spec.partition(":")[2]
-    shards = [Path(url).expanduser() for url in expand_urls(pattern)]
-    shards = [p for s in shards for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]
+    manifest = None
+    if Path(pattern).expanduser().is_dir():
+        manifest, shards = whole_shards(Path(pattern).expanduser())
+    else:
+        shards = _named(pattern)
     missing = [str(s) for s in shards if not s.is_file()]
     if missing or not shards:
         raise UsageError(f"{spec}: no file {missing[0] if missing else pattern}")
@@ -97,18 +101,37 @@ def open_wds(spec: str) -> Source:
         raise UsageError(f"{spec}: expected shards with train in their names, found {[s.name for s in shards]}")
     splits = {name: _split(files) for name, files in named.items() if files}
     top = max(s.label for split in splits.values() for s in split.samples)
-    listed = named["train"][0].parent / "classes.txt"
-    names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else [str(i) for i in range(top + 1)]
+    listed = named["train"][0].parent / ("classes.txt" if manifest is None else NAME)
+    if manifest is not None:
+        names, how = manifest.classes, Preprocess.from_dict(manifest.preprocess)
+    else:
+        names = _lines(listed) if listed.is_file() else [str(i) for i in range(top + 1)]
     if top >= len(names):
         raise ExciteError(f"{spec}: label {top} has no line in {listed}, which has {len(names)}")
-    return Source(splits, names, usual_for)
+    return Source(splits, names, usual_for if manifest is None else lambda _: how)
+
+
+def _named(pattern: str) -> list[Path]:
+    """Return the files that a pattern names."""
+    require("webdataset")
+    from webdataset.shardlists import expand_urls
+
+    places = [Path(url).expanduser() for url in expand_urls(pattern)]
+    return [p for s in places for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]
 
 
 def _split(shards: list[Path]) -> ShardImages:
-    samples = [sample for shard in shards for sample in _contents(shard)]
+    samples = [sample for shard in shards for sample in contents(shard)]
     if not samples:
         raise ExciteError(f"{shards[0]} holds no samples")
     return ShardImages(samples)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ExciteError(f"cannot read {file}: {error}") from None
 
 
 class Part(TypedDict, total=False):
@@ -118,11 +141,16 @@ class Part(TypedDict, total=False):
     label: int
 
 
-def _contents(shard: Path) -> list[Sample]:
+def contents(shard: Path) -> list[Sample]:
+    """Return the samples of a shard. Raises ExciteError for a damaged one, and for a sample without image or label."""
     parts: dict[str, Part] = {}
     try:
         with tarfile.open(shard) as tar:
+            seen: set[str] = set()
             for member in tar:
+                if member.name in seen or member.issparse():
+                    raise ValueError(f"{member.name} {'is there twice' if member.name in seen else 'has gaps'}")
+                seen.add(member.name)
                 folder, slash, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
                 key = f"{folder}{slash}{stem}"

@@ -10,9 +10,9 @@ import yaml
 from PIL import Image
 
 from excite.cli.main import main
+from excite.detect import data
 from excite.detect.checkpoint import load_detector
 from excite.detect.config import DetectConfig
-from excite.detect import data
 from excite.detect.evaluate import detect
 from excite.detect.fit import fit
 from excite.engine.history import History

@@ -111,7 +111,7 @@ def write_shards(
 
 
 def _splits(bundle: DataBundle) -> dict[str, Images]:
-    held_out = {bundle.val_name: bundle.val}
+    held_out: dict[str, Images] = {bundle.val_name: bundle.val}
     if bundle.separate_test is not None:
         held_out["test"] = bundle.separate_test
     return {"train": bundle.train, **held_out}

@@ -183,11 +183,9 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) 
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_table(finished: Path, tmp_path: Path) -> None:
-    run_plan(small(), tmp_path / "c", jobs=2, report=silent)
-    # Two processes share the processor, so each has fewer threads; sums may be taken in another order.
-    for one, two in zip(collect(finished).rows, collect(tmp_path / "c").rows, strict=True):
-        assert one.top1.keys() == two.top1.keys()
-        assert one.mean == pytest.approx(two.mean, abs=0.1)
+    # As many processes as processors: each has one thread, as this one, so that sums are taken in the same order.
+    run_plan(small(), tmp_path / "c", jobs=max(2, os.cpu_count() or 1), report=silent)
+    assert accuracies(tmp_path / "c") == accuracies(finished)
 
 
 @pytest.mark.slow
@@ -200,10 +198,10 @@ def test_ray_retries_the_run_of_a_killed_worker(finished: Path, tmp_path: Path, 
         import threading
 
         killed: list[int] = []
+        ended = threading.Event()
 
         def killer() -> None:
-            deadline = time.monotonic() + 120
-            while not killed and time.monotonic() < deadline:
+            while not killed and not ended.is_set():
                 if any(folder.glob("runs/*/config.yaml")):
                     for pid in worker_pids():
                         os.kill(pid, signal.SIGKILL)
@@ -214,6 +212,7 @@ def test_ray_retries_the_run_of_a_killed_worker(finished: Path, tmp_path: Path, 
         thread = threading.Thread(target=killer)
         thread.start()
         run_plan(small(), folder, ray="auto", report=silent)
+        ended.set()
         thread.join()
     finally:
         ray.shutdown()

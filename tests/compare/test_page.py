@@ -62,7 +62,7 @@ def test_sorting_in_a_browser(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(text.replace("</body>", click))
     dom = subprocess.run(
         [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path}/report.html"],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     body = dom[dom.index('id="results"') :]
     assert re.findall(r'<th scope="row" data-key="(\w+)"', body)[:3] == ["se", "eca", "none"]
@@ -75,9 +75,9 @@ def test_it_fits_a_phone(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page(results(), []).replace("</body>", probe))
     common = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900"]
     dom = subprocess.run([*common, "--dump-dom", f"file://{tmp_path}/report.html"],
-                         capture_output=True, text=True, check=True, timeout=120).stdout  # fmt: skip
+                         capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert int(re.search(r"<title>w(\d+)</title>", dom).group(1)) <= 500  # nothing sticks out: tables scroll inside
     picture = tmp_path / "phone.png"
     subprocess.run([*common, f"--screenshot={picture}", f"file://{tmp_path}/report.html"],
-                   capture_output=True, check=True, timeout=120)  # fmt: skip
+                   capture_output=True, check=True)  # fmt: skip
     assert picture.stat().st_size > 5000

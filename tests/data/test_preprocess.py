@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from excite.cli.predict import classify
+from excite.data.arrays import ArrayImages
 from excite.data.preprocess import LUMA, Preprocess, UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 from excite.models import create_model
@@ -91,7 +92,7 @@ class OneFile:
 def fed(command: str, file: Path, channels: int) -> Tensor:
     """What a network is given by each command for one file, [1 c 24 24]."""
     from excite.explain.networks import Network
-    from excite.explain.report import _cam_row
+    from excite.explain.report import cam_row
     from excite.models import NetworkSpec
     from excite.robustness.evaluate import error_rates, geometry, load_pixels
 
@@ -104,7 +105,7 @@ def fed(command: str, file: Path, channels: int) -> Tensor:
     elif command == "test":
         evaluate(NetworkPredictor(model, card), OneFile(file))
     elif command == "explain":
-        _cam_row(network, "x", read_rgb(file), 1, None, torch.device("cpu"))
+        cam_row(network, "x", read_rgb(file), 1, None, torch.device("cpu"))
     elif command == "robustness":
         shape = geometry(network)
         error_rates([network], {shape: load_pixels([OneFile(file)[0]], shape)})
@@ -261,3 +262,51 @@ def test_preparations_that_are_none(values: dict) -> None:
 def test_other_channels_are_refused() -> None:
     with pytest.raises(UsageError, match="takes 4"):
         Preprocess.from_dict({"size": 8, "mean": [0.5], "std": [0.5]}, 4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 160), (160, 96), (96, 96)])
+def test_the_middle_is_cut_out_of_the_resized_image(height: int, width: int) -> None:
+    """The shorter side becomes 48 pixels, half of it, so 32 of them are the middle 64 pixels of the original."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    top, left = height // 2 - 32, width // 2 - 32
+    pixels[top : top + 64, left : left + 64] = 255
+    pixels[height // 2 :, :, 2] = 0  # the lower half has no blue
+    image = Preprocess(32, 48).image(pixels)
+    assert image.shape == (3, 32, 32)
+    assert image[:, 1:-1, 1:-1].float().mean((1, 2))[:2].tolist() == [255, 255]
+    assert (image[:2, [0, 0, -1, -1], [0, -1, 0, -1]] < 250).all()  # the edge begins right behind the corners
+    assert image[2, 1:14, 1:-1].min() == 255
+    assert image[2, 18:].max() == 0
+    assert torch.equal(image, image.flip(2))
+
+
+def test_details_are_averaged_when_an_image_shrinks() -> None:
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    pixels[::4] = 200  # every fourth line
+    image = Preprocess(16, 16).image(pixels)
+    assert image[:, 2:-2].float().sub(50).abs().max() < 5
+
+
+def test_another_size_keeps_the_share_that_is_cut_off() -> None:
+    assert (Preprocess(224, 256).at(112).size, Preprocess(224, 256).at(112).resize) == (112, 128)
+    assert Preprocess(224, 256).at(None) == Preprocess(224, 256)
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_card_normalises_by_mean_and_deviation(scale: int) -> None:
+    """From the card, for bytes and for floats in [0, 1]: (x - mean) / std in each channel."""
+    how = Preprocess.from_dict(Preprocess(8, 8, (0.2, 0.4, 0.6), (0.1, 0.25, 0.5)).to_dict())
+    images = torch.tensor([51, 102, 204]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    images = images.to(torch.uint8) if scale == 1 else images.float() / scale
+    expected = torch.tensor([(0.2 - 0.2) / 0.1, (0.4 - 0.4) / 0.25, (0.8 - 0.6) / 0.5]).view(1, 3, 1, 1)
+    assert torch.allclose(how.normalise(images), expected.expand(1, 3, 8, 8), atol=1e-6)
+
+
+def test_batches_hold_the_labels_of_their_images() -> None:
+    pixels = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 4, 4).contiguous()
+    images = ArrayImages(pixels, 10 * torch.arange(7))
+    how = Preprocess(4, 4, (0.0,) * 3, (1 / 255,) * 3)
+    for indices in (None, [6, 1, 3]):
+        seen = [(x[:, 0, 0, 0].round().long(), y) for x, y in how.batches(images, indices, size=2)]
+        assert all(torch.equal(10 * x, y) for x, y in seen)
+        assert torch.cat([x for x, _ in seen]).tolist() == (indices or list(range(7)))

@@ -7,6 +7,7 @@ from PIL import Image
 
 from excite.data import open_data
 from excite.data.arrays import cache
+from excite.data.bundle import chosen
 from excite.data.preprocess import UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 from imagesets import CLASSES, add, encoded, image_folder, parquet_set, picture, shards
@@ -33,6 +34,39 @@ def test_limits_keep_the_same_images():
     assert {few.train.name(i) for i in range(20)} <= {more.train.name(i) for i in range(40)}
     with pytest.raises(UsageError, match="limit_train must be at least 1"):
         open_data("digits", limit_train=0)
+
+
+def test_limits_are_scattered_over_a_split():
+    """The first images of a folder are all of its first class."""
+    assert list(chosen(5, None)) == list(chosen(5, 9)) == list(range(5))
+    few, more = list(chosen(100, 10)), list(chosen(100, 20))
+    assert few == sorted(set(few))
+    assert set(few) <= set(more)
+    assert few[0] < 30
+    assert few[-1] > 70
+
+
+@pytest.mark.parametrize("kind", ["imagefolder", "parquet", "wds", "digits"])
+def test_each_limit_is_of_its_split(tmp_path, kind):
+    """Of every split as many images as its own limit says, the same pixels, labels and names as without a limit."""
+    makers = {"imagefolder": image_folder, "parquet": parquet_set, "digits": lambda root: None}
+    spec = shards(tmp_path) if kind == "wds" else f"{kind}:{makers[kind](tmp_path)}" if kind != "digits" else kind
+    whole, part = open_data(spec), open_data(spec, limit_train=3, limit_val=2)
+    assert (len(part.train), len(part.val)) == (3, 2)
+    for few, every in ((part.train, whole.train), (part.val, whole.val)):
+        rows = list(chosen(len(every), len(few)))
+        assert [few.name(i) for i in range(len(few))] == [every.name(i) for i in rows]
+        for i, row in enumerate(rows):
+            (image, label), (same, right) = few[i], every[row]
+            assert label == right
+            assert np.array_equal(np.asarray(image), np.asarray(same))
+
+
+def test_digits_of_both_splits_are_different_and_all_there():
+    bundle = open_data("digits")
+    for split, images in ((bundle.train, 1437), (bundle.val, 360)):
+        assert len({split.name(i) for i in range(images)}) == images
+    assert not {bundle.train.name(i) for i in range(1437)} & {bundle.val.name(i) for i in range(360)}
 
 
 def test_imagefolder(tmp_path):
@@ -83,6 +117,11 @@ def test_hf_datasets_from_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     parquet_set(tmp_path / "set")
     bundle = open_data(f"hfds:{tmp_path / 'set'}", limit_train=4)
+    limited = open_data(f"hfds:{tmp_path / 'set'}", limit_train=2, limit_val=3)
+    assert (len(limited.train), len(limited.val)) == (2, 3)
+    for i, row in enumerate(chosen(6, 3)):
+        assert limited.val.name(i).endswith(f"row {row}")
+        assert np.array_equal(np.asarray(limited.val[i][0]), np.asarray(picture(row, (32, 32))))
     assert bundle.class_names == CLASSES
     assert (len(bundle.train), len(bundle.val)) == (4, 6)
     assert np.array_equal(np.asarray(bundle.val[2][0]), np.asarray(picture(2, (32, 32))))

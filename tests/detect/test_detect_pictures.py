@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from excite.detect.data.segments import to_json
-from excite.detect.draw import _meet, _spot, colour_of, draw_curves, draw_detections
+from excite.detect.draw import colour_of, draw_curves, draw_detections, free_place, overlaps
 
 
 def result(box, score, category=1, mask=None):
@@ -39,12 +39,12 @@ def test_small_images_are_enlarged():
 def test_names_do_not_cover_each_other_and_stay_inside():
     placed = []
     for x in (10, 12, 14, 16):
-        placed.append(_spot((x, 30, 80, 80), (60, 16), (200, 200), placed))
+        placed.append(free_place((x, 30, 80, 80), (60, 16), (200, 200), placed))
     for i, a in enumerate(placed):
         assert a[0] >= 0
         assert a[2] <= 200
         assert a[3] <= 200
-        assert not any(_meet(a, b) for b in placed[:i])
+        assert not any(overlaps(a, b) for b in placed[:i])
 
 
 def test_colours_differ():

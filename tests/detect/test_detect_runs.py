@@ -9,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from captured import capture_compiled
 from excite.cli.main import main
 from excite.detect import data
 from excite.detect.checkpoint import load_detector
@@ -323,11 +324,17 @@ def test_switches_change_the_run(tmp_path, changes):
         assert not torch.equal(*(weights(tmp_path / n / "checkpoints/last.ckpt")[key] for n in ("a", "b")))
 
 
-def test_compile_keeps_the_names_of_weights(tmp_path, monkeypatch):
-    called = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *a, **k: called.append(type(self).__name__))
-    result = fit(config(tmp_path / "a", kind="faster_rcnn", val_split="none", epochs=1, compile=True))
-    assert len(called) == 1
+def test_a_compiled_run_is_the_same_run(tmp_path, monkeypatch):
+    """Its backbone runs as graphs, and its weights keep their names."""
+    short = {"kind": "faster_rcnn", "val_split": "none", "epochs": 1, "limit_batches": 2}
+    plain = fit(config(tmp_path / "plain", **short))
+    captured = capture_compiled(monkeypatch)
+    result = fit(config(tmp_path / "a", compile=True, **short))
+    assert any("conv2d" in name for name in captured.operations())
+    assert captured.runs >= 2
+    assert result.rows[0]["loss"] == pytest.approx(plain.rows[0]["loss"], rel=1e-3)
+    files = [tmp_path / name / "checkpoints/last.ckpt" for name in ("plain", "a")]
+    assert weights(files[0]).keys() == weights(files[1]).keys()
     load_detector(result.run)
 
 

@@ -135,6 +135,26 @@ def test_means_by_class_and_their_total_agree() -> None:
         w = weights[found.name].double()
         assert found.images == 6
         torch.testing.assert_close(found.mean, w.mean(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.std, w.std(0, correction=0), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found.per_class[1], w[2:5].mean(0), rtol=1e-5, atol=1e-6)
         assert bool(found.per_class[2].isnan().all())
         assert int(found.histogram.sum()) == w.numel()
+
+
+def test_the_histogram_reaches_from_zero_to_two() -> None:
+    model = create_model("gct_resnet20", **SMALL).eval()
+    for site in find_sites(model):
+        nn.init.normal_(site.module.gate.beta, std=0.7)
+    x = images(3)
+    with torch.no_grad():
+        weights = recorded(model, lambda: model(x))
+    for found in collect_scales(model, [(x, None)]):
+        w = weights[found.name]
+        assert w.min() < 0.8
+        assert w.max() > 1.2
+        assert torch.equal(found.histogram, torch.histc(w.double(), 100, 0, 2).long())
+
+
+def test_blocks_and_stages_are_numbered_from_one() -> None:
+    sites = find_sites(create_model("se_resnet20", **SMALL))
+    assert [(s.stage, s.block) for s in sites] == [(s, b) for s in (1, 2, 3) for b in (1, 2, 3)]

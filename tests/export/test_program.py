@@ -12,7 +12,7 @@ import torch
 
 from excite.errors import ExciteError
 from excite.export import export_model, open_exported
-from excite.export.program import _check_expression
+from excite.export.program import check_expression
 from excite.models import NetworkSpec
 
 HOW = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -190,7 +190,7 @@ def test_what_is_written_is_read(dynamic: bool, archives: dict[bool, Path], tmp_
     ],
 )
 def test_sizes_may_be_arithmetic(text: str) -> None:
-    _check_expression(text)
+    check_expression(text)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_sizes_may_be_arithmetic(text: str) -> None:
 )  # fmt: skip
 def test_sizes_may_be_nothing_else(text: str) -> None:
     with pytest.raises(ExciteError, match="the expression"):
-        _check_expression(text)
+        check_expression(text)

@@ -70,6 +70,16 @@ def test_a_drifting_machine_does_not_move_the_ratio() -> None:
     assert found.high - found.low == pytest.approx(0, abs=1e-9)
 
 
+def test_the_ratio_is_taken_within_each_round() -> None:
+    """Not of the medians, which are of different rounds here."""
+    a, b = Timing("a", 1, [1.0, 2.0, 4.0, 1.0, 8.0]), Timing("b", 1, [3.0, 3.0, 4.0, 1.5, 16.0])
+    assert (a.median, b.median) == (2.0, 3.0)
+    assert ratio(b, a).value == 1.5
+    c = Timing("c", 1, [3.0, 2.0, 4.8, 3.0, 8.0])
+    assert ratio(c, a).value == pytest.approx(1.2)  # of 3, 1, 1.2, 3, 1; of the medians 1.5
+    assert ratio(a, c).value == pytest.approx(1 / 1.2)
+
+
 def test_spread_holds_the_middle_of_the_rounds() -> None:
     a, b = Timing("a", 1, [1.0] * 21), Timing("b", 1, [1 + i / 100 for i in range(21)])
     found = ratio(b, a)

@@ -10,7 +10,7 @@ from excite.errors import UsageError
 from excite.methods.fcanet import TABLES, frequency_pairs
 from excite.ops import residual_tail, use, why_not
 from excite.spectral import Spectral
-from excite.squeezes import L2, Mean, MeanStd
+from excite.squeezes import L1, L2, Mean, MeanStd, Pools
 
 
 @pytest.mark.parametrize("squeeze", [Mean(), MeanStd(), L2()], ids=lambda s: type(s).__name__)
@@ -22,6 +22,29 @@ def test_statistics_give_the_same_descriptor(squeeze: torch.nn.Module, space: tu
     descriptor = squeeze.from_statistics(mean, variance, flat.shape[2])
     torch.testing.assert_close(descriptor, squeeze(x), rtol=1e-9, atol=1e-9)
     assert squeeze.needs_second_moment == (not isinstance(squeeze, Mean))
+
+
+@pytest.mark.parametrize("space", [(2,), (2, 2), (3, 5)])
+def test_deviation_is_unbiased(space: tuple[int, ...]) -> None:
+    """As torch.std has it, from the map and from its statistics; a norm behind it would hide a common factor."""
+    x = torch.randn(2, 6, *space, dtype=torch.float64)
+    flat = x.flatten(2)
+    expected = torch.stack((flat.mean(2), (flat.var(2, correction=1) + 1e-3).sqrt()), dim=-1)
+    squeeze = MeanStd(1e-3)
+    torch.testing.assert_close(squeeze(x), expected)
+    variance, mean = torch.var_mean(flat, dim=2, correction=0)
+    torch.testing.assert_close(squeeze.from_statistics(mean, variance, flat.shape[2]), expected)
+
+
+def test_pools_are_what_they_are_called() -> None:
+    x = torch.randn(2, 6, 3, 5, dtype=torch.float64)
+    flat = x.flatten(2)
+    pools = {"avg": flat.mean(2), "max": flat.max(2)[0], "lp": flat.norm(2, 2), "lse": flat.exp().sum(2).log()}
+    torch.testing.assert_close(Pools(tuple(pools))(x), torch.stack(tuple(pools.values()), dim=-1))
+    torch.testing.assert_close(Pools(("avg", "max"), average=True)(x), ((pools["avg"] + pools["max"]) / 2)[..., None])
+    torch.testing.assert_close(Mean()(x), pools["avg"][..., None])
+    torch.testing.assert_close(L1()(x), flat.abs().sum(2)[..., None])
+    torch.testing.assert_close(L2(0.5)(x), (flat.square().sum(2) + 0.5).sqrt()[..., None])
 
 
 @pytest.mark.parametrize("size", [None, (7, 5)])

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 import excite
+from captured import capture_compiled
 from excite.checkpoints.bundle import load_bundle
 from excite.data import open_data
 from excite.errors import ExciteError, UsageError
@@ -107,15 +108,10 @@ def test_a_network_of_other_classes_and_wrong_options(tmp_path: Path) -> None:
 
 
 def test_a_compiled_fit_leaves_the_network_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def compile_(network: nn.Module) -> None:
-        network._compiled_call_impl = lambda *a, **k: calls.append(1) or network._call_impl(*a, **k)
-
-    monkeypatch.setattr(nn.Module, "compile", compile_)
+    captured = capture_compiled(monkeypatch)
     model = small()
     excite.fit(model, (Squares(16), Squares(8)), out=str(tmp_path / "r"), compile=True, **QUICK)
-    trained = len(calls)
+    trained = captured.runs
     assert trained >= 3
     model(torch.rand(1, 3, 12, 12))
-    assert len(calls) == trained
+    assert captured.runs == trained

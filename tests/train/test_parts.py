@@ -7,14 +7,13 @@ from excite.data import open_data
 from excite.data.arrays import ArrayImages
 from excite.data.preprocess import Preprocess
 from excite.detect.config import DetectConfig
-from excite.engine.callbacks import averaging
 from excite.engine.optim import lr_factor, make_optimizer, split_parameters
 from excite.engine.seeds import INDEXED, WORDS, derive, epoch_order, generator
 from excite.errors import UsageError
 from excite.train import TrainConfig
 from excite.train.augment import crop_and_flip, mixer, train_transform
 from excite.train.config import resolve_recipe
-from excite.train.loaders import CachedTrainLoader, WorkerLoader, image_readers
+from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, WorkerLoader, image_readers
 from imagesets import image_folder
 
 
@@ -97,13 +96,6 @@ def test_no_decay_spares_norms_biases_and_attention():
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
 
 
-def test_averaging_warms_up_to_its_decay():
-    average = averaging(0.9)._kwargs["avg_fn"]
-    zero, one = torch.zeros(1), torch.ones(1)
-    assert average(zero, one, torch.tensor(1)).item() == pytest.approx(1 - 2 / 11)
-    assert average(zero, one, torch.tensor(10**6)).item() == pytest.approx(0.1)
-
-
 def test_mixing_gives_soft_labels():
     labels = torch.arange(8) % 4
     for changes in ({"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}):
@@ -135,6 +127,114 @@ def test_cached_batches_depend_on_seed_and_epoch_only():
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(second, other, strict=True))
     assert not torch.equal(first[0][1], second[0][1])
     assert loader.waited > 0
+
+
+def loaders(seed: int, *, cached: bool, alike: bool, flip: bool) -> tuple[list, list]:
+    """The training batches of two epochs, and those of a validation; alike: all images are the same."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (1 if alike else 24, 3, 8, 8), generator=draw, dtype=torch.uint8)
+    images = ArrayImages(pixels.expand(24, -1, -1, -1).contiguous(), torch.arange(24))
+    config = TrainConfig(batch_size=4, seed=seed, padding=3, flip=flip, workers=0, augment="crop" if alike else "none")
+    if cached:
+        loader, val = CachedTrainLoader(images, config), CachedEvalLoader(images, 4)
+    else:
+        transform = train_transform(config, 8)
+        readers = image_readers(config, train=(images, transform), val=(images, transform))
+        loader, val = (WorkerLoader(readers, split, 24, config) for split in ("train", "val"))
+    batches = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        batches.append(list(loader))
+    return batches, list(val)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_order_depends_on_seed_and_epoch(cached):
+    orders = []
+    for seed in (0, 1, 1):
+        epochs, val = loaders(seed, cached=cached, alike=False, flip=False)
+        orders.append([torch.cat([labels for _, labels in epoch]).tolist() for epoch in epochs])
+        assert torch.cat([labels for _, labels in val]).tolist() == list(range(24))
+    assert orders[1] == orders[2]
+    different = [tuple(order) for run in orders[:2] for order in run]
+    assert len(set(different)) == 4
+    assert all(sorted(order) == list(range(24)) for order in different)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_augmentation_depends_on_seed_epoch_and_image(cached):
+    """All images are the same: what differs is how they are cut and turned."""
+    runs = []
+    for seed in (0, 1, 1):
+        epochs, _ = loaders(seed, cached=cached, alike=True, flip=True)
+        runs.append([torch.stack([images for images, _ in epoch]) for epoch in epochs])
+    assert all(torch.equal(a, b) for a, b in zip(runs[1], runs[2], strict=True))
+    by_image = []
+    for seed in (0, 1):
+        for epoch in loaders(seed, cached=cached, alike=True, flip=True)[0]:
+            views = {int(label): image for images, labels in epoch for image, label in zip(images, labels, strict=True)}
+            by_image.append([views[i] for i in range(24)])
+    for i, views in enumerate(by_image):
+        for others in by_image[:i]:  # 1 of 98 are the same by chance
+            assert sum(torch.equal(a, b) for a, b in zip(views, others, strict=True)) < 6
+    batches = runs[0][0]
+    assert not any(torch.equal(batches[0], other) for other in batches[1:])
+    # The order differs too, so the places in it are compared: they are cut alike where only an order was drawn.
+    places = [*runs[0], *runs[1]]
+    assert not any(torch.equal(one, other) for i, one in enumerate(places) for other in places[:i])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_crops_reach_every_corner_and_flips_are_half(cached):
+    """Where a marked pixel of the image comes to lie: within the padding on all sides, and mirrored in half of all."""
+    image = torch.zeros(3, 9, 9, dtype=torch.uint8)
+    image[:, 4, 4], image[0, 4, 5] = 255, 255
+    images = ArrayImages(image.expand(400, -1, -1, -1).contiguous(), torch.arange(400))
+    config = TrainConfig(batch_size=400, padding=3, flip=True, workers=0)
+    if cached:
+        batches = list(CachedTrainLoader(images, config))
+    else:
+        batches = list(
+            WorkerLoader(image_readers(config, train=(images, train_transform(config, 9))), "train", 400, config)
+        )
+    places = (batches[0][0][:, 1] == 255).nonzero()
+    assert places[:, 0].tolist() == list(range(400))
+    assert {tuple(place) for place in places[:, 1:].tolist()} == {(i, j) for i in range(1, 8) for j in range(1, 8)}
+    mirrored = [int(batches[0][0][i, 0, y, x - 1]) == 255 for i, y, x in places.tolist()]
+    assert 140 < sum(mirrored) < 260
+
+
+def test_a_split_loader_counts_its_incomplete_batch(tmp_path):
+    source = open_data(f"imagefolder:{image_folder(tmp_path, per_class=5)}").val
+    config = TrainConfig(batch_size=4, workers=0)
+    loader = WorkerLoader(image_readers(config, val=(source, Preprocess(24, 32).image)), "val", len(source), config)
+    assert [len(labels) for _, labels in loader] == [4, 4, 2]
+
+
+def test_resized_crops_are_of_many_parts_of_an_image():
+    image = torch.arange(64, dtype=torch.uint8).repeat(64, 1).expand(3, -1, -1) * 4
+    transform = train_transform(TrainConfig(augment="resized-crop"), 16)
+    torch.manual_seed(0)
+    widths = [int(out[0, 8, -1]) - int(out[0, 8, 0]) for out in (transform(image) for _ in range(40))]
+    assert min(widths) < 130
+    assert max(widths) > 190
+
+
+def test_randaugment_is_as_strong_as_it_is_told():
+    image = torch.randint(0, 255, (3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    changes = []
+    for magnitude in (1, 30):
+        transform = train_transform(TrainConfig(augment="none", randaugment=magnitude), 24)
+        torch.manual_seed(0)
+        changes.append(sum(float((transform(image).float() - image.float()).abs().mean()) for _ in range(30)))
+    assert changes[0] < 0.7 * changes[1]
+
+
+def test_frozen_parameters_are_not_optimised():
+    model = create_model("se_resnet20", num_classes=10)
+    model.conv1.weight.requires_grad_(False)
+    optimized = {id(p) for group in make_optimizer(model, TrainConfig()).param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.parameters()} - {id(model.conv1.weight)}
 
 
 def test_worker_processes_give_the_same_batches(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(wanted, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if wanted():
-            return True
+def wait_until(wanted: Callable[[], bool]) -> None:
+    """Wait as long as it takes; what never comes meets the test's own limit."""
+    while not wanted():
         time.sleep(0.2)
-    return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
@@ -85,7 +83,7 @@ def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: st
         return program.poll() is not None or (metrics.is_file() and metrics.read_text().count("\n") > 2)
 
     try:
-        assert until(validated, 240)
+        wait_until(validated)
         assert program.poll() is None, "the run ended early"
         below = descendants(program.pid)
         # The server that forks readers, and the tracker of shared memory, read nothing.
@@ -95,26 +93,26 @@ def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: st
     finally:
         program.send_signal(signal.SIGKILL)
         program.wait()
-    assert until(lambda: not any(map(alive, below)), 30), {pid: command(pid) for pid in below if alive(pid)}
+    wait_until(lambda: not any(map(alive, below)))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("watched", [True, False], ids=["told by the system", "polled"])
 def test_a_process_ends_with_the_one_it_names(watched: bool) -> None:
     """Even where another process, which lives on, forked it."""
-    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     child = os.fork()
     if not child:
         if not watched:
             del os.pidfd_open
         end_with(parent.pid)
-        time.sleep(60)
+        time.sleep(600)
         os._exit(1)
     time.sleep(0.5)
     assert alive(child)
     parent.kill()
     parent.wait()
-    assert until(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 20)
+    os.waitpid(child, 0)  # returns long before the child would end by itself, or meets the test's own limit
 
 
 @pytest.mark.parametrize("workers", [0, 1])

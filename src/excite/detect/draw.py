@@ -66,14 +66,14 @@ def _boxes(
         text = f"{printable(names[result['category_id']])[:LONGEST]} {100 * result['score']:.0f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         tall, wide = bottom - top + 4, right - left + 6
-        label = _spot((x, y, w, h), (wide, tall), picture.size, labelled)
+        label = free_place((x, y, w, h), (wide, tall), picture.size, labelled)
         labelled.append(label)
         pen.rectangle(label, fill=colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
         pen.text((label[0] + 3 - left, label[1] + 2 - top), text, fill="black" if dark else "white", font=font)
 
 
-def _spot(box: Box, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
+def free_place(box: Box, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[Box]) -> Box:
     """Return where a name goes: above its box, else below, at the right or inside, wherever no other name is."""
     (x, y, w, h), (wide, tall) = box, size
     spots = [(x, y - tall), (x, y + h), (x + w - wide, y - tall), (x + w - wide, y + h), (x, y), (x, y + h - tall)]
@@ -82,11 +82,12 @@ def _spot(box: Box, size: tuple[float, float], picture: tuple[int, int], taken: 
         left = min(max(0.0, left), max(0.0, picture[0] - wide))
         top = min(max(0.0, top), max(0.0, picture[1] - tall))
         boxes.append((left, top, left + wide, top + tall))
-    free = [p for p in boxes if not any(_meet(p, other) for other in taken)]
+    free = [p for p in boxes if not any(overlaps(p, other) for other in taken)]
     return (free or boxes)[0]
 
 
-def _meet(a: Box, b: Box) -> bool:
+def overlaps(a: Box, b: Box) -> bool:
+    """True if two boxes share an area."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

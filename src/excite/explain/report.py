@@ -52,7 +52,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
         network.model.to(device)
     wanted = {n.label: _classes(n, request) for n in networks}
     rows = [
-        _cam_row(n, name, image, wanted[n.label], request.layer, device) for name, image in pictures for n in networks
+        cam_row(n, name, image, wanted[n.label], request.layer, device) for name, image in pictures for n in networks
     ]
     scales = {n.label: _scales(n, pictures, data, device) for n in networks}
     learned = {n.label: learned_parts(n.model) for n in networks}
@@ -122,9 +122,10 @@ def _classes(network: Network, request: Request) -> int | list[int]:
     return indices
 
 
-def _cam_row(
+def cam_row(
     network: Network, name: str, image: Image, wanted: int | list[int], layer: str | None, device: torch.device
 ) -> tuple[CamRow, dict[str, object]]:
+    """Return the row of a figure and the entry of a report: Grad-CAM of one picture for one network."""
     pixels = network.preprocess.image(image)
     x = network.preprocess.normalise(pixels[None])[0]
     results = grad_cam(network.model, x.to(device), wanted, layer)

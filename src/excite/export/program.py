@@ -132,7 +132,7 @@ def _check_graph(program: Any) -> None:
         if key in PATHS and value and not re.fullmatch(r"[\w.]+", str(value)):
             raise _refused(f"the path {value!r}")
         if key == "expr_str":
-            _check_expression(value)
+            check_expression(value)
         if key in ("in_spec", "out_spec") and value:
             _check_containers(json.loads(value))
 
@@ -148,8 +148,8 @@ def _check_containers(spec: Any) -> None:
             raise _refused(f"an input of the type {value!r}")
 
 
-def _check_expression(text: Any) -> None:
-    """Sizes are expressions, which torch has evaluated: only arithmetic of symbols is let through."""
+def check_expression(text: Any) -> None:
+    """Raise ExciteError unless a size, which torch has evaluated, is arithmetic of numbers and symbols alone."""
     refused = _refused(f"the expression {str(text)[:60]!r}")
     if not isinstance(text, str) or len(text) > 2000:
         raise refused

@@ -2,12 +2,14 @@
 
 from excite.ops.mode import use
 from excite.ops.recalibrate import along, recalibrate, recalibrate_along
-from excite.ops.tail.api import attend, described_tail, norm_act, residual_tail
+from excite.ops.tail.api import attend, attend_norm, attend_own, described_tail, norm_act, residual_tail
 from excite.ops.tail.plan import factored, kernels_on, why_not
 
 __all__ = [
     "along",
     "attend",
+    "attend_norm",
+    "attend_own",
     "described_tail",
     "factored",
     "kernels_on",

@@ -23,6 +23,8 @@ def correlate(s: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
     conv itself is called where it is watched, changed or traced, or where it is the faster of the two.
     """
     if pays(s, conv.weight) and plain(conv):
+        if not torch.is_grad_enabled() and (kernels := native()) is not None:
+            return kernels.correlate(s, conv.weight)
         return Correlate.apply(s, conv.weight)
     correlated: torch.Tensor = conv(s.unsqueeze(1)).squeeze(1)
     return correlated
@@ -47,7 +49,6 @@ def pays(s: torch.Tensor, kernel: torch.Tensor) -> bool:
         and s.dtype in (torch.float32, torch.float64)
         and type(s) is torch.Tensor
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from excite.errors import ExciteError, UsageError
+from excite.ops import attend_norm, attend_own
 
 # The carriers are mixed in before a host's class that is known at run time only: `type: ignore` and `Any` in this file
 # stand where a method or attribute of that class is used.
@@ -28,6 +29,7 @@ class Carrier:
     carried_base: type[nn.Module]
     carried_side: str
     carried_name: str
+    makes_new: bool  # whether every call of the host returns a new map, which nobody else holds
     host_forward: Callable[..., Any] | None = None
     __dict__: dict[str, Any]
 
@@ -77,7 +79,26 @@ class After(Carrier):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the host module's output, through the attention."""
-        return self._modules[self.carried_name](self._run(*args, **kwargs))  # type: ignore[attr-defined]
+        attention = self._modules[self.carried_name]  # type: ignore[attr-defined]
+        y = self._run(*args, **kwargs)
+        return attend_own(y, attention) if self.makes_new and self._is_plain() else attention(y)
+
+    def _is_plain(self) -> bool:
+        """Tell whether the host runs by its class alone, without a forward of its own or a class put on top."""
+        return self.host_forward is None and "carried_base" in vars(type(self))
+
+
+class AfterNorm(After):
+    """A batch norm whose output is recalibrated: norm, squeeze and scaling in one where that is exact and pays."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the normalised map, through the attention."""
+        if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor and self._is_plain():
+            attention = self._modules[self.carried_name]  # type: ignore[attr-defined]
+            out = attend_norm(args[0], self, self.carried_base, attention)  # type: ignore[arg-type]
+            if out is not None:
+                return out
+        return super().forward(*args, **kwargs)
 
 
 class Before(Carrier):
@@ -148,6 +169,12 @@ KINDS: Mapping[str, type] = {
 }
 
 
+NEW_MAPS = {
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+}
+
+
 @cache
 def carrier_class(base: Any, side: str, name: str) -> type[nn.Module]:
     """Return the subclass of `base` that carries attention as its child `name` on one side.
@@ -169,7 +196,9 @@ def carrier_class(base: Any, side: str, name: str) -> type[nn.Module]:
     if side != "instead" and issubclass(base, nn.Sequential):
         members["__iter__"] = _members
         members["__len__"] = lambda self: len(self._modules) - (name in self._modules)
-    made: type[nn.Module] = type(base.__name__, (KINDS[side], base), members)
+    members["makes_new"] = base in NEW_MAPS
+    kind = AfterNorm if side == "after" and issubclass(base, _BatchNorm) else KINDS[side]
+    made: type[nn.Module] = type(base.__name__, (kind, base), members)
     return made
 
 

@@ -9,11 +9,26 @@ import torch
 from torch import nn
 
 from excite.errors import UsageError
+from excite.ops.mode import mode
 from excite.ops.recalibrate import recalibrate
 from excite.ops.tail.autograd import AffineTail, Link, Standardise, Standardised
 from excite.ops.tail.kernels import Affine, Kernels
 from excite.ops.tail.moments import Moments, describe, normalise, projection_basis, settings_of
-from excite.ops.tail.plan import ALONE, ATTENTION, INSIDE, PLAIN, Request, ceiling_of, plan
+from excite.ops.tail.plan import (
+    ALONE,
+    ATTENTION,
+    CARRIED,
+    INSIDE,
+    NORMS,
+    PLAIN,
+    Request,
+    ceiling_of,
+    is_globally_hooked,
+    is_hooked,
+    is_transformed,
+    is_unwatched,
+    plan,
+)
 from excite.types import Descriptor, FeatureMap, Weights
 
 # Any: the plan has looked at what norm, squeeze and attention are; the checker sees modules.
@@ -43,10 +58,33 @@ def residual_tail(
         parts: Any = attention  # a squeeze and gate, says the plan
         parts.check(z)
         return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep)[0]
+    own = owns(norm, attention)
     y = norm(z)
-    if attention is not None:
-        y = attention(y)  # under the same name, so that the map before it is not kept through the addition
-    return _finish(y, shortcut, act, keep)
+    if attention is not None:  # under the same name, so that the map before it is not kept through the addition
+        y = scale(y, attention) if own else attention(y)
+    return _finish(y, shortcut, act, keep, own)
+
+
+def owns(norm: nn.Module, attention: nn.Module | None, squeeze: nn.Module | None = None) -> bool:
+    """Tell whether what a norm returns may be written over: no gradients, and nobody else can hold it.
+
+    A plain norm always makes a new map. It is handed to the squeeze of `attention` (or `squeeze`) alone, unless hooks
+    on these, or on every module, see it. Programs that are traced hold plain operations.
+    """
+    if torch.is_grad_enabled() or is_transformed() or mode() == "reference" or is_globally_hooked():
+        return False
+    if type(norm) not in NORMS or is_hooked(norm) or (squeeze is not None and is_hooked(squeeze)):
+        return False
+    return attention is None or is_unwatched(attention)
+
+
+def scale(y: FeatureMap, attention: Any) -> FeatureMap:
+    """Multiply `y` by the weights of a squeeze and gate, in place; only where `y` is nobody else's (`owns`)."""
+    if type(y) is not torch.Tensor:
+        scaled: FeatureMap = attention(y)
+        return scaled
+    weights = attention.weights(y)
+    return y.mul_(weights.to(y.dtype).reshape(weights.shape + (1,) * (y.dim() - 2)))
 
 
 def attend(x: FeatureMap, attention: Any) -> FeatureMap:
@@ -59,6 +97,27 @@ def attend(x: FeatureMap, attention: Any) -> FeatureMap:
         norm = unit_norm(x.shape[1], x.device)
         return fused_tail(x, norm, attention.squeeze, attention.weights_of, None, None, kernels)[0]
     return recalibrate(x, attention.weights(x))
+
+
+def attend_norm(z: FeatureMap, norm: nn.Module, kind: type, attention: Any) -> FeatureMap | None:
+    """Return `attention(norm(z))` as one operation, for a norm that carries its attention; None where it does not pay.
+
+    kind: the norm's class without the attention. Called from within the norm's own call, so its hooks run as ever.
+    """
+    kernels = plan(Request(CARRIED, z, norm, attention, kind=kind)).kernels
+    if kernels is None:
+        return None
+    attention.check(z)
+    return fused_tail(z, norm, attention.squeeze, attention.weights_of, None, None, kernels)[0]
+
+
+def attend_own(y: FeatureMap, attention: Any) -> FeatureMap:
+    """Return `attention(y)` of a map that nobody else holds: without gradients it is scaled in place."""
+    alone = not torch.is_grad_enabled() and mode() != "reference" and not is_transformed() and not is_globally_hooked()
+    if alone and is_unwatched(attention):
+        return scale(y, attention)
+    attended: FeatureMap = attention(y)
+    return attended
 
 
 def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
@@ -88,18 +147,25 @@ def described_tail(
         out, fused_descriptor = fused_tail(z, norm, squeeze, weigh, shortcut, act, kernels, keep)
         assert fused_descriptor is not None
         return out, fused_descriptor
+    own = owns(norm, None, squeeze)
     y = norm(z)
     descriptor: Descriptor = squeeze(y)
     if weigh is not None:
         y = recalibrate(y, weigh(descriptor))
-    return _finish(y, shortcut, act, keep), descriptor
+    return _finish(y, shortcut, act, keep, own), descriptor
 
 
-def _finish(y: FeatureMap, shortcut: FeatureMap | None, act: Act, keep: torch.Tensor | None = None) -> FeatureMap:
+def _finish(
+    y: FeatureMap, shortcut: FeatureMap | None, act: Act, keep: torch.Tensor | None = None, own: bool = False
+) -> FeatureMap:
+    # own: whether y may be written over.
     if keep is not None:
         y = y * keep.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
     if shortcut is not None:
-        y = y + shortcut
+        alike = (
+            own and type(y) is type(shortcut) is torch.Tensor and (y.shape, y.dtype) == (shortcut.shape, shortcut.dtype)
+        )
+        y = y.add_(shortcut) if alike else y + shortcut
     return y if act is None else act(y)
 
 
@@ -120,6 +186,15 @@ def fused_tail(
     keep: as in `residual_tail`.
     """
     learning = torch.is_grad_enabled()
+    ceiling = ceiling_of(act)
+    ceiling = ceiling if ceiling in kernels.ceilings else None
+    if not learning and weigh is not None and keep is None and not norm.training and takes_means(squeeze):
+        quick = kernels.inferred(z, norm) if norm.running_mean is not None else None
+        if quick is not None:
+            means, numbers = quick
+            descriptor = squeeze.from_statistics(means, None, 0).to(z.dtype)
+            out = kernels.attended(z, numbers, fitting(weigh(descriptor), z), shortcut, ceiling)
+            return (out if ceiling is not None or act is None else act(out)), descriptor
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
         settings = settings_of(norm, squeeze, z)
         given = z, projection_basis(squeeze, z), norm.weight, norm.bias, settings
@@ -141,13 +216,17 @@ def fused_tail(
     if keep is not None:
         factors = keep[:, None].to(y.scale.dtype)
         weights = factors.expand(z.shape[:2]).contiguous() if weights is None else weights * factors.to(weights.dtype)
-    ceiling = ceiling_of(act)
-    ceiling = ceiling if ceiling in kernels.ceilings else None
     if learning:
         out = AffineTail.apply(z, carrier, y.scale, y.bias, y.mu, weights, shortcut, ceiling, link, kernels)
     else:
         out = kernels.scaled(z, Affine(y.scale, y.bias, y.mu, weights), shortcut, ceiling)
     return (out if ceiling is not None or act is None else act(out)), descriptor
+
+
+def takes_means(squeeze: Any) -> bool:
+    """Tell whether a squeeze is a function of the mean of every channel alone."""
+    kind = type(squeeze)
+    return hasattr(kind, "from_statistics") and not kind.needs_second_moment and not hasattr(kind, "from_projection")
 
 
 def fitting(weights: Weights, z: FeatureMap) -> Weights:

@@ -130,6 +130,20 @@ class Kernels:
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
 
+    def inferred(self, z: FeatureMap, norm: object) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return what a shorter way to the output without gradients needs; None where there is no such way."""
+
+    def attended(
+        self,
+        z: FeatureMap,
+        numbers: torch.Tensor,
+        weights: torch.Tensor,
+        shortcut: FeatureMap | None,
+        ceiling: float | None,
+    ) -> FeatureMap:
+        """Return the output from what `inferred` gave."""
+        raise NotImplementedError
+
     def standardise(
         self, z: FeatureMap, basis: Numbers, gamma: Numbers, beta: Numbers, settings: Settings
     ) -> Statistics:

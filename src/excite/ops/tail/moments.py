@@ -133,7 +133,7 @@ def settings_of(norm: Any, squeeze: Any, z: FeatureMap) -> Settings:
 
 def projection_basis(squeeze: Any, z: FeatureMap) -> torch.Tensor | None:
     """Return the constants `[c *space]` of a squeeze that is a weighted sum, laid out as `z`; None for the others."""
-    if not hasattr(squeeze, "from_projection"):
+    if not hasattr(type(squeeze), "from_projection"):
         return None
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     basis: torch.Tensor = squeeze.projection(tuple(z.shape[1:]), wide)

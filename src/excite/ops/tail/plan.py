@@ -44,9 +44,10 @@ class Part(NamedTuple):
 # Measured on two cores (benchmarks/tail.py, and in whole networks, where calls cost more than in a loop). In PyTorch
 # the numbers between the passes cost half a millisecond. In NHWC torch's own batch norm is fast: without attention
 # there is little to save, and nothing where only a rectifier follows.
-ATTENTION = Part((MIB // 2, MIB // 2, 4 * MIB), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
-PLAIN = Part((3 * MIB, 6 * MIB, 4 * MIB), (8 * MIB, NEVER, NEVER), gpu=True)
+ATTENTION = Part((MIB // 2, MIB // 2, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
+PLAIN = Part((3 * MIB, 6 * MIB, MIB), (8 * MIB, NEVER, NEVER), gpu=True)
 INSIDE = Part((2 * MIB, NEVER, 16 * MIB), (NEVER, NEVER, NEVER), gpu=False)
+CARRIED = Part((MIB // 4, MIB // 4, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 ALONE = Part((MIB // 2, MIB // 2, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False)
 
 
@@ -54,7 +55,8 @@ class Request(NamedTuple):
     """What may be fused: a map `z` with what follows it.
 
     part: which of the above. norm: None where attention stands alone. attention: a squeeze and gate in one module;
-    squeeze: alone, where the caller knows the gate. Either may be None.
+    squeeze: alone, where the caller knows the gate. Either may be None. kind: the norm's class, where it carries the
+    attention itself and asks from within its own call (which its hooks enclose).
     """
 
     part: Part
@@ -63,6 +65,7 @@ class Request(NamedTuple):
     attention: nn.Module | None = None
     squeeze: nn.Module | None = None
     shortcut: FeatureMap | None = None
+    kind: type | None = None
 
 
 class Plan(NamedTuple):
@@ -178,12 +181,20 @@ def is_hooked(module: nn.Module) -> bool:
     )
 
 
-def _globally_hooked() -> bool:
+def is_globally_hooked() -> bool:
+    """Tell whether somebody watches the calls of every module."""
     return bool(
         module_hooks._global_forward_hooks
         or module_hooks._global_forward_pre_hooks
         or module_hooks._global_backward_hooks
         or module_hooks._global_backward_pre_hooks
+    )
+
+
+def is_unwatched(attention: nn.Module) -> bool:
+    """Tell whether `attention` is a squeeze and gate and nobody sees the map that it is given."""
+    return (
+        type(attention) in _factored and not is_hooked(attention) and not is_hooked(attention.get_submodule("squeeze"))
     )
 
 
@@ -202,6 +213,7 @@ def is_transformed() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
     )
 
 
@@ -230,23 +242,39 @@ def _unfit_norm(request: Request) -> str | None:
     norm: Any = request.norm
     if norm is None:
         return None
-    # The very classes: a subclass may override anything, and SyncBatchNorm takes its statistics from all processes.
-    if type(norm) not in NORMS:
-        return f"the norm is a {type(norm).__name__}"
-    if is_hooked(norm) or _globally_hooked():
+    kind = request.kind or type(norm)
+    dims = _norm_dims(norm, kind)
+    if dims is None:
+        return f"the norm is a {kind.__name__}"
+    if (request.kind is None and is_hooked(norm)) or is_globally_hooked():
         return "the norm is hooked"
-    if NORMS.index(type(norm)) + 3 != z.dim() or norm.num_features != z.shape[1]:
+    if dims != z.dim() or norm.num_features != z.shape[1]:
         return f"the norm does not fit a map of shape {tuple(z.shape)}"
     if (norm.running_mean is None) != (norm.running_var is None):
         return "the norm has half of its running statistics"
+    channels, device = z.shape[1], z.device
     for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        if tensor is not None and (tensor.device != z.device or tensor.is_meta or not tensor.is_floating_point()):
+        if tensor is None:
+            continue
+        if tensor.device != device or not tensor.is_floating_point():
             return "the norm lies elsewhere"
-        if tensor is not None and tensor.numel() != z.shape[1]:
+        if tensor.numel() != channels:
             return "the norm's tensors do not fit its number of features"
+    if norm.training and norm.running_mean is not None and not norm.track_running_stats:
+        return "the norm has running statistics that it does not track"
     if norm.training and z.shape[0] * z[0, 0].numel() <= 1:
         return "one value per channel has no variance"
     return None
+
+
+def _norm_dims(norm: Any, kind: type) -> int | None:
+    # The axes of a map of a plain batch norm, None for others. The very classes: a subclass may override anything, and
+    # SyncBatchNorm takes its statistics from all processes. timm's norms with an activation are plain without one.
+    if kind in NORMS:
+        return NORMS.index(kind) + 3
+    if (kind.__module__, kind.__name__) != ("timm.layers.norm_act", "BatchNormAct2d"):
+        return None
+    return 4 if all(type(part) is nn.Identity and not is_hooked(part) for part in (norm.drop, norm.act)) else None
 
 
 def _unfit_attention(request: Request) -> str | None:
@@ -259,17 +287,18 @@ def _unfit_attention(request: Request) -> str | None:
             return None
         if type(attention) not in _factored:
             return f"{type(attention).__name__} is no squeeze and gate"
-        squeeze = attention.get_submodule("squeeze")
+        squeeze = attention._modules["squeeze"]
     return None if squeeze is None else _unfit_squeeze(squeeze, request.z)
 
 
 def _unfit_squeeze(squeeze: Any, z: FeatureMap) -> str | None:
     if is_hooked(squeeze):
         return "the squeeze is hooked; hooks on the gate are fine"
-    if next(squeeze.parameters(), None) is not None:
+    if (squeeze._parameters or squeeze._modules) and next(squeeze.parameters(), None) is not None:
         return f"the squeeze {type(squeeze).__name__} learns"
-    if hasattr(squeeze, "from_projection"):
+    kind = type(squeeze)  # a module without an attribute takes long to say so
+    if hasattr(kind, "from_projection"):
         return None if squeeze.projects(tuple(z.shape[2:])) else "the squeeze resamples maps of this size"
-    if not hasattr(squeeze, "from_statistics"):
-        return f"the squeeze {type(squeeze).__name__} does not follow from moments"
+    if not hasattr(kind, "from_statistics"):
+        return f"the squeeze {kind.__name__} does not follow from moments"
     return None

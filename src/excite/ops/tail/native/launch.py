@@ -45,18 +45,16 @@ class NativeKernels(Kernels):
                 call.restype = integer if kind in passes else None
                 self.calls[kind, dtype] = call
 
-    def _call(self, kind: str, dtype: torch.dtype, *arguments: Any) -> int:
-        # The tensors live as long as this frame, which is what the addresses need.
-        plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-        made: int = self.calls[kind, dtype](*plain, torch.get_num_threads())
-        return made
-
     def _pass(self, kind: str, z: FeatureMap, *arguments: Any) -> None:
+        # The tensors live as long as this frame, which is what the addresses need.
+        self._run(kind, z, *[x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments])
+
+    def _run(self, kind: str, z: FeatureMap, *arguments: Any) -> None:
         n, c = z.shape[:2]
         positions = z.numel() // (n * c)
         # Maps of one position are the same either way; channels last is the longer loop.
         last = positions == 1 or not z.is_contiguous()
-        if self._call(kind, z.dtype, *arguments, n, c, positions, last):
+        if self.calls[kind, z.dtype](*arguments, n, c, positions, last, torch.get_num_threads()):
             raise MemoryError(f"no memory for the sums of a map of shape {tuple(z.shape)}")
 
     def standardise(
@@ -86,6 +84,46 @@ class NativeKernels(Kernels):
         out, r = torch.empty_like(z), None if shortcut is None else alike(shortcut, z)
         lowest = math.nan if ceiling is None else 0.0
         self._pass("affine", z, z, *dense_numbers(by, z), r, out, lowest, bound(ceiling))
+        return out
+
+    def inferred(self, z: FeatureMap, norm: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the mean `[n c]` of the map that running statistics normalise, and the numbers for `attended`.
+
+        One call with few numbers around it: on the maps of one image they cost more than the passes. None where the
+        norm's numbers are not float32.
+        """
+        gamma, beta, mean, variance = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        for x in (gamma, beta, mean, variance):
+            if x is not None and (x.dtype is not torch.float32 or not x.is_contiguous()):
+                return None
+        n, c = z.shape[:2]
+        means = torch.empty((2, n, c), dtype=wide_type(z), device=CPU)
+        numbers = torch.empty((4, c), dtype=torch.float64, device=CPU)
+        parameters = [None if x is None else x.data_ptr() for x in (gamma, beta, mean, variance)]
+        first = means.data_ptr()
+        second = first + means.element_size() * n * c
+        mu, inverse, scale, bias = range(numbers.data_ptr(), numbers.data_ptr() + 32 * c, 8 * c)
+        self._run(
+            *("normalise", z, z.data_ptr(), None, None, *parameters, False, 0.0, norm.eps, False, first, None, None),
+            *(mu, inverse, scale, bias, second, None, None),
+        )
+        return means[1], numbers
+
+    def attended(
+        self,
+        z: FeatureMap,
+        numbers: torch.Tensor,
+        weights: torch.Tensor,
+        shortcut: FeatureMap | None,
+        ceiling: float | None,
+    ) -> FeatureMap:
+        """Return the normalised map by its weights `[n c]`, plus shortcut, rectified up to `ceiling`."""
+        out, r = torch.empty_like(z), None if shortcut is None else alike(shortcut, z)
+        mu, _, scale, bias = range(numbers.data_ptr(), numbers.data_ptr() + 32 * z.shape[1], 8 * z.shape[1])
+        weights = dense(weights, wide_type(z))
+        lowest = math.nan if ceiling is None else 0.0
+        places = weights.data_ptr(), None if r is None else r.data_ptr(), out.data_ptr()
+        self._run("affine", z, z.data_ptr(), scale, bias, mu, *places, lowest, bound(ceiling))
         return out
 
     def grad_scaled(
@@ -132,15 +170,17 @@ class NativeKernels(Kernels):
 
     def correlate(self, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation of every row of `s` `[n c]` with a kernel `[k]`, zeros beyond the ends."""
-        s, out = s.contiguous(), s.new_empty(s.shape)
-        self._call("correlate", s.dtype, s, kernel.contiguous(), out, *s.shape, len(kernel))
+        s, kernel, out = s.contiguous(), kernel.contiguous(), torch.empty(s.shape, dtype=s.dtype, device=CPU)
+        call, sizes = self.calls["correlate", s.dtype], (*s.shape, kernel.numel(), torch.get_num_threads())
+        call(s.data_ptr(), kernel.data_ptr(), out.data_ptr(), *sizes)
         return out
 
     def correlate_kernel(self, s: torch.Tensor, grad: torch.Tensor, size: int) -> torch.Tensor:
         """Return the kernel's gradient `[size]`."""
         s, grad = s.contiguous(), grad.contiguous()
         found = s.new_empty(size, dtype=torch.float64)
-        self._call("correlate_kernel", s.dtype, s, grad, found, *s.shape, size)
+        call, sizes = self.calls["correlate_kernel", s.dtype], (*s.shape, size, torch.get_num_threads())
+        call(s.data_ptr(), grad.data_ptr(), found.data_ptr(), *sizes)
         return found.to(s.dtype)
 
 

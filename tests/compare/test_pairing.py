@@ -59,6 +59,8 @@ LAST = {
 def written(folder: Path) -> None:
     """Write the runs of a comparison: in each the best epoch is better than the last, by another amount."""
     save(Plan(tuple(LAST), "resnet20", "digits", seeds=4), folder)
+    for begun in ("se-seed0", "eca-seed3"):
+        (folder / "runs" / begun).mkdir(parents=True)
     for method, scores in LAST.items():
         for seed, top1 in scores.items():
             run = folder / "runs" / f"{method}-seed{seed}"
@@ -71,7 +73,9 @@ def written(folder: Path) -> None:
 
 def test_gains_are_of_the_last_epoch_and_the_same_seed(tmp_path: Path) -> None:
     written(tmp_path)
-    none, se, eca = collect(tmp_path).rows
+    results = collect(tmp_path)
+    assert (results.finished, results.total, results.complete) == (9, 12, False)
+    none, se, eca = results.rows
     assert [row.top1 for row in (none, se, eca)] == list(LAST.values())
     assert (none.mean, se.mean, eca.mean) == pytest.approx((0.7075, 0.7966667, 0.725))
     assert none.gain is None

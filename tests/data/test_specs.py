@@ -8,7 +8,7 @@ from PIL import Image
 from excite.data import open_data
 from excite.data.arrays import cache
 from excite.data.bundle import chosen
-from excite.data.preprocess import UnreadableImageError, read_rgb
+from excite.data.preprocess import Preprocess, UnreadableImageError, read_rgb
 from excite.errors import ExciteError, UsageError
 from imagesets import CLASSES, add, encoded, image_folder, parquet_set, picture, shards
 
@@ -60,6 +60,19 @@ def test_each_limit_is_of_its_split(tmp_path, kind):
             (image, label), (same, right) = few[i], every[row]
             assert label == right
             assert np.array_equal(np.asarray(image), np.asarray(same))
+
+
+def test_an_image_passed_over_leaves_no_gap(tmp_path):
+    spec = f"imagefolder:{image_folder(tmp_path)}"
+    (tmp_path / "train" / "cat" / "1.png").write_text("broken")
+    train = open_data(spec).train
+    images, bad = cache(train, 16, skip=True)
+    assert [name.endswith("cat/1.png") for name in bad] == [True]
+    assert len(images) == len(images.images) == 5
+    for i, row in enumerate((0, 2, 3, 4, 5)):
+        image, label = train[row]
+        assert images[i][1] == label
+        assert torch.equal(images[i][0], Preprocess(16, 16).image(image))
 
 
 def test_digits_of_both_splits_are_different_and_all_there():

@@ -159,7 +159,11 @@ def only(**options: str):
 
 
 def test_inference_runs_in_eval_mode_in_the_asked_precision() -> None:
-    out = inference(only(precision="bf16"), net().train(), (2, 3, 8, 8), "cpu")()
+    model = net().train()
+    modes: list[bool] = []
+    model[0].register_forward_hook(lambda module, inputs, output: modes.append(module.training))
+    out = inference(only(precision="bf16"), model, (2, 3, 8, 8), "cpu")()
+    assert modes == [False]
     assert (out.dtype, tuple(out.shape), out.requires_grad) == (torch.bfloat16, (2, 4), False)
 
 

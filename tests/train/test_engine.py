@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from excite.cli.main import main
 from excite.cli.signature import argument_help
 from excite.detect.config import DetectConfig
 from excite.detect.fit import fit as fit_detector
+from excite.detect.module import DetectionModule
 from excite.engine.config import RunConfig, check_resume, read_run
+from excite.engine.module import NonFiniteLossError
 from excite.engine.process import VARIABLES
 from excite.engine.run import RunDirectory
 from excite.errors import ExciteError, UsageError
@@ -247,3 +250,11 @@ def test_a_detection_run_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     shared = {"batch_size": 2, "workers": 0, "device": "cpu", "quiet": True, "pictures": 0, "deterministic": True}
     fit_detector(replace(config, out=str(tmp_path / "run"), **shared))
     assert state() == before
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_no_number_stops_a_run(loss: float) -> None:
+    module = DetectionModule(nn.Identity(), DetectConfig())
+    module.watch(torch.tensor(1e30), 0)
+    with pytest.raises(NonFiniteLossError, match=r"step 0 \(epoch 1, batch 2, box"):
+        module.watch(torch.tensor(loss), 1, {"box": torch.tensor(loss)})

@@ -175,7 +175,7 @@ def test_a_run_takes_the_steps_of_the_equations(tmp_path: Path, name: str) -> No
     for parameter, weight in zip(before.parameters(), final, strict=True):
         parameter.data = weight
     logits = before(normalised(val[0]))
-    assert result.rows[-1]["val_loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, val[1])), rel=1e-4)
+    assert result.rows[-1]["val_loss"] == pytest.approx(nn.functional.cross_entropy(logits, val[1]).item(), rel=1e-4)
     assert result.rows[-1]["val_top1"] == pytest.approx(float((logits.argmax(1) == val[1]).float().mean()))
 
 
@@ -253,7 +253,7 @@ def test_scores_are_those_of_the_ranks(tmp_path: Path) -> None:
     result = run(tmp_path / "run", model, bundle(noise(8, 3), (images, labels)), lr=0.0, epochs=1)
     card = NetworkSpec("ranked", CLASSES, preprocess=HALF.to_dict())
     tested = evaluate(NetworkPredictor(model, card), ArrayImages(images, labels), batch_size=5)
-    loss = float(nn.functional.cross_entropy(model(normalised(images)), labels))
+    loss = nn.functional.cross_entropy(model(normalised(images)), labels).item()
     row = result.rows[0]
     for scores in ((row["val_top1"], row["val_top5"], row["val_loss"]), (tested.top1, tested.top5, tested.loss)):
         assert scores == pytest.approx((3 / 12, 10 / 12, loss), rel=1e-5)
@@ -290,7 +290,9 @@ def test_a_summary_names_the_best_and_the_last_epoch() -> None:
         {"epoch": i, "val_top1": s, "val_top5": s + 0.1, "seconds": 2.0, "images_per_s": 10.0 * i, "waiting": 0.1}
         for i, s in enumerate(SCORES, 1)
     ]
-    summary = summarise(rows[:3])
-    assert (summary["top1"], summary["top5"], summary["best_epoch"]) == (0.5, 0.6, 2)
-    assert (summary["last_top1"], summary["last_top5"]) == (0.3, 0.4)
-    assert (summary["images_per_s"], summary["seconds"]) == (20.0, 6.0)
+    for selects, result in ((True, (0.5, 0.6)), (False, (0.3, 0.4))):  # chosen on the test split it is the last one's
+        summary = summarise(rows[:3], split="val", selects=selects)
+        assert (summary["top1"], summary["top5"]) == result
+        assert (summary["best_top1"], summary["best_top5"], summary["best_epoch"]) == (0.5, 0.6, 2)
+        assert (summary["last_top1"], summary["last_top5"]) == (0.3, 0.4)
+        assert (summary["images_per_s"], summary["seconds"]) == (20.0, 6.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from excite.common.tables import say
-from excite.errors import UsageError
+from excite.errors import ExciteError, UsageError
 
 
 def predict(
@@ -15,6 +15,7 @@ def predict(
     backbone: str | None = None,
     threshold: float = 0.5,
     out: str = "predictions",
+    skip_unreadable: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
@@ -26,6 +27,7 @@ def predict(
         backbone: build the detector on this network instead of the one that the checkpoint names.
         threshold: lowest score that counts.
         out: the folder to write to: pictures and predictions.json.
+        skip_unreadable: go on without images that cannot be read, and count them.
         device: where to run; auto takes a GPU if there is one.
         json: print JSON: the detections.
 
@@ -47,16 +49,26 @@ def predict(
     content = read_checkpoint(checkpoint)
     detector = build(content, backbone)
     rows: list[ImageRow] = []
-    for row in predict_images(detector.to(place), files, Path(out), threshold=threshold):
-        rows.append(row)
-        if not json:
-            counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"
-            say(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
-    write_json(Path(out) / "predictions.json", rows, indent=None)
+    bad: list[str] | None = [] if skip_unreadable else None
+    try:
+        for row in predict_images(detector.to(place), files, Path(out), threshold=threshold, unreadable=bad):
+            rows.append(row)
+            if not json:
+                counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "nothing found"
+                say(f"{row['image']}: {counts} -> {row['picture']}", flush=True)
+    except ExciteError as error:
+        kept = f"; {len(rows)} of {len(files)} images are done, in {out}" if rows else ""
+        raise ExciteError(f"{error}; go on without such images with --skip-unreadable{kept}") from None
+    finally:
+        if rows or bad is not None:  # what was found is not lost with the image that stops the others
+            write_json(Path(out) / "predictions.json", rows, indent=None)
+    if bad and not json:
+        say(f"{len(bad)} unreadable images passed over: {'; '.join(bad[:3])}")
     if json:
         card = content.detector
         facts: dict[str, object] = {"checkpoint": content.source, "kind": card.kind}
         facts["backbone"] = backbone or card.backbone
         written = [str(Path(out) / "predictions.json"), *(str(row["picture"]) for row in rows)]
+        facts |= {"unreadable": len(bad or []), "unreadable_names": (bad or [])[:20]}
         facts |= {"images": len(rows), "predictions": rows, "out": out, "files": written}
         print(json_.dumps(facts, indent=2))

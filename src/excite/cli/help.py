@@ -14,9 +14,9 @@ GROUPS: dict[str, str] = {
     "model": "model options placement attach attach_sites attach_options init pretrained num_classes in_channels kind "
     "neck neck_attention neck_attention_options frozen_stages frozen_norms freeze_backbone_epochs checkpoint methods "
     "backbone layer compare baseline class_names channels move_squeezes",
-    "data": "data split train_split val_split limit limit_train limit_val limit_batches size resize "
-    "min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions severities "
-    "corrupted probes results masks skip_unreadable classes source shard_size",
+    "data": "data split val_fraction test_fraction train_split val_split limit limit_train limit_val limit_batches "
+    "size resize min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions "
+    "severities corrupted probes results masks skip_unreadable classes source shard_size",
     "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
     "step_epochs milestones gamma warmup_epochs warmup_steps label_smoothing ema accumulate clip val_every seed seeds "
     "train",

@@ -2,17 +2,17 @@
 
 import json as json_
 
-from excite.errors import UsageError
+from excite.errors import UsageError, near
 
-KINDS = ("all", "methods", "models", "recipes", "checkpoints")
+KINDS = ("all", "methods", "models", "recipes", "data", "checkpoints")
 
 
 def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
-    """List the attention methods, backbones, recipes and the authors' public files, with counts.
+    """List the attention methods, backbones, recipes, kinds of data and the authors' public files, with counts.
 
     Args:
-        what: methods, models, recipes, checkpoints (public files), all (a summary of everything), or a pattern to look
-            for everywhere.
+        what: methods, models, recipes, data (specs), checkpoints (public files), all (a summary of everything), or a
+            pattern to look for everywhere.
         pattern: a shell pattern that names must match, as 'eca_*'.
         json: print JSON.
 
@@ -20,6 +20,7 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
         excite list
         excite list models 'eca_*' --json
         excite list checkpoints 'eca_*'
+        excite list 'timm/*regnety*'
     """
     import fnmatch
 
@@ -30,10 +31,16 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     if what == "checkpoints":
         _show_checkpoints(pattern, json)
         return
+    foreign = next((text for text in (what, pattern) if text.startswith(("timm/", "torchvision/"))), None)
+    if foreign is not None:
+        _show_foreign(foreign, json)
+        return
     searched = what not in KINDS
     if searched:
+        close = near(what, KINDS, 1)
         if pattern != "*":
-            raise UsageError(f"{what!r} is none of {', '.join(KINDS)}")
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"{what!r} is none of {', '.join(KINDS)}{hint}")
         what, pattern = "all", what
     sections: dict[str, dict[str, str]] = {}
     if what in ("all", "methods"):
@@ -45,9 +52,19 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     if what in ("all", "recipes"):
         sections["recipes"] = summaries()
         sections["detection recipes"] = detection.summaries()
+    if what == "data":
+        from excite.data import SPECS
+        from excite.detect.data.specs import FORMS
+
+        sections["data"] = {spec.form: spec.summary for spec in SPECS.values()}
+        sections["detection data"] = dict(FORMS)
+    everything = sections
     sections = {k: {n: t for n, t in v.items() if fnmatch.fnmatchcase(n, pattern)} for k, v in sections.items()}
     if not any(sections.values()):
-        raise UsageError(f"nothing in {' or '.join(sections)} matches {pattern!r}; `excite list` shows everything")
+        names = [name for kind in everything.values() for name in kind] + list(KINDS)
+        close = near(pattern, names)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "`excite list` shows everything"
+        raise UsageError(f"nothing in {' or '.join(sections)} matches {pattern!r}; {hint}")
     if json:
         print(json_.dumps({name: list(rows) for name, rows in sections.items()}, indent=2))
         return
@@ -57,6 +74,33 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     if what == "all" and pattern == "*":
         print(f"{len(list_models('*'))} models: <method>_<backbone>, as eca_resnet50; `excite list models` names them.")
         print("Other networks: timm/NAME, torchvision/NAME, path/to/file.py:factory, each with --attach METHOD.")
+
+
+def _show_foreign(pattern: str, json: bool) -> None:
+    """List networks of timm or torchvision."""
+    import fnmatch
+
+    from excite.common.extras import require
+
+    library, _, rest = pattern.partition("/")
+    if library == "timm":
+        require("timm")
+        import timm
+
+        known = timm.list_models()
+    else:
+        from torchvision.models import list_models
+
+        known = list_models()
+    names = [name for name in known if fnmatch.fnmatchcase(name, rest or "*")]
+    if not names:
+        close = near(rest, known)
+        hint = f"; did you mean {' or '.join(f'{library}/{name}' for name in close)}?" if close else ""
+        raise UsageError(f"no network of {library} matches {rest!r}{hint}")
+    if json:
+        print(json_.dumps({"models": [f"{library}/{name}" for name in names]}, indent=2))
+        return
+    _show(f"networks of {library}", {f"{library}/{name}": "" for name in names})
 
 
 def _show_checkpoints(pattern: str, json: bool) -> None:

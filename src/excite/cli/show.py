@@ -1,10 +1,12 @@
-"""`excite show`: one method's card, or all of them as a table or a document."""
+"""`excite show`: one method's card, a network's, what a data set holds, or all methods as a table or a document."""
 
 import json as json_
 import textwrap
 from typing import TYPE_CHECKING
 
+from excite.backbones.names import ALIASES, BACKBONES, all_names, split_name
 from excite.errors import UsageError
+from excite.registry import METHODS
 
 if TYPE_CHECKING:
     from excite.cli.method_cards import Card
@@ -20,32 +22,53 @@ AGREEMENT = (
 
 def show(
     method: str = "",
+    spec: str = "",
     *,
     table: bool = False,
     document: bool = False,
     channels: int = 256,
     size: int = 56,
+    limit: int = 1000,
+    out: str | None = None,
     json: bool = False,
 ) -> None:
-    """Show what a method computes, its paper, its place, its cost and its options.
+    """Show what a method computes, its paper, its place, its cost and its options; or what a network or data set is.
 
     Without a method: --table prints one Markdown line per method (the table of the README), --document the whole
     reference (docs/methods.md), --json all cards.
 
     Args:
-        method: a name of `excite list methods`.
+        method: a name of `excite list methods` or `excite list models`, or the word data.
+        spec: after the word data: a data spec, or the path of a folder or file.
         table: a Markdown table of all methods, one line each.
         document: a Markdown document of all methods.
         channels: channels of the map that the cost is given for.
         size: side of that map.
+        limit: how many images of each split of the data to look at.
+        out: the file to write to: some training images of the data, as a contact sheet (.png).
         json: print JSON.
 
     Examples:
         excite show eca
         excite show emca_eca --channels 512 --size 28
+        excite show eca_resnet50
+        excite show data photos --out sheet.png
     """
+    if method == "data":
+        from excite.cli.show_data import show_data
+
+        show_data(spec, limit, out, json)
+        return
     from excite.cli.method_cards import card, cards
 
+    if spec:
+        raise UsageError(f"{spec!r} is one word too many; only `excite show data SPEC` takes two")
+    if out:
+        raise UsageError("--out draws a data set: excite show data SPEC --out FILE.png")
+    method = method.lower() if method.lower() in METHODS else method
+    if method and method not in METHODS and is_network(method):
+        _show_network(method, json)
+        return
     if channels < 1 or size < 1:
         raise UsageError(f"channels and size must be at least 1, got {channels} and {size}")
     if bool(method) + table + document > 1:
@@ -61,6 +84,38 @@ def show(
         print(document_of(found))
     else:
         print(text_of(found[0]))
+
+
+def is_network(name: str) -> bool:
+    """True for a name of a network of ours, timm's or torchvision's, whatever the case of its letters."""
+    return name.startswith(("timm/", "torchvision/")) or name.lower() in all_names() or name.lower() in ALIASES
+
+
+def _show_network(name: str, json: bool) -> None:
+    """Print the page of a network: what it is made of, and what it costs."""
+    import torch
+
+    from excite.inspect.trace import run_on_meta
+    from excite.models import NetworkSpec
+
+    known = name.lower() in all_names() or name.lower() in ALIASES
+    name = name.lower() if known else name
+    method, backbone = split_name(name) if known else ("none", name)
+    side = 32 if "_cifar" in backbone or BACKBONES.get(backbone, ("",))[0] == "resnet_small" else 224
+    with torch.device("meta"):
+        network = NetworkSpec(name, 1000).build()
+    params, macs = sum(p.numel() for p in network.parameters()), run_on_meta(network, (1, 3, side, side)).macs
+    if json:
+        facts = {"name": name, "method": method, "backbone": backbone, "size": side, "classes": 1000}
+        print(json_.dumps({**facts, "params": params, "macs": macs}, indent=2))
+        return
+    print(
+        f"{name}: {BACKBONES[backbone].summary if backbone in BACKBONES else 'a network of ' + name.partition('/')[0]}"
+    )
+    print(f"  method        {method}" + (f": {METHODS[method].summary}; excite show {method}" if known else ""))
+    print(f"  costs         {params:,} parameters, {macs / 1e6:,.1f} M MACs at {side}x{side}, 1000 classes")
+    print(f"  more          excite profile {name}")
+    print(f"  train         excite train {name} --data PATH" + ("" if known else " --attach METHOD"))
 
 
 def text_of(card: "Card") -> str:

@@ -1,11 +1,12 @@
 """`hfds:NAME`: a data set of the Hugging Face hub, or a folder that `datasets` can load (extra `hf`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from excite.common.checks import shown
 from excite.common.extras import require
 from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
 from excite.data.preprocess import UnreadableImageError, read_rgb, stored_size
@@ -28,19 +29,21 @@ SPLITS: dict[SplitName, tuple[str, ...]] = {
 
 
 class HfImages:
-    """Rows of a `datasets.Dataset` whose image column is left encoded."""
+    """Rows of a `datasets.Dataset` whose image column is left encoded; a label of -1 is none."""
 
-    def __init__(self, rows: "datasets.Dataset", image: str, label: str, where: str, indices: Sequence[int]) -> None:
-        self.rows, self.image, self.label, self.where, self.indices = rows, image, label, where, indices
+    def __init__(
+        self, rows: "datasets.Dataset", image: str, labels: Sequence[int], where: str, indices: Sequence[int]
+    ) -> None:
+        self.rows, self.image, self.labels, self.where, self.indices = rows, image, labels, where, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        row = self.rows[int(self.indices[index])]
-        if row[self.label] is None or row[self.label] < 0:
+        label = self.labels[index]
+        if label < 0:
             raise UnreadableImageError(self.name(index), "there is no image or no label")
-        return read_rgb(self._encoded(row, index), self.name(index)), int(row[self.label])
+        return read_rgb(self._encoded(self.rows[int(self.indices[index])], index), self.name(index)), label
 
     def _encoded(self, row: dict[str, Any], index: int) -> bytes | str:
         encoded = row[self.image]
@@ -56,15 +59,10 @@ class HfImages:
         """Return the data set, split and row."""
         return f"{self.where} row {self.indices[index]}"
 
-    @property
-    def labels(self) -> list[int]:
-        """The labels; -1 where there is none."""
-        column = list(self.rows[self.label])
-        return [-1 if column[i] is None else int(column[i]) for i in self.indices]
-
     def take(self, indices: Sequence[int]) -> "HfImages":
         """Return these images alone."""
-        return HfImages(self.rows, self.image, self.label, self.where, [self.indices[i] for i in indices])
+        labels, rows = ([values[i] for i in indices] for values in (self.labels, self.indices))
+        return HfImages(self.rows, self.image, labels, self.where, rows)
 
 
 def open_hf(spec: str) -> Source:
@@ -76,6 +74,8 @@ def open_hf(spec: str) -> Source:
     import datasets
 
     name, _, config = spec.partition(":")[2].partition(":")
+    if name.startswith("~"):
+        name = str(Path(name).expanduser())
     if not name:
         raise UsageError(f"{spec}: expected hfds:NAME")
     try:
@@ -91,18 +91,42 @@ def open_hf(spec: str) -> Source:
     features = loaded["train"].features
     image = next((c for c in IMAGE_COLUMNS if c in features), None)
     label = next((c for c in LABEL_COLUMNS if c in features), None)
-    if image is None or label is None or not hasattr(features[label], "names"):
-        raise UsageError(f"{spec}: expected an image column and a ClassLabel column, found {dict(features)}")
-    splits: dict[SplitName, HfImages] = {}
-    notes: list[str] = []
+    if image is None or label is None:
+        raise UsageError(f"{spec}: expected an image column and a label column, found {dict(features)}")
+    members: dict[SplitName, str] = {}
     for split, words in SPLITS.items():
         word = next((word for word in words if word in loaded), None)
-        if word is None:
-            continue
+        if word is not None:
+            members[split] = word
+    columns = {word: list(loaded[word].select_columns([label])[:][label]) for word in members.values()}
+    classes, number = _numbers(spec, getattr(features[label], "names", None), columns.values())
+    splits: dict[SplitName, HfImages] = {}
+    notes: list[str] = []
+    for split, word in members.items():
         rows = loaded[word].cast_column(image, datasets.Image(decode=False))
-        images = HfImages(rows, image, label, f"{spec} {word}", range(len(rows)))
+        labels = [-1 if value is None else number(value) for value in columns[word]]
+        images = HfImages(rows, image, labels, f"{spec} {word}", range(len(rows)))
         if split != "train" and not any(value >= 0 for value in images.labels):
             notes.append(f"passed over the split {word}: its {len(rows)} images have no labels")
             continue
         splits[split] = images
-    return Source(splits, list(features[label].names), usual_for, notes)
+    return Source(splits, classes, usual_for, notes)
+
+
+def _numbers(
+    spec: str, names: Sequence[str] | None, columns: Iterable[Sequence[object]]
+) -> tuple[list[str], Callable[[Any], int]]:
+    """Return the classes of some columns of labels, and what numbers a label. Raises UsageError for other labels.
+
+    names: those of a ClassLabel; without them whole numbers count from 0, and words are classes in their order.
+    """
+    if names is not None:
+        return list(names), int
+    values = {value for column in columns for value in column if value is not None}
+    if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        most = max(values)  # type: ignore[type-var]  # whole numbers, as was seen
+        return [str(i) for i in range(int(most) + 1)], int  # type: ignore[call-overload]  # as above
+    if values and all(isinstance(value, str) for value in values):
+        classes = sorted(str(value) for value in values)
+        return classes, {name: i for i, name in enumerate(classes)}.__getitem__
+    raise UsageError(f"{spec}: labels are classes, whole numbers or words; found {shown(next(iter(values), None))}")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Any: labels as a file has them, before they were checked.
+
 IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "fine_label", "labels")
+LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "target", "category", "y")
 
 
 class ParquetImages:
     """Encoded images of a table in memory, decoded when asked for."""
 
-    def __init__(self, encoded: "pa.Array", labels: Sequence[int], names: Sequence[str]) -> None:
-        self.encoded, self.labels, self._names = encoded, list(labels), list(names)
+    def __init__(self, encoded: "pa.Array", labels: Sequence[Any], names: Sequence[str]) -> None:
+        self.encoded, self._names = encoded, list(names)
+        self.labels: list[Any] = list(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,6 +75,12 @@ def open_parquet(spec: str) -> Source:
         if members:
             splits[name], own = _read(members)
             classes = own if name == "train" else classes
+    words = {label for split in splits.values() for label in split.labels if isinstance(label, str)}
+    if words and classes is None:
+        classes = sorted(words)
+        number: dict[object, int] = {name: i for i, name in enumerate(classes)}
+        for split in splits.values():
+            split.labels = [number.get(label, -1) for label in split.labels]
     _check_labels(spec, splits.values(), MOST_CLASSES if classes is None else len(classes))
     if classes is None:
         classes = [str(i) for i in range(max(max(split.labels) for split in splits.values()) + 1)]
@@ -91,12 +100,15 @@ def _read(files: list[Path]) -> tuple[ParquetImages, list[str] | None]:
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExciteError(f"cannot read parquet files {[str(f) for f in files]}: {reason}") from error
-    if "bytes" not in [field.name for field in getattr(table.schema.field(image).type, "fields", [])]:
+    kind = table.schema.field(image).type
+    plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not plain and "bytes" not in [field.name for field in getattr(kind, "fields", [])]:
         raise ExciteError(f"{files[0]}: column {image!r} has no encoded images, as `datasets` writes them (bytes)")
     names = [f"{f.name} row {i}" for f, t in zip(files, tables, strict=True) for i in range(len(t))]
     if not len(table):
         raise ExciteError(f"{files[0]} holds no rows")
-    encoded = table.column(image).combine_chunks().field("bytes")
+    encoded = table.column(image).combine_chunks()
+    encoded = encoded if plain else encoded.field("bytes")
     return ParquetImages(encoded, table.column(label).to_pylist(), names), _class_names(schemas[0], label)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from excite.common.holdout import read_cut
@@ -30,6 +31,7 @@ SPECS: dict[str, Spec] = {
         "folder:open_folder",
         "PATH/train/CLASS/*.jpg, val and test beside it; or PATH/CLASS/*.jpg",
     ),
+    "csv": Spec("csv:FILE", "table:open_table", "a table with path, label and perhaps split of each image"),
     "parquet": Spec("parquet:PATH", "parquet:open_parquet", "train*.parquet, val*.parquet, test*.parquet"),
     "hfds": Spec("hfds:NAME", "hf:open_hf", "a data set of the Hugging Face hub (extra hf)"),
     "wds": Spec("wds:PATTERN", "wds:open_wds", "WebDataset shards on disk, or a folder of `excite shards`"),
@@ -42,15 +44,15 @@ def open_data(
     """Open a data spec; the limits keep that many images of a split (always the same ones).
 
     spec may end in shares of the training images to hold out: `digits@val=0.1`, `imagefolder:PATH@val=0.2,test=0.2`.
+    A path of a folder or file stands for what it is seen to be: `photos`, `photos.zip`, `labels.csv`.
     Raises UsageError for an unknown spec (with near ones) or a missing place, ExciteError for data that cannot be used.
     """
     place, cut = read_cut(spec)
     kind, colon, rest = place.partition(":")
-    known = ", ".join(s.form for s in SPECS.values())
+    note = None
     if kind not in SPECS:
-        close = near(kind, SPECS)
-        hint = f"did you mean {' or '.join(repr(SPECS[c].form) for c in close)}?" if close else f"known: {known}"
-        raise UsageError(f"unknown data spec {spec!r}; {hint}")
+        note, place = place, _recognised(place, cut.written(place))
+        kind, colon, rest = place.partition(":")
     if (":" in SPECS[kind].form) != bool(rest) or (colon and not rest):
         raise UsageError(f"data spec {spec!r} is written {SPECS[kind].form}")
     for name, limit in (("limit_train", limit_train), ("limit_val", limit_val), ("limit_test", limit_test)):
@@ -59,7 +61,26 @@ def open_data(
     module, _, function = SPECS[kind].opener.partition(":")
     opener = getattr(importlib.import_module(f"excite.data.{module}"), function)
     source: Source = opener(place)
-    return arrange(spec, source, cut, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
+    bundle = arrange(spec, source, cut, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
+    if note is not None:
+        images = sum(len(split) for split in source.splits.values())
+        bundle.notes.insert(0, f"took {note} as {kind}: {bundle.num_classes} classes, {images} images")
+    return bundle
+
+
+def _recognised(place: str, spec: str) -> str:
+    """Return the spec of a file or folder. Raises UsageError for what is neither that nor nearly a spec."""
+    from excite.data.recognise import missing_path, recognise
+
+    path = Path(place).expanduser()
+    close = near(place.partition(":")[0], SPECS)
+    if path.exists():
+        return recognise(path)
+    if close:
+        raise UsageError(f"unknown data spec {spec!r}; did you mean {' or '.join(repr(SPECS[c].form) for c in close)}?")
+    known = ", ".join(s.form for s in SPECS.values())
+    missing = "" if ":" in place else f"{missing_path(path)}, and no data spec either"
+    raise UsageError(f"{missing or f'unknown data spec {spec!r}'}; known: {known}, or the path of a folder or file")
 
 
 class Trained(Protocol):

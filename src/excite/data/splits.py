@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from excite.common.holdout import Cut
-from excite.data.bundle import DataBundle, Split, chosen
+from excite.data.bundle import DataBundle, Images, Split, chosen
 from excite.data.preprocess import Preprocess
 from excite.errors import ExciteError, UsageError
 
@@ -46,9 +46,11 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
     return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 
 
-def labels_of(images: Split) -> list[int]:
-    """Return the labels as whole numbers."""
-    labels = images.labels
+def labels_of(images: Images) -> list[int]:
+    """Return the labels as whole numbers; images that do not know them are decoded for it."""
+    labels = getattr(images, "labels", None)
+    if labels is None:
+        return [images[index][1] for index in range(len(images))]
     return labels.tolist() if isinstance(labels, Tensor) else list(labels)
 
 

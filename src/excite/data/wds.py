@@ -75,7 +75,7 @@ class ShardImages:
 
 
 def open_wds(spec: str) -> Source:
-    """Open the shards that a pattern names, or those of a folder that `excite shards` wrote.
+    """Open the shards that a pattern names, or those of a folder, one that `excite shards` wrote or another.
 
     `train`, `val` or `test` in a file's name says which split it is of; without any, all train.
 
@@ -85,13 +85,18 @@ def open_wds(spec: str) -> Source:
     """
     pattern = spec.partition(":")[2]
     manifest = None
-    if Path(pattern).expanduser().is_dir():
-        manifest, shards = whole_shards(Path(pattern).expanduser())
+    folder = Path(pattern).expanduser()
+    if folder.is_dir() and (folder / NAME).is_file():
+        manifest, shards = whole_shards(folder)
+    elif folder.is_dir():
+        shards = sorted(folder.glob("*.tar"))
+        if not shards:
+            raise UsageError(f"{spec}: {folder} holds no shards (.tar) and no {NAME}")
     else:
         shards = _named(pattern)
-    missing = [str(s) for s in shards if not s.is_file()]
+    missing = [s for s in shards if not s.is_file()]
     if missing or not shards:
-        raise UsageError(f"{spec}: no file {missing[0] if missing else pattern}")
+        raise _missing(spec, missing[0] if missing else Path(pattern).expanduser())
     named: dict[SplitName, list[Path]] = {
         name: [s for s in shards if name in s.name and (name == "train" or "train" not in s.name)] for name in NAMES
     }
@@ -118,6 +123,15 @@ def _named(pattern: str) -> list[Path]:
 
     places = [Path(url).expanduser() for url in expand_urls(pattern)]
     return [p for s in places for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]
+
+
+def _missing(spec: str, path: Path) -> UsageError:
+    folder = next((p for p in path.parents if p.is_dir()), Path())
+    inside = sorted(p.name for p in folder.glob("*.tar"))
+    if folder != path.parent:
+        return UsageError(f"{spec}: no file {path}: there is no folder {path.parent}")
+    listed = ", ".join(inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
+    return UsageError(f"{spec}: no file {path}; {folder} holds {listed or 'no shards (.tar)'}")
 
 
 def _split(shards: list[Path]) -> ShardImages:

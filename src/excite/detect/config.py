@@ -17,7 +17,7 @@ class DetectConfig(RunConfig):
     Args:
         backbone: a name of ours (eca_resnet50), timm/NAME, torchvision/NAME or path/to/file.py:factory.
         kind: the detector.
-        data: data spec: shapes, shapes:size=128,most=4, coco:PATH or voc:PATH.
+        data: data spec: shapes, shapes:size=128,most=4, coco:PATH, voc:PATH, yolo:PATH, or a folder's path.
         recipe: a recipe's name or YAML file; auto takes shapes for shapes and small for other data.
         out: run directory; by default runs/KIND-BACKBONE-DATA, numbered where that exists.
         train_split: images to train on.

@@ -14,6 +14,7 @@ from excite.detect.data.base import load_image
 from excite.detect.detector import card_of
 from excite.detect.draw import draw_detections, save_image
 from excite.detect.results import to_results
+from excite.errors import ExciteError
 
 
 class ImageRow(TypedDict):
@@ -27,12 +28,18 @@ class ImageRow(TypedDict):
 
 @torch.no_grad()
 def predict_images(
-    detector: nn.Module, files: Sequence[Path], folder: Path, *, threshold: float = 0.5
+    detector: nn.Module,
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    threshold: float = 0.5,
+    unreadable: list[str] | None = None,
 ) -> Iterator[ImageRow]:
     """Yield one row per image: its file, picture, counts by name, and objects (name, score, box, perhaps mask).
 
     box: x, y, width, height in pixels; mask: COCO run lengths. The pictures go to `folder`, numbered where names meet.
-    Raises ExciteError for an image that cannot be read.
+    unreadable: takes what was wrong with images that cannot be read, so that the others go on; without it the first of
+    them raises ExciteError.
     """
     detector.eval()
     card = card_of(detector)
@@ -40,7 +47,13 @@ def predict_images(
     device = next(detector.parameters()).device
     taken: set[str] = set()
     for file in files:
-        image = load_image(file)
+        try:
+            image = load_image(file)
+        except ExciteError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(str(error))
+            continue
         pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(device)
         results = to_results(str(file), detector([pixels])[0], list(names))
         sure = [r for r in results if r["score"] >= threshold]

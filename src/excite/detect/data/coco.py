@@ -1,4 +1,7 @@
-"""COCO: annotations/instances_<split>.json beside a folder of images per split (Lin et al., arXiv:1405.0312)."""
+"""COCO: annotations/instances_<split>.json beside a folder of images per split (Lin et al., arXiv:1405.0312).
+
+Also as exports have it: <split>/_annotations.coco.json beside its images, or one file for all images.
+"""
 
 import json
 from collections import Counter
@@ -6,16 +9,21 @@ from pathlib import Path
 
 from excite.common.checks import shown
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
+from excite.detect.data.division import divide
 from excite.detect.data.schema import Fields, Id
 from excite.detect.data.segments import problem
 from excite.errors import ExciteError, UsageError
 
+EXPORTED = "_annotations.coco.json"
 KINDS = {"images": "image", "categories": "category", "annotations": "annotation"}  # lists, and one of them
 
 
 def splits(root: Path) -> list[str]:
     """Return the names of the splits that have an annotation file."""
-    return sorted(p.stem.removeprefix("instances_") for p in (root / "annotations").glob("instances_*.json"))
+    inside = [p.parent.name for p in root.glob(f"*/{EXPORTED}")]
+    return sorted(
+        [*inside, *(p.stem.removeprefix("instances_") for p in (root / "annotations").glob("instances_*.json"))]
+    )
 
 
 def find_split(root: Path, split: str) -> str:
@@ -25,6 +33,11 @@ def find_split(root: Path, split: str) -> str:
     if len(matches) == 1:
         return matches[0]
     expected = root / "annotations" / f"instances_{split}*.json"
+    if not matches and not known and not (root / "annotations").is_dir():
+        inside = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
+        raise UsageError(
+            f"coco:{root}: no folder {root / 'annotations'} and no instances_*.json is there, only {inside}"
+        )
     if matches:
         raise UsageError(f"split {split!r} of coco:{root} may be {' or '.join(matches)}; name one")
     have = f"splits there: {', '.join(known)}" if known else "no instances_*.json is there"
@@ -33,10 +46,16 @@ def find_split(root: Path, split: str) -> str:
 
 def open_coco(root: Path, split: str) -> DetectionDataset:
     """Read one split. Raises UsageError for a missing file or an empty set, ExciteError for broken contents."""
-    name = find_split(root, split)
-    path = root / "annotations" / f"instances_{name}.json"
+    undivided = _undivided(root)
+    if undivided is not None:
+        path = undivided
+        folder = path.parent if path.parent == root and not (root / "images").is_dir() else root / "images"
+    else:
+        name = find_split(root, split)
+        inside = root / name / EXPORTED
+        path = inside if inside.is_file() else root / "annotations" / f"instances_{name}.json"
+        folder = root / name if (root / name).is_dir() else root / "images"
     content = read_json(path)
-    folder = root / name if (root / name).is_dir() else root / "images"
     categories = _entries(content, "categories", path)
     if len({type(fields.id("id")) for fields in categories}) > 1:
         raise ExciteError(f"{path}: some categories have numbers as ids and some have texts; expected one kind")
@@ -52,14 +71,24 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     skipped: list[str] = []
     for fields in _entries(content, "annotations", path):
         _add(fields, samples, label_of, path, skipped)
+    chosen = list(samples.values())
     dataset = DetectionDataset(
-        list(samples.values()),
+        chosen if undivided is None else divide(chosen, split, f"coco:{root}"),
         [fields.text("name") for fields in categories],
         category_ids=[fields.id("id") for fields in categories],  # type: ignore[misc]  # numbers in every set we know
         skipped=skipped,
         has_masks=True,
     )
     return check_not_empty(dataset, str(path))
+
+
+def _undivided(root: Path) -> Path | None:
+    """Return the one annotation file of a set without splits; None where there are splits."""
+    files = [*root.glob("annotations/instances_*.json"), *root.glob(EXPORTED)]
+    if len(files) != 1 or any(root.glob(f"*/{EXPORTED}")):
+        return None
+    name = files[0].stem.removeprefix("instances_")
+    return None if name.startswith(("train", "val", "test")) else files[0]
 
 
 def read_json(path: Path) -> object:

@@ -2,40 +2,65 @@
 
 from pathlib import Path
 
+from excite.data.recognise import detection_kind
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.coco import open_coco
 from excite.detect.data.shapes import SPLITS, Shapes, shapes_options
 from excite.detect.data.voc import open_voc
+from excite.detect.data.yolo import open_yolo
 from excite.errors import UsageError, unknown
 
-KINDS = ("shapes", "coco:PATH", "voc:PATH")
+FORMS = {
+    "shapes": "drawn shapes with boxes and masks: shapes:size=96,most=3",
+    "coco:PATH": "annotations/instances_SPLIT.json, or SPLIT/_annotations.coco.json",
+    "voc:PATH": "Annotations/*.xml and JPEGImages/, with lists or without",
+    "yolo:PATH": "images/ and labels/*.txt with data.yaml",
+}
+OPENERS = {"coco": open_coco, "voc": open_voc, "yolo": open_yolo}
 COUNTS = {"train": 1600, "val": 200, "test": 400}
 
 
 def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None = None) -> DetectionDataset:
-    """Open one split of a data spec: "shapes", "shapes:size=96,most=3", "coco:PATH" or "voc:PATH".
+    """Open one split of a data spec: "shapes", "shapes:size=96,most=3", "coco:PATH", "voc:PATH", "yolo:PATH".
+
+    The path of a folder alone stands for what it is seen to be.
 
     masks: the items carry masks (UsageError where the data has none); limit: use that many of the first images only.
     Raises UsageError for an unknown spec, a missing folder or split, or an empty set; ExciteError for broken files.
     """
-    kind, _, rest = spec.partition(":")
+    kind, _, rest = _recognised(spec).partition(":")
     dataset: DetectionDataset
     if kind == "shapes":
         dataset = _shapes(rest, split)
-    elif kind in ("coco", "voc"):
+    elif kind in OPENERS:
         if not rest:
             raise UsageError(f"data {spec!r} lacks its folder; write {kind}:PATH")
         root = Path(rest).expanduser()
         if not root.is_dir():
             raise UsageError(f"data {spec!r}: no folder {root}")
-        dataset = open_coco(root, split) if kind == "coco" else open_voc(root, split)
+        dataset = OPENERS[kind](root, split)
     else:
-        raise unknown("detection data", spec, KINDS)
+        raise unknown("detection data", spec, FORMS)
     dataset.subset(limit)
     if masks:
         _require_masks(dataset, spec)
     dataset.with_masks = masks
     return dataset
+
+
+def _recognised(spec: str) -> str:
+    """Return a spec, or that of a folder which was given instead. Raises UsageError for one without boxes."""
+    path = Path(spec).expanduser()
+    if spec.partition(":")[0] in ("shapes", *OPENERS) or not path.is_dir():
+        return spec
+    kind = detection_kind(path)
+    if kind is None:
+        inside = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+        raise UsageError(
+            f"{path} has no boxes that are known here, only {inside}; expected annotations/instances_*.json, "
+            "_annotations.coco.json, Annotations/*.xml or labels/*.txt"
+        )
+    return f"{kind}:{path}"
 
 
 def _shapes(text: str, split: str) -> Shapes:

@@ -1,14 +1,23 @@
-"""Pascal VOC: ImageSets/Main/<split>.txt, Annotations/<name>.xml, JPEGImages/<name>.jpg (Everingham et al. 2010)."""
+"""Pascal VOC: ImageSets/Main/<split>.txt, Annotations/<name>.xml, JPEGImages/<name>.jpg (Everingham et al. 2010).
+
+Also as exports have it: folders called annotations and images, files side by side, a folder per split, or no lists.
+"""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from xml.parsers import expat
 
 from excite.common.checks import shown
+from excite.data.folder import is_junk, split_folders
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
+from excite.detect.data.division import divide
 from excite.detect.data.schema import LONGEST_NAME, Fields, is_inside
 from excite.errors import ExciteError, UsageError
 
+ANNOTATIONS = ("Annotations", "annotations", "xmls", "xml", "labels")
+IMAGES = ("JPEGImages", "images", "Images", "imgs")
+ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 LINE = "line"  # attribute in which the line of an element is kept
 
 
@@ -20,16 +29,48 @@ def splits(root: Path) -> list[str]:
 def open_voc(root: Path, split: str) -> DetectionDataset:
     """Read one split. Raises UsageError for a missing list or an empty set, ExciteError for broken contents.
 
-    The category names are all those that the annotations folder uses, in alphabetical order.
+    Without lists the splits are folders named train, val (valid) and test; without these a fifth of the images is val.
+    The category names are all those that the annotations use, in alphabetical order.
     """
-    names = read_split(root, split)
-    class_names = category_names(root)
+    files, everything = _files(root, split)
+    class_names = category_names(everything)
     if not class_names:
-        raise UsageError(f"voc:{root}: no object in any file of {root / 'Annotations'}")
+        raise UsageError(f"voc:{root}: no object in any file of {everything[0].parent}")
     label_of = {n: i for i, n in enumerate(class_names, start=1)}
     skipped: list[str] = []
-    samples = [_sample(root, name, label_of, skipped) for name in names]
+    samples = [_sample(path, label_of, skipped) for path in files]
     return check_not_empty(DetectionDataset(samples, class_names, skipped=skipped), f"split {split!r} of voc:{root}")
+
+
+def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
+    """Return the annotation files of a split, and those of all splits. Raises UsageError where a folder is missing."""
+    folder = annotation_folder(root)
+    if splits(root) or (root / "ImageSets").is_dir():
+        folder = folder or root / "Annotations"
+        return [folder / f"{name}.xml" for name in read_split(root, split)], sorted(folder.glob("*.xml"))
+    places = {name: inner for name, place in split_folders(root).items() if (inner := annotation_folder(place))}
+    if places:
+        members = {name: sorted(place.glob("*.xml")) for name, place in places.items()}
+        chosen = next((files for name, files in members.items() if name == split), None)
+        if chosen is None:
+            raise UsageError(f"voc:{root} has no split {split!r}; splits there: {', '.join(places)}")
+        return chosen, [file for files in members.values() for file in files]
+    if folder is None:
+        inside = ", ".join(sorted(p.name for p in root.iterdir() if not is_junk(p))) or "nothing"
+        raise UsageError(
+            f"voc:{root}: no folder {root / ANNOTATIONS[0]} (or {', '.join(ANNOTATIONS[1:])}) with .xml files; there "
+            f"is {inside}"
+        )
+    files = sorted(folder.glob("*.xml"))
+    return divide(files, split, f"voc:{root}"), files
+
+
+def annotation_folder(place: Path) -> Path | None:
+    """Return the folder below (or at) `place` that holds annotation files; None where none does."""
+    for folder in (*(place / name for name in ANNOTATIONS), place):
+        if folder.is_dir() and next(folder.glob("*.xml"), None) is not None:
+            return folder
+    return None
 
 
 def read_split(root: Path, split: str) -> list[str]:
@@ -52,10 +93,10 @@ def read_split(root: Path, split: str) -> list[str]:
     return names
 
 
-def category_names(root: Path) -> list[str]:
-    """Return the names of all objects in the annotations folder, sorted."""
+def category_names(files: Sequence[Path]) -> list[str]:
+    """Return the names of all objects in annotation files, sorted."""
     names: set[str] = set()
-    for path in sorted((root / "Annotations").glob("*.xml")):
+    for path in files:
         for element in read_xml(path).iter("object"):
             names.add(_text(element, "name", path))
     return sorted(names)
@@ -101,24 +142,30 @@ def _number(element: ET.Element, name: str, path: Path) -> float:
         raise ExciteError(f"{path}, line {line}: <{name}> is {text!r}, not a number") from None
 
 
-def _sample(root: Path, name: str, label_of: dict[str, int], skipped: list[str]) -> Sample:
-    path = root / "Annotations" / f"{name}.xml"
+def _sample(path: Path, label_of: dict[str, int], skipped: list[str]) -> Sample:
     tree = read_xml(path)
     size = tree.find("size")
     if size is None:
         raise ExciteError(f"{path}: no <size>")
     line = f"{path}, line {size.get(LINE)}: <size>"
     width, height = Fields({key: _number(size, key, path) for key in ("width", "height")}, line).size()
-    candidates = [root / "JPEGImages" / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".JPG")]
-    file = next((c for c in candidates if c.is_file()), None)
-    if file is None:
-        raise ExciteError(f"{path} is about an image that is missing: {candidates[0]}")
-    sample = Sample(name, width, height, path=file)
+    sample = Sample(path.stem, width, height, path=_image(path))
     for element in tree.findall("object"):
         annotation = _annotation(element, path, sample, label_of, skipped)
         if annotation is not None:
             sample.annotations.append(annotation)
     return sample
+
+
+def _image(path: Path) -> Path:
+    """Return the image that an annotation file is about: of the same name, in a folder beside it or next to it."""
+    places = [path.parent.parent / name for name in IMAGES] + [path.parent, path.parent.parent]
+    candidates = [place / f"{path.stem}{suffix}" for place in places for suffix in ENDINGS]
+    file = next((c for c in candidates if c.is_file()), None)
+    if file is None:
+        expected = next((place for place in places if place.is_dir()), places[0])
+        raise ExciteError(f"{path} is about an image that is missing: {expected / f'{path.stem}{ENDINGS[0]}'}")
+    return file
 
 
 def _annotation(

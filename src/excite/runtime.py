@@ -6,6 +6,7 @@ freed memory, glibc hands the same pages out again. The price: the process keeps
 No torch is imported at the start; call `tune` before it is, so that the thread count is taken up.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -93,6 +94,34 @@ def pick_device(device: str) -> str:
 def cache_folder() -> Path:
     """Return where what was downloaded or built is kept: `EXCITE_CACHE`, else `~/.cache/excite`."""
     return Path(os.environ.get("EXCITE_CACHE", Path.home() / ".cache" / "excite"))
+
+
+GROUP_MEMORY = (
+    ("memory.max", "memory.current"),  # version 2 of control groups
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+)
+
+
+def free_memory(device: str, root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that are free on cpu or cuda; None where the system does not say it.
+
+    On a CPU the least of what the machine has available and what the control group leaves. root: where /proc and /sys
+    are.
+    """
+    if device == "cuda":
+        import torch
+
+        free: int = torch.cuda.mem_get_info()[0]
+        return free
+    limits = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        limits.append(next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    for most, used in GROUP_MEMORY:
+        with contextlib.suppress(OSError, ValueError):
+            group = root / "sys/fs/cgroup"
+            limits.append(int((group / most).read_text()) - int((group / used).read_text()))
+    return max(min(limits), 0) if limits else None
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -93,11 +93,12 @@ def write_report(folder: Path) -> Results:
 def _probe(plan: Plan) -> tuple[int, int]:
     """Return (classes, image size) after building every network once: an impossible method fails before training."""
     from excite.data import open_data
+    from excite.train.datamodule import resolve_preprocess
 
     bundle = open_data(plan.data)
     config: TrainConfig = plan.config(plan.methods[0], 0, Path("unused"))
     cost.networks(plan, bundle.num_classes)
-    return bundle.num_classes, config.size or bundle.default_preprocess["size"]
+    return bundle.num_classes, resolve_preprocess(bundle, config).size
 
 
 def _train(

@@ -19,6 +19,23 @@ def median_side(images: Split) -> int:
     return round(median(sides)) if sides else 224
 
 
+SMALL_SIDE = 64  # pixels: up to here images are taken whole, and no network of the CIFAR family takes larger ones
+
+
+def input_size(default: Preprocess, small_network: bool) -> tuple[Preprocess, str]:
+    """Return the preparation for a network, and in words why it has this size: one rule for every source.
+
+    Images whose median side is at most 64 pixels are taken as they are. Larger ones are cut to what the network is made
+    for: 224 of 256 pixels, or 64 for the small networks of the CIFAR family (`small_network`), where 224 would cost
+    twelve times as much.
+    """
+    if default != Preprocess.usual(default.channels):
+        return default, "the images' median side" if default.size <= SMALL_SIDE else "the data's own"
+    if small_network:
+        return Preprocess.for_images_of(SMALL_SIDE), "the most for a network of the CIFAR family"
+    return default, "the usual, the images are larger than 64"
+
+
 def usual_for(images: Split) -> Preprocess:
     """Return the usual preparation of images of this size: small ones whole, larger ones as ImageNet's."""
     return Preprocess.for_images_of(max(median_side(images), 1))

@@ -35,8 +35,8 @@ class TrainConfig(RunConfig):
         randaugment: magnitude of RandAugment, 0 to 30 (9 is usual); 0 is off.
         val_fraction: share of the training images (of each class) to hold out as the validation split that data lack.
         test_fraction: the same for a test split.
-        size: image size in pixels; 0 takes the data's own.
-        resize: shorter side before the central crop in evaluation; 0 takes the data's own.
+        size: image size in pixels; 0 takes the images' median side up to 64, above it 224 (64 for CIFAR networks).
+        resize: shorter side before the central crop in evaluation; 0 takes size, or 256 for 224.
         augment: crop (pad, random crop), resized-crop (random area and ratio) or none.
         padding: pixels of zeros around the image for augment crop.
         flip: random horizontal flip.
@@ -104,6 +104,11 @@ def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < 1
 
 
+def is_small(model: str) -> bool:
+    """True for a name of the CIFAR family, whose networks are made for images of 32 pixels."""
+    return model.endswith(("_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"))
+
+
 def resolve_recipe(recipe: str, model: str, data: str) -> str:
     """Return the recipe that `auto` stands for: by the data, then by the network's family.
 
@@ -114,8 +119,7 @@ def resolve_recipe(recipe: str, model: str, data: str) -> str:
     data = read_cut(data)[0]
     if data == "digits":
         return "digits"
-    small = model.endswith(("_cifar", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"))
-    if small or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
+    if is_small(model) or any("cifar" in part.lower() for part in re.split(r"[:/\\]", data.rstrip("/\\"))[-2:]):
         return "emanet-cifar10"
     # timm's networks have other names for the options that this recipe sets.
     return "ecanet-mobilenetv2" if "mobilenet_v2" in model and not model.startswith("timm/") else "ecanet-imagenet"

@@ -10,10 +10,11 @@ from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
 from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess
+from excite.data.sizes import input_size
 from excite.engine.sampling import Readers
 from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
-from excite.train.config import TrainConfig
+from excite.train.config import TrainConfig, is_small
 from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
 
 CACHE_BYTES = 2 * 2**30
@@ -35,7 +36,7 @@ class ImageData(L.LightningDataModule):
             raise UsageError(
                 f"{self.bundle.spec} has one class ({self.bundle.class_names[0]}); training needs two or more"
             )
-        self.preprocess = resolve_preprocess(self.bundle, config)
+        self.preprocess, self.size_from = sized(self.bundle, config)
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []
         size = self.preprocess.size
@@ -88,10 +89,23 @@ class ImageData(L.LightningDataModule):
 
 
 def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> Preprocess:
-    """Return the data's preprocessing with the configuration's size and resize."""
-    preprocess = Preprocess.from_dict(bundle.default_preprocess).at(config.size or None)
+    """Return the preprocessing with the configuration's size and resize; where they are 0, those of `input_size`.
+
+    Raises ExciteError for a shorter side that is smaller than the size.
+    """
+    return sized(bundle, config)[0]
+
+
+def sized(bundle: DataBundle, config: TrainConfig) -> tuple[Preprocess, str]:
+    """Return what `resolve_preprocess` returns, and in words where the size is from."""
+    preprocess = Preprocess.from_dict(bundle.default_preprocess)
+    why = "--size"
+    if config.size:
+        preprocess = preprocess.at(config.size)
+    else:
+        preprocess, why = input_size(preprocess, is_small(config.model))
     if config.resize:
         preprocess = replace(preprocess, resize=config.resize)
     if preprocess.resize < preprocess.size:
         raise ExciteError(f"--resize {preprocess.resize} is smaller than the image size {preprocess.size}")
-    return preprocess
+    return preprocess, why

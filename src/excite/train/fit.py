@@ -13,9 +13,12 @@ from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.module import Row
 from excite.engine.trainer import compiled, make_trainer, seeded_run, train
+from excite.errors import UsageError
 from excite.models import spec_of
+from excite.runtime import pick_device
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
+from excite.train.memory import check_memory
 from excite.train.module import Classifier
 from excite.train.network import adopt_network, build_network
 from excite.train.summary import count, show, summarise, write_summary
@@ -58,12 +61,13 @@ def fit(
         else:
             model = adopt_network(network, config, data)
         size = data.preprocess.size
+        memory = check_memory(model, config, size, pick_device(config.device))
         parameters, macs = count(model, size)
         directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind
         if directory.first:
             save_samples(data, directory.path / "samples")
         if directory.first and not config.quiet:
-            print("\n".join([f"data: {data.bundle.spec}: {data.bundle.describe()}", *data.bundle.notes]))
+            print("\n".join(opening(config, data, memory)))
         trainer, history = make_trainer(config, directory)
         module = Classifier(model, config, spec_of(model), data.bundle.val_name, selects=data.bundle.selects)
         with compiled(model, config.compile):
@@ -95,6 +99,32 @@ def fit(
                 print("\n" + show(summary))
     best = directory.path / "checkpoints" / "best.ckpt"
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
+
+
+def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[str]:
+    """Return what a run says of its data before its first epoch: splits, size, memory, and a rate that may not fit."""
+    size = data.preprocess.size
+    lines = [f"data: {data.bundle.spec}: {data.bundle.describe()}", *data.bundle.notes]
+    lines.append(f"size: {size} x {size} pixels ({data.size_from})" + (f"; {memory}" if memory else ""))
+    return lines + ([] if (advice := rate_advice(config)) is None else [f"note: {advice}"])
+
+
+def rate_advice(config: TrainConfig) -> str | None:
+    """Return a warning where a recipe's learning rate goes with batches of a very different size; None elsewhere.
+
+    The rule is the linear one (Goyal et al., arXiv:1706.02677): the rate follows the images per optimizer step.
+    """
+    try:
+        recipe = TrainConfig.from_recipe(config.model, config.recipe, data=config.data)
+    except UsageError:  # of a run whose recipe is gone
+        return None
+    images, usual = (c.batch_size * c.accumulate * c.devices for c in (config, recipe))
+    if config.optimizer != "sgd" or config.lr != recipe.lr or usual / 2 <= images <= 2 * usual:
+        return None
+    return (
+        f"the rate {config.lr:g} of the recipe {config.recipe} is for {usual} images a step, these are {images}; by "
+        f"the linear rule that is --lr {config.lr * images / usual:.2g}"
+    )
 
 
 def save_samples(data: ImageData, folder: Path, most: int = 10) -> None:

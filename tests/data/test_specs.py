@@ -145,7 +145,7 @@ def test_hf_datasets_from_a_folder(tmp_path, monkeypatch):
     [
         ("digit", ["unknown data spec 'digit'", "'digits'"]),
         ("imgfolder:/x", ["'imagefolder:PATH'"]),
-        ("cats", ["known: digits, cifar10"]),
+        ("zebras", ["known: digits, cifar10"]),
         ("imagefolder", ["written imagefolder:PATH"]),
         ("digits:8", ["written digits"]),
         ("imagefolder:/nowhere/at/all", ["no folder /nowhere/at/all"]),

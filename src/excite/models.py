@@ -138,6 +138,8 @@ class NetworkSpec:
 
     def check(self) -> None:
         """Raise UsageError for what cannot be, ExciteError for code that a file names, before anything is built."""
+        if self.name.startswith("hf-hub:"):
+            raise UsageError(f"{self.name} names weights, not a network: excite.load({self.name!r}) opens them")
         if self.source and ":" in self.name:
             raise code_refused(self.source, self.name)
         if self.num_classes < 0 or self.in_channels < 1:

@@ -39,6 +39,8 @@ class Pretrained:
     def fill(self, model: "nn.Module", num_classes: int) -> None:
         """Load the weights; with another number of classes the head keeps its fresh ones.
 
+        A network that returns maps, or has no classifier, takes what it has of them.
+
         Raises UsageError where the network's options made it another one.
         """
         if self.state is None:
@@ -47,6 +49,10 @@ class Pretrained:
         missing = [key for key in own if key not in state]
         extra = [key for key in state if key not in own]
         other = [key for key in own if key in state and own[key].shape != state[key].shape]
+        if getattr(model, "out_indices", None) is not None:  # what lies behind the last map was taken away
+            extra = []
+        elif not num_classes:
+            extra = [key for key in extra if state[key].shape[:1] != (self.num_classes,)]
         # The head is what has one row per class.
         head = [key for key in other if own[key].shape[:1] == (num_classes,) and num_classes != self.num_classes]
         wrong = [*missing, *extra, *(key for key in other if key not in head)]
@@ -55,7 +61,7 @@ class Pretrained:
                 f"{self.source} do not fit this network ({wrong[0]!r}, {len(wrong)} in all): "
                 "its options differ from those with which they were trained"
             )
-        model.load_state_dict({key: own[key] if key in head else value for key, value in state.items()})
+        model.load_state_dict({key: own[key] if key in head else state[key] for key in own})
 
 
 def bundled() -> dict[str, list[str]]:

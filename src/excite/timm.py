@@ -7,15 +7,19 @@ Every network is there as `excite_NAME`, and as NAME where timm has no network o
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from functools import partial, update_wrapper
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from excite.backbones.names import all_names
 from excite.backbones.network import Network
+from excite.checkpoints.hub import fetch, on_hub
+from excite.checkpoints.reading import read_checkpoint
 from excite.common.extras import require
-from excite.errors import UsageError
-from excite.models import create_model
+from excite.errors import ExciteError
+from excite.models import NetworkSpec, create_model, describe, spec_of
+from excite.pretrained import Pretrained
 
 # Any: timm's interface: texts, numbers and tuples by key.
 
@@ -25,29 +29,62 @@ PREFIX = "excite_"
 def build(
     name: str,
     pretrained: bool = False,
-    pretrained_cfg: Mapping[str, Any] | None = None,
+    pretrained_cfg: Mapping[str, Any] | str | None = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
-    cache_dir: object = None,
+    cache_dir: str | Path | None = None,
     in_chans: int = 3,
     **options: Any,
 ) -> nn.Module:
     """Return a network of ours as timm asks for it; its `forward_features` gives the last map, as timm's do.
 
-    pretrained_cfg, pretrained_cfg_overlay: change how the network says that images are prepared; cache_dir is timm's
-    place for downloads, of which there are none. Raises UsageError for pretrained=True and for unknown options.
+    pretrained: with the weights that come with excite (a tag, "cifar10", says which), or those of the repository or
+    folder that timm was asked for. pretrained_cfg, pretrained_cfg_overlay: change how the network says that images are
+    prepared; cache_dir: where the hub's files are kept. Raises UsageError where there are no such weights and for
+    unknown options.
     """
-    if pretrained:
-        raise UsageError(
-            f"{name}: timm's hub has no weights of it; load a file with excite.load_checkpoint(model, ...)"
-        )
-    network = create_model(name, in_channels=in_chans, **options)
+    tag = pretrained_cfg if isinstance(pretrained_cfg, str) else ""
+    changes = {**_entries(None if tag else pretrained_cfg), **_entries(pretrained_cfg_overlay)}
+    options.pop("pretrained_model_args", None)  # timm's record of what the repository says, which is in the options
+    place = changes.get("file") or (changes.get("hf_hub_id") and f"hf-hub:{changes['hf_hub_id']}")
+    if place:
+        options.setdefault("num_classes", changes.get("num_classes"))
+        network = create_model(name, in_channels=in_chans, **options)
+        if pretrained:
+            _fill(network, place, cache_dir)
+    else:
+        network = create_model(name, in_channels=in_chans, pretrained=(tag or True) if pretrained else False, **options)
     assert isinstance(network, Network)
     network.last_map_only = True
-    for changes in (pretrained_cfg, pretrained_cfg_overlay):
-        entries = asdict(changes) if is_dataclass(changes) and not isinstance(changes, type) else changes
-        network.pretrained_cfg.update({key: value for key, value in (entries or {}).items() if value is not None})
+    spec = spec_of(network)
+    if spec.preprocess is not None:
+        size, resize = spec.preprocess["size"], spec.preprocess["resize"]
+        network.pretrained_cfg.update(input_size=(in_chans, size, size), crop_pct=size / resize)
+        network.pretrained_cfg.update(mean=tuple(spec.preprocess["mean"]), std=tuple(spec.preprocess["std"]))
+    network.pretrained_cfg.update(changes)
     network.pretrained_cfg.update(num_classes=network.num_classes, architecture=name)
     return network
+
+
+def _entries(changes: object) -> dict[str, Any]:
+    """Return what a configuration of timm's says, without what it leaves open."""
+    entries = asdict(changes) if is_dataclass(changes) and not isinstance(changes, type) else changes
+    assert entries is None or isinstance(entries, Mapping)
+    given = {key: value for key, value in (entries or {}).items() if value is not None}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+def _fill(network: nn.Module, place: str, cache_dir: str | Path | None) -> None:
+    """Load the weights of a repository of the hub, or of a folder; a head for other classes stays fresh."""
+    file = fetch(place, cache_dir) if on_hub(place) else Path(place)
+    checkpoint = read_checkpoint(file)
+    card = checkpoint.card or checkpoint.named
+    if not isinstance(card, NetworkSpec):
+        raise ExciteError(f"{place} does not say which network it holds")
+    weights = Pretrained(f"the weights of {place}", card.num_classes, lambda: checkpoint.weights)
+    weights.fill(network, spec_of(network).num_classes)
+    if card.preprocess is not None and spec_of(network).in_channels == card.in_channels:
+        same = spec_of(network).num_classes == card.num_classes
+        describe(network, preprocess=card.preprocess, class_names=card.class_names if same else None)
 
 
 def register() -> list[str]:

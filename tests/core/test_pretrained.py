@@ -136,6 +136,50 @@ def test_bundled_weights_fill_the_network_and_its_card(tmp_path: Path, monkeypat
         excite.create_model("resnet20", num_classes=-1)
 
 
+def test_parts_of_bundled_networks_and_timms_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    import excite.timm  # noqa: F401
+    from excite import pretrained
+    from excite.cli.main import main
+
+    torch.manual_seed(1)
+    trained = excite.create_model("eca_resnet20", num_classes=3).half().float()
+    how = {"size": 24, "resize": 32, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3]}
+    facts = {"recipe": "short", "seed": 3, "test": {"top1": 0.9125, "top5": 0.995}}
+    card = {**spec_of(trained).to_dict(), "class_names": ["a", "b", "c"], "preprocess": how, "trained": facts}
+    (tmp_path / "drawn").mkdir()
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}
+    save_file(halves, tmp_path / "drawn" / "eca_resnet20.safetensors", metadata={"excite": json.dumps(card)})
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    x = torch.randn(2, 3, 24, 24)
+    trained.eval()
+    for name in ("eca_resnet20", "excite_eca_resnet20", "eca_resnet20.drawn"):
+        model = timm.create_model(name, pretrained=True).eval()
+        assert torch.equal(model(x), trained(x))
+        config = timm.data.resolve_data_config({}, model=model)
+        assert (config["input_size"], config["crop_pct"], config["mean"]) == ((3, 24, 24), 0.75, (0.5, 0.4, 0.3))
+        assert model.num_classes == 3
+    fewer = timm.create_model("eca_resnet20", pretrained=True, num_classes=7).eval()
+    assert fewer(x).shape == (2, 7)
+    levels = trained.forward_levels(x, (1, 2, 3))
+    maps = timm.create_model("eca_resnet20", pretrained=True, features_only=True, out_indices=(1, 2)).eval()(x)
+    assert all(torch.equal(a, b) for a, b in zip(maps, levels, strict=False))
+    headless = excite.create_model("eca_resnet20", pretrained="drawn", num_classes=0).eval()
+    assert torch.equal(headless(x), levels[-1].mean((2, 3)))
+    with pytest.raises(UsageError, match="no weights of 'gct_resnet110' come with excite"):
+        timm.create_model("gct_resnet110", pretrained=True)
+    assert main(["list", "checkpoints"]) == 0
+    listed = capsys.readouterr().out
+    assert "eca_resnet20.drawn" in listed
+    assert "91.25 / 99.50" in listed
+    assert main(["list", "checkpoints", "eca_resnet20*", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["load"] == 'excite.create_model("eca_resnet20", pretrained="drawn")'
+
+
 def test_weights_within_excite_are_taken_by_every_verb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

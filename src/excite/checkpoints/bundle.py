@@ -29,12 +29,17 @@ def save_bundle(path: str | Path, model: nn.Module, card: NetworkSpec | None = N
 
     Raises UsageError if there is no card.
     """
+    write_bytes(path, bundle_bytes(model, card or spec_of(model)))
+
+
+def bundle_bytes(model: nn.Module, card: NetworkSpec, trained: Mapping[str, object] | None = None) -> bytes:
+    """Return a network and its card as the bytes of a .safetensors file; trained: facts of its training."""
     from safetensors.torch import save
 
-    card = card or spec_of(model)
     # Tied weights share memory, which the format does not hold: they are written twice.
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-    write_bytes(path, save(state, metadata={"excite": json.dumps(card.to_dict())}))
+    content = {**card.to_dict(), **({"trained": dict(trained)} if trained else {})}
+    return save(state, metadata={"excite": json.dumps(content)})
 
 
 def load_bundle(path: str | Path, model: str | None = None) -> tuple[nn.Module, NetworkSpec]:

@@ -55,6 +55,8 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
     checkpoint = _network_inside(checkpoint)
     layout = checkpoint.layout
     if layout is None:
+        if checkpoint.named is not None:
+            return _ours(replace(checkpoint, card=checkpoint.named), None, "the network of its config.json")
         raise ExciteError(_unrecognised(checkpoint))
     sources, ignored = layout.translate(checkpoint.weights)
     renamed = {ours: checkpoint.weights[theirs] for ours, theirs in sources.items()}
@@ -74,6 +76,11 @@ def network_of(checkpoint: Checkpoint, model: str | None = None) -> tuple[nn.Mod
     report.ignored.update(ignored)
     report.notes = [*checkpoint.notes, *report.notes, *([layout.note] if layout.note else []), *_assumptions(backbone)]
     _check(report, checkpoint.source)
+    named = checkpoint.named
+    if named is not None and named.preprocess is not None and named.num_classes == backbone.num_classes:
+        describe(network, preprocess=named.preprocess, class_names=named.class_names)
+        report.notes.append(f"images are prepared as its config.json says: {_preparation(named.preprocess)}")
+        return network.eval(), report
     card = describe(network, preprocess=_preprocess(backbone))
     if card.preprocess:
         report.notes.append(f"images are prepared as the family's recipes do: {_preparation(card.preprocess)}")
@@ -109,12 +116,17 @@ def _network_inside(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, weights=kept, notes=notes)
 
 
-def _ours(checkpoint: Checkpoint, name: str | None) -> tuple[nn.Module, TransferReport]:
-    """Build a file of ours by its card; name: build this network instead of the one that it names."""
+def _ours(
+    checkpoint: Checkpoint, name: str | None, by: str = "excite, with its card"
+) -> tuple[nn.Module, TransferReport]:
+    """Build a file of ours by its card; name: build this network instead of the one that it names.
+
+    by: who said which network it is, for the report.
+    """
     model = build(checkpoint, name)
     card = spec_of(model)
     state = model.state_dict()
-    report = TransferReport("excite, with its card", card.name, dict(card.options), {k: k for k in state})
+    report = TransferReport(by, card.name, dict(card.options), {k: k for k in state})
     report.elements = sum(v.numel() for v in state.values())
     return model, report
 

@@ -4,7 +4,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from excite.card import DetectorCard, is_plain, parse_card
+from excite.checkpoints.hub import FILES, fetch, named_beside, on_hub
 from excite.checkpoints.inert import harmless
 from excite.checkpoints.layouts import OURS, Layout, recognise
 from excite.checkpoints.unwrap import CURRENT, State, Which, tensors, unwrap
@@ -22,7 +23,7 @@ from excite.pretrained import FOLDER, bundled, bundled_file
 
 # The entry of a run's checkpoint that holds the card -> what stands before the keys of its weights.
 CARDS = {"excite": "model.", "excite_detector": "detector."}
-IN_A_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt")
+IN_A_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt", *FILES)
 LARGEST_SUMMARY = 2**20  # bytes
 EXPORTED = (".onnx", ".xml", ".pt2")
 
@@ -35,7 +36,8 @@ class Checkpoint:
 
     weights: tensors by the keys of their network; source: where they came from; card: a classifier's spec or a
     detector's card, None for files of others; config: the configuration of the run that wrote the file, {} if unknown;
-    notes: what was unwrapped and left aside; beside: what a training script put beside the weights.
+    notes: what was unwrapped and left aside; beside: what a training script put beside the weights; named: the network
+    that a config.json beside the file names.
     """
 
     weights: State
@@ -44,6 +46,7 @@ class Checkpoint:
     config: dict[str, Option] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     beside: dict[str, object] = field(default_factory=dict)
+    named: NetworkSpec | None = None
 
     @cached_property
     def layout(self) -> Layout | None:
@@ -102,19 +105,23 @@ def read_checkpoint(source: str | Path | Mapping[str, object], which: Which = "a
     if isinstance(source, Mapping):
         return _unwrap(source, "a dictionary", which)
     path = locate(source)
-    return _unwrap(_read_file(path), str(path), which, from_file=True)
+    checkpoint = _unwrap(_read_file(path), str(source if on_hub(str(source)) else path), which, from_file=True)
+    return checkpoint if checkpoint.card is not None else replace(checkpoint, named=named_beside(path))
 
 
 def is_checkpoint(name: str) -> bool:
     """Return whether a name is that of weights (a file, a run directory, NETWORK.DATA), not a network's or Python's."""
-    return ":" not in name and (Path(name).exists() or bundled_file(name) is not None)
+    return on_hub(name) or (":" not in name and (Path(name).exists() or bundled_file(name) is not None))
 
 
 def locate(path: str | Path) -> Path:
-    """Return the file a path means: itself, that of a run's result (else best, else last), or weights within excite.
+    """Return the file a path means: itself, that of a run's result (else best, else last), weights within excite, or the
+    kept file of a repository of the hub, which is fetched where there is none.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, ExciteError where nothing can be fetched.
     """
+    if on_hub(str(path)):
+        return fetch(str(path))
     path = Path(path)
     inside = bundled_file(str(path)) if not path.exists() else None
     if inside is not None:
@@ -133,7 +140,11 @@ def locate(path: str | Path) -> Path:
 
 
 def home(file: Path) -> Path:
-    """Return the folder for what is made of a checkpoint: its run's, else its own; of weights within excite, runs/."""
+    """Return the folder for what is made of a checkpoint: its run's, else its own; of weights within excite or of the
+    hub, a folder in runs/.
+    """
+    if file.parts[-3:-2] == ("snapshots",) and file.parts[-4].startswith("models--"):
+        return Path("runs") / "-".join(file.parts[-4].split("--")[1:])
     if file.is_relative_to(FOLDER):
         return Path("runs") / f"{file.stem}.{file.parent.name}"
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent

@@ -17,6 +17,7 @@ COMMANDS: Table = {
     "compare": "excite.cli.compare:compare",
     "export": "excite.cli.export:export",
     "import": "excite.cli.import_:import_",
+    "push": "excite.cli.push:push",
     "detect": {
         "train": "excite.cli.detect_train:train",
         "test": "excite.cli.detect_test:check",
@@ -39,6 +40,7 @@ HELP: dict[str, str] = {
     "compare": "several methods, one recipe, several seeds: one table and one page",
     "export": "a network as ONNX, OpenVINO or torch.export, checked before it is written",
     "import": "a checkpoint of a paper's repository, timm or torchvision as a network of ours",
+    "push": "a network on the Hugging Face hub: weights, page, and what timm reads",
     "detect": "detection and instance segmentation",
     "detect train": "train a detector (without arguments: Faster R-CNN on drawn shapes)",
     "detect test": "AP of boxes and masks, per category, of a checkpoint or a results file",

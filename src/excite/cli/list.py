@@ -108,11 +108,22 @@ def _show_checkpoints(pattern: str, json: bool) -> None:
 
     from excite.checkpoints.public import PUBLIC
 
+    here = _bundled(pattern)
     files = [file for file in PUBLIC if any(fnmatch.fnmatchcase(n, pattern) for n in (file.name, file.network))]
-    if not files:
-        raise UsageError(f"no public file matches {pattern!r}; `excite list checkpoints` shows them all")
+    if not files and not here:
+        raise UsageError(
+            f"no weights within excite and no public file matches {pattern!r}; `excite list checkpoints` shows them all"
+        )
     if json:
-        print(json_.dumps([{**file._asdict(), "import": file.command} for file in files], indent=2))
+        public = [{**file._asdict(), "import": file.command} for file in files]
+        print(json_.dumps([*here, *public], indent=2))
+        return
+    if here:
+        print(f"{len(here)} networks whose weights come with excite; top-1 and top-5 on all test images of their data")
+        for row in here:
+            print(f"  {row['name']:<36}{row['network']:<18}{row['scores'].replace(' ', ' / '):<15}  {row['place']}")
+        print(f"Every command takes such a name: excite predict {here[0]['name']} IMAGE...\n")
+    if not files:
         return
     print(f"{len(files)} public files; top-1 and top-5 on ImageNet as their authors publish them")
     for file in files:
@@ -120,6 +131,27 @@ def _show_checkpoints(pattern: str, json: bool) -> None:
         checksum = f"  sha256 {file.sha256}..." if file.sha256 else ""
         print(f"  {file.name:<36}{file.network:<18}{scores:<15}{checksum}\n    {file.place}\n    {file.command}")
     print("\nNothing is downloaded: fetch the file yourself, then import it under the name that it has on your disk.")
+
+
+def _bundled(pattern: str) -> list[dict[str, str]]:
+    """Return the weights within excite that match a pattern, with their score in per cent and their recipe."""
+    import fnmatch
+
+    from excite.pretrained import bundled, bundled_card
+
+    rows = []
+    for data, networks in bundled().items():
+        for network in networks:
+            name = f"{network}.{data}"
+            if not any(fnmatch.fnmatchcase(n, pattern) for n in (name, network)):
+                continue
+            trained = bundled_card(network, data).get("trained", {})
+            test = trained.get("test", {})
+            scores = " ".join(f"{100 * test[k]:.2f}" for k in ("top1", "top5") if k in test)
+            how = ", ".join(f"{k} {trained[k]}" for k in ("recipe", "epochs", "seed") if k in trained)
+            load = f'excite.create_model("{network}", pretrained="{data}")'
+            rows.append({"name": name, "network": network, "scores": scores, "place": how, "load": load})
+    return rows
 
 
 def _show(title: str, rows: dict[str, str]) -> None:

@@ -26,6 +26,7 @@ WRITES_A_FOLDER = {
     "explain",
     "robustness",
     "shards",
+    "push",
     "detect train",
     "detect test",
     "detect predict",

@@ -64,6 +64,7 @@ VARIANTS = {
     "ge/theta_plus_global": Case("ge", {"variant": "theta+", "size": 7}),
     "gsop/position": Case("gsop", {"mode": "position", "reduced": 4, "grid": 3}),
     "gsop/sum": Case("gsop", {"mode": "sum", "reduced": 4, "grid": 3}),
+    "gsop/concat": Case("gsop", {"mode": "concat", "reduced": 4, "grid": 3}),
     "gsop/max": Case("gsop", {"mode": "max", "reduced": 4, "grid": 8, "stride": 2}),
     "cbam/positions": Case("cbam", {"channel": False, "gate": "hard_sigmoid"}),
     "cbam/channel": Case("cbam", {"spatial": False}),

@@ -60,7 +60,8 @@ from excite.registry import METHODS
         ("sk", 9, {"split": True}, "branches"),
         ("split", 64, {"radix": 3}, "radix"),
         ("split", 64, {"groups": 2, "hidden": 9}, "hidden units"),
-        ("gsop", 64, {"mode": "concat"}, "'max'"),
+        ("gsop", 64, {"mode": "both"}, "'concat'"),
+        ("gsop", 224, {"mode": "concat"}, "3 groups"),
     ],
 )
 def test_wrong_options(method: str, channels: int, options: dict, message: str) -> None:
@@ -150,6 +151,21 @@ def test_gsop_positions_equal_their_definition(side: int, reduced: int) -> None:
     if reduced == 64:
         rows = h.transpose(1, 2)
         torch.testing.assert_close(matrix, torch.stack([torch.cov(row, correction=0) for row in rows]))
+
+
+@pytest.mark.parametrize(("channels", "groups", "size"), [(256, 4, 11), (512, 8, 9), (2048, 32, 5), (16, 1, 15)])
+def test_gsop_joins_maps_by_grouped_convolutions(channels: int, groups: int, size: int) -> None:
+    torch.manual_seed(0)
+    block = excite.create_attention("gsop", channels, mode="concat", reduced=4).double()
+    assert block.by_channel.weight.shape == (channels, channels // groups, size, 1)
+    x = torch.randn(2, channels, 5, 4, dtype=torch.float64)
+    attended = (block.channel(x), block.position(x))
+    layers = (block.by_channel, block.by_position)
+    joined = sum(
+        F.conv2d(m, layer.weight, layer.bias, padding=(size // 2, 0), groups=groups)
+        for m, layer in zip(attended, layers, strict=True)
+    )
+    torch.testing.assert_close(block(x), F.batch_norm(joined, None, None, training=True))
 
 
 @pytest.mark.parametrize("size", [(1,), (3,), (7, 9), (5, 5), (14, 11), (2, 28, 6)])

@@ -18,7 +18,9 @@ WITHOUT |= {"a2", "a2/residual", "cbam/positions", "sse", "sge", "ema"}
 BESIDE = {"bam", "sa", "psa", "ma", "sk", "split", "scse", "scsa", "cpca"}
 # It is on average over the positions.
 MEANS = {"coord", "simple_coord", "strip", "ela", "simam", "triplet", "mca", "mlca", "nam"}
-OTHERS = {n for n, c in CASES.items() if c.method == "cbam" and n != "cbam/channel"} | {"gsop/sum", "gsop/max"}
+OTHERS = {n for n, c in CASES.items() if c.method == "cbam" and n != "cbam/channel"} | {
+    f"gsop/{m}" for m in ("sum", "max", "concat")
+}
 EXACT = {n: c for n, c in CASES.items() if n not in WITHOUT | OTHERS and c.method not in BESIDE | MEANS}
 
 

@@ -45,14 +45,6 @@ def test_test_and_explain_import_on_the_fly(file: Path, capsys: pytest.CaptureFi
     assert main(["explain", str(file), "--data", "digits", "--limit", "20", "--out", str(tmp_path), "--json"]) == 0
 
 
-def test_resume_says_what_of_the_file_a_run_can_take(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--resume", str(file)]) == 2
-    said = capsys.readouterr().err
-    assert f"excite train se_resnet20 --options.shortcut projection --init {file}" in said
-    assert "its epoch (90) and its optimizer's state cannot be taken over" in said
-    assert len(said.strip().splitlines()) == 1
-
-
 def test_resume_with_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = NetworkSpec("eca_resnet20", 10, options={"width": 4})
     weights = {"model." + k: v for k, v in spec.build().state_dict().items()}
@@ -68,11 +60,6 @@ def test_resume_with_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["train", "--resume", str(tmp_path / "x.pth")]) == 2
     assert "nothing of" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "none.pth")]) == 2
-
-
-def test_what_resume_advises_works(file: Path, tmp_path: Path) -> None:
-    options = ["--options.shortcut", "projection", "--init", str(file), "--limit-train", "32", "--limit-val", "10"]
-    assert main(["train", "se_resnet20", *options, "--epochs", "1", "--out", str(tmp_path / "run"), "--quiet"]) == 0
 
 
 def test_list_of_public_files(capsys: pytest.CaptureFixture[str]) -> None:

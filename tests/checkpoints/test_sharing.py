@@ -237,8 +237,11 @@ def test_the_page_has_the_figures_of_the_run(network: torch.nn.Module, tmp_path:
     config = {"data": "imagefolder:/home/me/secret/birds", "recipe": "/home/me/my.yaml", "seed": 7, "epochs": 9}
     card = spec_of(network).to_dict()
     torch.save({"excite": card, "state_dict": state, "excite_config": config}, run / "checkpoints" / "best.ckpt")
-    summary = {"val_images": 200, "top1": 0.9125, "top5": 0.99, "last_top1": 0.9, "last_top5": 0.98, "epochs": 9}
+    scores = {"best_top1": 0.9125, "best_top5": 0.99, "last_top1": 0.9, "last_top5": 0.98}
+    summary = {"val_images": 200, "split": "test", "selects": False, "epochs": 9, **scores}
     (run / "summary.json").write_text(json.dumps(summary))
+    assert b"## Score" not in files_of(run, "me/birds")["README.md"]  # the best of nine on the test split
+    (run / "summary.json").write_text(json.dumps({**summary, "split": "val", "selects": True}))
     files = files_of(run, "me/birds")
     page = files["README.md"].decode()
     assert "top-1 91.25 %, top-5 99.00 % on 200 images (validation) of imagefolder:birds" in page

@@ -141,7 +141,7 @@ def test_parts_of_bundled_networks_and_timms_names(
 ) -> None:
     from safetensors.torch import save_file
 
-    import excite.timm  # noqa: F401
+    import excite.timm
     from excite import pretrained
     from excite.cli.main import main
 

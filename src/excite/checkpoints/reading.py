@@ -115,8 +115,9 @@ def is_checkpoint(name: str) -> bool:
 
 
 def locate(path: str | Path) -> Path:
-    """Return the file a path means: itself, that of a run's result (else best, else last), weights within excite, or the
-    kept file of a repository of the hub, which is fetched where there is none.
+    """Return the file a path means: itself, that of a run's result (else best, else last), weights within excite.
+
+    Of a repository of the hub it is the kept file, which is fetched where there is none.
 
     Raises UsageError where there is none, ExciteError where nothing can be fetched.
     """

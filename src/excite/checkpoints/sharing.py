@@ -92,12 +92,14 @@ def _trained(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        trained["validation"] = {
-            "images": int(summary["val_images"]),
-            "top1": float(summary["top1" if file.name == "best.ckpt" else "last_top1"]),
-            "top5": float(summary["top5" if file.name == "best.ckpt" else "last_top5"]),
-        }
         trained["epochs"] = int(summary["epochs"])
+        which = "best" if file.name == "best.ckpt" else "last"
+        if which == "last" or summary["selects"]:  # the best of many scores on the test split is no figure to publish
+            trained["test" if summary["split"] == "test" else "validation"] = {
+                "images": int(summary["val_images"]),
+                "top1": float(summary[f"{which}_top1"]),
+                "top5": float(summary[f"{which}_top5"]),
+            }
     except (OSError, ValueError, TypeError, KeyError):  # no run, or one that has not ended
         pass
     for name in ("data", "recipe"):

@@ -137,7 +137,10 @@ def _check_targets(command: str, call: dict[str, Any]) -> None:
     from excite.common.files import check_writable
 
     run = call.get("config")  # of a training run, whose directory is checked again, for what is in it
-    targets = [call.get(name) for name in TARGETS] + [getattr(run, name, None) for name in ("out", "resume")]
+    resumed = getattr(run, "resume", None)
+    targets = [call.get(name) for name in TARGETS] + [getattr(run, "out", None)]
+    if resumed is not None and not os.path.isfile(resumed):  # a file of another script is read, not written
+        targets.append(resumed)
     for target in targets:
         if target is not None:
             check_writable(target, folder=command in WRITES_A_FOLDER and target is not call.get("plot"))

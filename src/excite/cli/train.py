@@ -13,7 +13,8 @@ from excite.train.config import TrainConfig, resolve_recipe
 def train(config: TrainConfig, *, json: bool = False) -> None:
     """Train a classifier; without arguments eca_resnet20 learns handwritten digits.
 
-    The recipe gives the defaults, --config FILE and options override them. --resume DIR goes on with a run.
+    The recipe gives the defaults, --config FILE and options override them. --resume DIR goes on with a run; --resume
+    FILE, of another training script, starts a run with its network, weights, epoch and optimizer, as far as they fit.
 
     Args:
         json: print JSON: the summary, instead of progress.
@@ -25,22 +26,31 @@ def train(config: TrainConfig, *, json: bool = False) -> None:
     from excite.train.fit import fit
 
     config.quiet = config.quiet or json
+    if config.resume and Path(config.resume).is_file():
+        config.start, config.resume = config.resume, None
     result = fit(config)
     if json:
         print(json_.dumps(result.summary, indent=2))
 
 
 def train_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults where so much was given: the run's that is resumed, else the recipe's."""
+    """Return the defaults where so much was given: the run's that is resumed, else the recipe's.
+
+    Of another script's file that is resumed, the network is a default too.
+    """
     from excite import recipes
 
+    there: dict[str, Any] = {}
     if given.get("resume") and Path(given["resume"]).is_file():
-        from excite.checkpoints.resume import no_run
+        from excite.checkpoints.resume import network_options
 
-        raise no_run(given["resume"])
-    if given.get("resume"):
+        there = {} if "model" in given else network_options(given["resume"])
+    elif given.get("resume"):
         return {**read_run(TrainConfig, given["resume"], given), "resume": given["resume"]}
     base = TrainConfig()
-    model, data = given.get("model", base.model), given.get("data", base.data)
+    model, data = given.get("model", there.get("model", base.model)), given.get("data", base.data)
     name = resolve_recipe(given.get("recipe", "auto"), model, data)
-    return {**file_values(TrainConfig, recipes.load(name), f"recipe {name}", given), "recipe": name}
+    values = file_values(TrainConfig, recipes.load(name), f"recipe {name}", given)
+    if there:
+        values = {**values, **there, "options": {**values.get("options", {}), **there["options"]}}
+    return {**values, "recipe": name}

@@ -80,7 +80,7 @@ class CheckpointCallback(Checkpoint):
         if trainer.is_global_zero and now is not None and all(score is None or now > score for score in earlier):
             with replacing(self.last.with_name("best.ckpt")) as temporary:
                 shutil.copyfile(self.last, temporary)
-        module.last_good = f"kept: {self.last}, written after epoch {len(self.history.rows)}"
+        module.last_good = f"kept: {self.last}, written after epoch {int(self.history.rows[-1]['epoch'])}"
 
 
 class ConsoleCallback(L.Callback):

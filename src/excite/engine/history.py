@@ -88,11 +88,20 @@ class History(L.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the interrupted run. Raises ValueError for what are no rows."""
+        """Take over the rows of the interrupted run. Raises ValueError for what are no rows.
+
+        The first one is of a later epoch where the run went on with another script's training.
+        """
         rows = state_dict["rows"]
+        first = rows[0].get("epoch") if rows else 1
         for number, row in enumerate(rows, start=1):
             numbers = [isinstance(v, int | float) for v in row.values()]
-            if not all(numbers) or not row.keys() >= {"epoch", "lr", "seconds"} or row["epoch"] != number:
+            if (
+                not all(numbers)
+                or not row.keys() >= {"epoch", "lr", "seconds"}
+                or row["epoch"] != first + number - 1
+                or first < 1
+            ):
                 raise ValueError(f"row {number} of its history is {shown(row)}")
         self.rows = list(rows)
 

@@ -61,6 +61,11 @@ class RunModule(L.LightningModule):
         self.loss: Tensor | None = None
         self.unchecked: list[Step] = []
         self.last_good = "no epoch was completed, so there is no checkpoint"
+        self.earlier: tuple[int, Mapping[str, Mapping[str, Tensor]]] = (0, {})
+
+    def start_from(self, epochs: int, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on with a training of another script: epochs it completed, its optimizer's state by parameter."""
+        self.earlier = (epochs, state)
 
     # What a subclass says about an epoch.
 
@@ -107,6 +112,14 @@ class RunModule(L.LightningModule):
         optimizer = make_optimizer(self._network[0], self.config)
         steps = max(float(self.trainer.estimated_stepping_batches) / self.config.epochs, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(self.config, step, steps))
+        epochs, state = self.earlier
+        schedule.last_epoch = round(epochs * steps)
+        for name, parameter in self._network[0].named_parameters():
+            if name in state:
+                optimizer.state[parameter] = {
+                    word: value.clone() if word == "step" else value.to(parameter, copy=True)
+                    for word, value in state[name].items()
+                }
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:

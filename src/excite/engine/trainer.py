@@ -97,6 +97,14 @@ def make_trainer(
     return trainer, history
 
 
+def completed(trainer: L.Trainer, epochs: int) -> None:
+    """Let a trainer count epochs that another script has trained."""
+    progress = trainer.fit_loop.epoch_progress
+    for tracker in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(tracker, name, epochs)
+
+
 @contextlib.contextmanager
 def compiled(network: nn.Module, wanted: bool) -> Iterator[None]:
     """Run a network through torch.compile within the block, where that is wanted; afterwards it runs as before."""

@@ -29,6 +29,7 @@ class TrainConfig(RunConfig):
         attach_options: options of the attached method.
         pretrained: start from trained weights, timm's or torchvision's own or those that come with excite.
         init: start from the weights of this checkpoint where keys and shapes agree.
+        start: go on from this file of another training script; what --resume FILE sets.
         label_smoothing: label smoothing.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off (with mixup on too, each batch takes one of them).
@@ -53,6 +54,7 @@ class TrainConfig(RunConfig):
     attach_options: dict[str, Option] = field(default_factory=dict)
     pretrained: bool = False
     init: str | None = None
+    start: str | None = None
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -96,6 +98,8 @@ class TrainConfig(RunConfig):
         at_most(self, LARGEST_SIDE, "size", "resize", "padding")
         if self.pretrained and self.init:
             raise UsageError("--pretrained and --init exclude each other: both say what to start from")
+        if self.start and (self.init or self.pretrained):
+            raise UsageError("--resume FILE says what to start from; leave --init and --pretrained out")
         if self.randaugment > 30:
             raise UsageError(f"--randaugment goes to 30, got {self.randaugment}")
 

@@ -12,7 +12,7 @@ from excite.common.files import replacing, safe_name
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.module import Row
-from excite.engine.trainer import compiled, make_trainer, seeded_run, train
+from excite.engine.trainer import compiled, completed, make_trainer, seeded_run, train
 from excite.errors import UsageError
 from excite.models import spec_of
 from excite.runtime import pick_device
@@ -20,7 +20,7 @@ from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 from excite.train.memory import check_memory
 from excite.train.module import Classifier
-from excite.train.network import adopt_network, build_network
+from excite.train.network import adopt_network, build_network, start_of
 from excite.train.summary import count, show, summarise, write_summary
 
 COMMAND = "excite train"
@@ -60,6 +60,7 @@ def fit(
             model = build_network(config, data, init_state)
         else:
             model = adopt_network(network, config, data)
+        start = start_of(model, config)
         size = data.preprocess.size
         memory = check_memory(model, config, size, pick_device(config.device))
         parameters, macs = count(model, size)
@@ -70,6 +71,9 @@ def fit(
             print("\n".join(opening(config, data, memory)))
         trainer, history = make_trainer(config, directory)
         module = Classifier(model, config, spec_of(model), data.bundle.val_name, selects=data.bundle.selects)
+        if start is not None:
+            module.start_from(start.epochs, start.state)
+            completed(trainer, start.epochs)
         with compiled(model, config.compile):
             train(trainer, module, directory, COMMAND, datamodule=data)
         unreadable = data.unreadable()

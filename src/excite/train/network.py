@@ -7,6 +7,8 @@ from torch import nn
 
 from excite.card import CARD, carry
 from excite.checkpoints.bundle import load_exactly
+from excite.checkpoints.resume import Start, go_on
+from excite.common.tables import printable
 from excite.errors import UsageError
 from excite.models import NetworkSpec, build_pretrained, describe
 from excite.train.config import TrainConfig
@@ -48,6 +50,16 @@ def build_network(config: TrainConfig, data: ImageData, init_state: dict[str, to
     if ":" in config.model:  # somebody's own code, which may build what it likes
         _check_outputs(model, spec, data)
     return model
+
+
+def start_of(model: nn.Module, config: TrainConfig) -> Start | None:
+    """Load what `config.start` holds into a new run's network; returns where it goes on. Raises UsageError."""
+    if config.start is None or config.resume is not None:  # a resumed run goes on from its own checkpoint
+        return None
+    start = go_on(model, config.start, config.optimizer, config.epochs)
+    if not config.quiet:
+        print("\n".join([f"going on from {config.start}:", *(f"  {printable(note)}" for note in start.notes)]))
+    return start
 
 
 def _check_outputs(model: nn.Module, spec: NetworkSpec, data: ImageData) -> None:

@@ -34,7 +34,7 @@ def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
     return {
         **facts,
         "macs_convention": MACS,
-        "epochs": len(rows),
+        "epochs": int(last["epoch"]),
         "result": f"{'best' if selects else 'last'} epoch on the {split} split",
         "checkpoint": f"checkpoints/{'best' if selects else 'last'}.ckpt",
         "top1": result["val_top1"],

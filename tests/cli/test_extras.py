@@ -58,7 +58,7 @@ def check(result: dict) -> None:
 
 
 def test_the_table_is_that_of_the_project() -> None:
-    spelt = {"sklearn": "scikit_learn"}
+    spelt = {"sklearn": "scikit_learn", "mlflow": "mlflow_skinny"}
     for extra, modules in EXTRAS.items():
         assert {spelt.get(m, m) for m in modules} == distributions(extra), extra
     assert set(PROJECT["optional-dependencies"]) == {*EXTRAS, "all"}

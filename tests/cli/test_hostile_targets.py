@@ -116,7 +116,10 @@ def test_a_factory_that_ignores_the_classes(tmp_path: Path, capsys: pytest.Captu
         str(tmp_path / "run"),
     ]
     assert main(words) == 2
-    assert "gives [1, 3], not 1 x 10 classes" in capsys.readouterr().err
+    assert (
+        "gives [1, 3] for an image, not [1, 10] for the 10 classes of digits; its factory must"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 

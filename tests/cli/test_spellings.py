@@ -64,7 +64,8 @@ def family(option: Option) -> str:
     kind = option.element or option.kind
     if kind is bool:
         return "flag"
-    return "number" if kind in (int, float) else "text"
+    # Where a word may stand for a number (--lr find), it is one still.
+    return "number" if {int, float} & {kind, *typing.get_args(kind)} else "text"
 
 
 @pytest.mark.parametrize(("command", "option"), TABLE, ids=lambda v: v if isinstance(v, str) else v.name)

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassRecall
 
 import excite
 from captured import capture_compiled
 from excite.checkpoints.bundle import load_bundle
 from excite.data import open_data
+from excite.detect.config import DetectConfig
 from excite.errors import ExciteError, UsageError
+from excite.train import TrainConfig, fit
 
 QUICK = {"epochs": 1, "batch_size": 8, "workers": 0, "quiet": True}
 
@@ -103,7 +110,9 @@ def test_a_network_of_other_classes_and_wrong_options(tmp_path: Path) -> None:
         excite.fit(model, "digits", out=str(tmp_path / "r"), **QUICK)
     with pytest.raises(UsageError, match="did you mean 'epochs'"):
         excite.fit("eca_resnet20", "digits", epoch=3)
-    with pytest.raises(UsageError, match=r"Sequential gives \[1, 2\], not 1 x 10 classes"):
+    with pytest.raises(
+        UsageError, match=r"Sequential gives \[1, 2\] for an image, not \[1, 10\] for the 10 classes of digits"
+    ):
         excite.fit(small(2), "digits", out=str(tmp_path / "r"), **QUICK)
 
 
@@ -115,3 +124,120 @@ def test_a_compiled_fit_leaves_the_network_as_it_was(tmp_path: Path, monkeypatch
     assert trained >= 3
     model(torch.rand(1, 3, 12, 12))
     assert captured.runs == trained
+
+
+class Stopwatch(L.Callback):
+    """Counts epochs."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs += 1
+
+
+class Records(Squares):
+    """As data sets of the hub give them."""
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        image, label = super().__getitem__(index)
+        return {"img": image, "label": label, "id": index}
+
+
+def test_the_snippet_of_the_docs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    snippet = page.partition("<!-- snippet: fit -->\n```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names = {"excite": excite, "torch": torch, "network": small(), "Stopwatch": Stopwatch}
+    names |= {"train_set": Records(16), "val_set": Records(6)}
+    exec(snippet, names)
+    result = names["result"]
+    assert capsys.readouterr().out.splitlines()[-1].endswith(str(result.best))
+    assert len(result.rows) <= 2
+    assert set(result.rows[0]) >= {"val_kappa", "val_macro_f1", "val_top1"}
+    assert "loss: own" in (result.run / "config.yaml").read_text()
+    with pytest.raises(UsageError, match="a loss of its own"):
+        fit(TrainConfig.from_run(result.run, quiet=True))
+    exec(snippet, names)  # a second time, as a notebook's cell
+    assert names["result"].run != result.run
+
+
+def test_the_loss_and_callbacks_of_the_caller_are_used(tmp_path: Path) -> None:
+    seen: list[tuple[torch.Size, torch.Size]] = []
+    watch = Stopwatch()
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append((logits.shape, labels.shape))
+        return 0 * logits.sum() + 7
+
+    result = excite.fit(
+        small(), (Squares(16), Squares(6)), loss=loss, callbacks=[watch], out=str(tmp_path / "r"), **QUICK
+    )
+    assert [row["val_loss"] for row in result.rows] == [7] * len(result.rows)
+    assert watch.epochs == 1
+    assert seen[0] == ((8, 2), (8,))
+    assert not any("criterion" in key for key in torch.load(result.last, weights_only=True)["state_dict"])
+    weighted = excite.fit(small(), (Squares(16), Squares(6)), loss="focal", out=str(tmp_path / "s"), **QUICK)
+    assert "loss: focal" in (weighted.run / "config.yaml").read_text()
+
+
+class Named(list):
+    """A list of pairs with names of its classes."""
+
+    classes = ("dark", "bright")
+
+
+DATA = (Squares(8), Squares(4))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (DATA, {"loss": 3}, "loss is int; a function of logits and labels is needed"),
+        (DATA, {"loss": "focl"}, "did you mean 'focal'"),
+        (DATA, {"loss": nn.Linear(2, 1)}, "the loss has parameters of its own"),
+        (DATA, {"loss": lambda a, b: a}, r"the loss gives a tensor of shape \[8, 2\]; a single number"),
+        (DATA, {"loss": lambda a, b: 1.0}, "the loss gives float"),
+        (DATA, {"metrics": {"kappa": 3}}, "metric kappa is int"),
+        (DATA, {"metrics": {"top1": MeanMetric()}}, "cannot be called 'top1'"),
+        (DATA, {"metrics": {"a.b": MeanMetric()}}, "cannot be called 'a.b'"),
+        (DATA, {"metrics": {"per_class": MulticlassRecall(2, average="none")}}, "metric per_class gives Tensor"),
+        (DATA, {"callbacks": [print]}, "is none of Lightning's"),
+        (DataLoader(Squares(4)), {}, "data is a DataLoader; give its data set"),
+        ((Squares(4), DataLoader(Squares(4))), {}, "data is a DataLoader"),
+        (Squares(4), {}, "data is Squares; .*a pair"),
+        ((Squares(4),) * 3, {}, "data is 3 data sets"),
+        ((iter([]), Squares(4)), {}, "has no length or no"),
+        (([(Image.new("L", (8, 8)), "cat")], Squares(4)), {}, r"list\[0\] has the label 'cat'; a whole number"),
+        (([(Image.new("L", (8, 8)), -1)], Squares(4)), {}, "has the label -1; classes are counted from 0"),
+        (([Image.new("L", (8, 8))] * 2, Squares(4)), {}, "gives Image; a pair"),
+        (([{"picture": 1, "y": 0}], Squares(4)), {}, "has the keys picture, y; an image"),
+        ((Named([(Image.new("L", (8, 8)), 5)]), Squares(4)), {}, "has the label 5; there are 2 classes"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_what_a_fit_cannot_take(tmp_path: Path, data: object, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        excite.fit(small(), data, out=str(tmp_path / "r"), **QUICK, **options)
+
+
+def test_a_found_rate_is_written_down_and_gives_the_same_run(tmp_path: Path) -> None:
+    options = {**QUICK, "logger": "none", "epochs": 2}
+    model = small()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    found = excite.fit(model, (Squares(24), Squares(6)), lr="find", out=str(tmp_path / "a"), **options)
+    rate = yaml.safe_load((found.run / "config.yaml").read_text())["lr"]
+    assert isinstance(rate, float)
+    model.load_state_dict(state)
+    given = excite.fit(model, (Squares(24), Squares(6)), lr=rate, out=str(tmp_path / "b"), **options)
+    assert [row["train_loss"] for row in given.rows] == [row["train_loss"] for row in found.rows]
+    with pytest.raises(UsageError, match=rf"made with --lr {rate}, not find"):
+        fit(TrainConfig.from_run(found.run, lr="find"))
+    with pytest.raises(UsageError, match="--lr 'find': expected a number"):
+        DetectConfig(lr="find").check()
+    with pytest.raises(UsageError, match="--lr find looks on one device"):
+        TrainConfig(lr="find", devices=2).check()
+    with pytest.raises(UsageError, match="--lr fnd: expected a number or 'find'"):
+        TrainConfig(lr="fnd").check()

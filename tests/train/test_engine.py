@@ -1,7 +1,9 @@
 """What all kinds of runs share: configuration, resuming, the directory, and a process that is left as it was."""
 
+import copy
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from excite.detect.fit import fit as fit_detector
 from excite.detect.module import DetectionModule
 from excite.engine.config import RunConfig, check_resume, read_run
 from excite.engine.module import NonFiniteLossError
+from excite.engine.optim import make_optimizer
+from excite.engine.optimizers import OWN, check_optimizer, timm_optimizers
 from excite.engine.process import VARIABLES
 from excite.engine.run import RunDirectory
 from excite.errors import ExciteError, UsageError
@@ -33,6 +37,7 @@ OTHER = {str: "other", "str | None": "other", bool: True, int: 7, float: 0.25, "
 CHOICES = {
     "placement": "last", "optimizer": "adamw", "schedule": "constant", "precision": "bf16", "device": "cpu",
     "augment": "none", "kind": "retinanet", "neck": "c4", "no_decay": ["norm"], "milestones": [3], "min_size": [77],
+    "lr": 0.25, "loss": "focal", "balance": "sampler", "best": "loss", "logger": "none", "freeze": ["layer1"],
     "options": {"kernel_size": 3}, "attach_options": {"reduction": 2}, "neck_attention_options": {"reduction": 2},
 }  # fmt: skip
 
@@ -162,7 +167,7 @@ def test_runs_of_earlier_versions_are_read(kind: type[RunConfig], tmp_path: Path
         ({"warmup_epochs": 1.0, "warmup_steps": 5}, "exclude each other"),
         ({"resume": "x", "overwrite": True}, "exclude each other"),
         ({"precision": "64"}, "--precision 64: expected one of 'fp32', 'bf16', 'fp16'"),
-        ({"optimizer": "adanw"}, "--optimizer adanw: .*did you mean 'adamw'"),
+        ({"optimizer": "adamww"}, "--optimizer adamww: .*did you mean 'adamw'"),
         ({"no_decay": ["norms"]}, "--no-decay norms: .*did you mean 'norm'"),
     ],
 )
@@ -258,3 +263,75 @@ def test_a_loss_that_is_no_number_stops_a_run(loss: float) -> None:
     module.watch(torch.tensor(1e30), 0)
     with pytest.raises(NonFiniteLossError, match=r"step 0 \(epoch 1, batch 2, box"):
         module.watch(torch.tensor(loss), 1, {"box": torch.tensor(loss)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tracker_that_is_not_installed_is_said_first(kind: type[RunConfig], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    run = fit if kind is TrainConfig else fit_detector
+    with pytest.raises(UsageError, match=r"needs wandb: pip install 'excite\[trackers\]'"):
+        run(kind(logger="wandb", out=str(tmp_path / "r")))
+    assert not (tmp_path / "r").exists()
+
+
+def test_every_optimizer_that_is_offered_takes_a_step_and_goes_on_exactly() -> None:
+    pytest.importorskip("timm")
+    names = [*OWN, *timm_optimizers()]
+    assert {"lamb", "lion", "adan", "muon", "lars"} <= set(names)
+    x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+
+    def network() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+        return model, make_optimizer(model, TrainConfig(optimizer=name, lr=1e-3, no_decay=["norm"]))
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    for name in names:
+        check_optimizer(name, 0.9)
+        model, optimizer = network()
+        step(model, optimizer)
+        saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+        step(model, optimizer)
+        other, resumed = network()
+        other.load_state_dict(saved[0])
+        resumed.load_state_dict(saved[1])
+        step(other, resumed)
+        for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+            assert torch.equal(one, two), name
+        assert not torch.equal(next(model.parameters()), saved[0]["0.weight"]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "message"),
+    [
+        ("lamp", 0.9, "did you mean 'lamb'"),
+        ("kron", 0.9, "expected 'sgd', 'adam', 'adamw' or one of timm's"),
+        ("fusedadam", 0.9, "did you mean"),
+        ("adan", 0.95, "--momentum 0.95: the optimizer adan has none to set"),
+    ],
+)
+def test_optimizers_that_cannot_be(name: str, momentum: float, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        TrainConfig(optimizer=name, momentum=momentum).check()
+
+
+def test_a_run_stops_early_and_goes_on_with_more_patience(tmp_path: Path, monkeypatch, capsys) -> None:
+    scores = [0.1, 0.3, 0.2, 0.3, 0.2, 0.4, 0.1, 0.2]
+    validation = Classifier.validation
+    monkeypatch.setattr(
+        Classifier, "validation", lambda self: {**validation(self), "val_top1": scores[self.current_epoch]}
+    )
+    stopped = fit(tiny(tmp_path / "r", epochs=8, patience=2, quiet=False, options={"width": 4}))
+    assert len(stopped.rows) == 4  # the second 0.3 is not better
+    assert stopped.summary["best_epoch"] == 2
+    assert "stopped after epoch 4 of 8: no better score for 2 validations" in capsys.readouterr().out
+    again = fit(TrainConfig.from_run(tmp_path / "r", quiet=True))
+    assert len(again.rows) == 4
+    longer = fit(TrainConfig.from_run(tmp_path / "r", patience=4, epochs=8, quiet=True))
+    assert len(longer.rows) == 8
+    assert longer.summary["best_epoch"] == 6

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+import excite
 from captured import capture_compiled
 from excite.checkpoints.bundle import load_bundle
 from excite.checkpoints.reading import read_checkpoint
@@ -84,14 +85,48 @@ VARIANTS = {
     "plain": {},
     "averaged_and_mixed": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "accumulate": 2, "clip": 1.0, "flip": True},
     "randaugment": {"randaugment": 9, "label_smoothing": 0.1, "warmup_epochs": 1.0, "optimizer": "adamw", "lr": 1e-3},
+    "balanced": {
+        "balance": "sampler",
+        "loss": "focal",
+        "best": "macro_f1",
+        "optimizer": "lamb",
+        "lr": 1e-3,
+        "patience": 3,
+        "freeze": ["layer1"],
+        "ema": 0.9,
+        "options": {"width": 4},
+        "accumulate": 2,
+    },
+    "finetuned": {
+        "init": "trained",
+        "freeze_backbone_epochs": 2,
+        "backbone_lr_factor": 0.3,
+        "layer_decay": 0.8,
+        "options": {"width": 4},
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "balance": "loss",
+    },
     "dropout": {"model": "eca_mobilenet_v2_cifar", "options": {"width_mult": 0.35}, "limit_train": 32},
 }
+
+
+def trained(file: Path, **options) -> Path:
+    """Write weights that look trained: the norms have moved."""
+    model = excite.create_model("eca_resnet20", num_classes=10, **options)
+    for name, value in model.state_dict().items():
+        if name.endswith(("running_mean", "bias")):
+            value.add_(0.01)
+    torch.save(model.state_dict(), file)
+    return file
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, name):
     """Killed in the middle of the third epoch, and also continued from an end."""
     changes = {"epochs": 3, **VARIANTS[name]}
+    if "init" in changes:
+        changes["init"] = str(trained(tmp_path / "trained.pt", width=4))
     unbroken = fit(tiny(tmp_path / "a", **changes))
     step = Classifier.training_step
 

@@ -24,7 +24,8 @@ def load_checkpoint(
     The file may be of any known family, wrapped, prefixed, or hold a detector whose backbone is meant; the reading that
     fills most of the model is taken. Entries of other shapes (another number of classes) are reported as mismatched.
     weights: "model" or "ema" of a file that has a running average too; "auto" as in `import_checkpoint`.
-    Raises ExciteError where not one entry fits, naming keys of both sides.
+    Raises ExciteError where not one weight fits (entries of norms and counters alone do not count), naming keys of both
+    sides.
     """
     return put(model, read_checkpoint(source, weights))
 
@@ -37,11 +38,16 @@ def put(model: nn.Module, checkpoint: Checkpoint) -> TransferReport:
     report.layout = name
     report.ignored.update(ignored)
     report.notes = [*checkpoint.notes, *report.notes]
-    if not report.loaded:
-        theirs, ours = list(checkpoint.weights)[:3], list(model.state_dict())[:3]
+    own = model.state_dict()
+    weights = [key for key, value in own.items() if value.dim() > 1]  # norms and counters alone are no weights
+    if not report.loaded or (weights and not any(key in report.loaded for key in weights)):
+        theirs, ours = list(checkpoint.weights)[:3], list(own)[:3]
+        few = f"not one weight fits the model ({len(report.loaded)} counters and entries of norms do)"
+        first = next(iter(report.mismatched.items()), None)
+        shapes = "" if first is None else f"; {first[0]} is {list(first[1][0])} there and {list(first[1][1])} here"
         raise ExciteError(
-            f"{checkpoint.source}: not one entry fits the model; the file has {', '.join(theirs)}, ..., "
-            f"the model {', '.join(ours)}, ..."
+            f"{checkpoint.source}: {few if report.loaded else 'not one entry fits the model'}; the file has "
+            f"{', '.join(theirs)}, ..., the model {', '.join(ours)}, ...{shapes}"
         )
     return report
 

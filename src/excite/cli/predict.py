@@ -5,7 +5,8 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from excite.common.tables import printable, say
+from excite.common.files import check_writable, write_text
+from excite.common.tables import csv_text, printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def predict(
     model: str | None = None,
     top: int = 5,
     batch_size: int = 32,
+    out: str | None = None,
     skip_unreadable: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
@@ -33,6 +35,7 @@ def predict(
         model: build this network for the weights instead of the one that the checkpoint names.
         top: how many classes to show.
         batch_size: images at a time.
+        out: the file to write, as CSV: a row per image and class shown, with its rank and probability.
         skip_unreadable: go on without images that cannot be read, and count them.
         device: where to run; auto takes a GPU if there is one.
         json: print JSON.
@@ -45,19 +48,37 @@ def predict(
 
     if top < 1 or batch_size < 1:
         raise UsageError("--top and --batch-size must be at least 1")
+    if out is not None:
+        check_writable(out)
     files = find_images(images)
     predictor, file, _ = open_predictor(checkpoint, model, device)
     rows, unreadable = classify(predictor, files, top, batch_size, skip_unreadable)
+    if out is not None:
+        write_text(out, csv_text(flat(rows)))
     if json:
-        facts = {"checkpoint": str(file), "model": predictor.card.name, "images": len(rows), "predictions": rows}
+        facts = {
+            "checkpoint": str(file),
+            "model": predictor.card.name,
+            "images": len(rows),
+            "predictions": rows,
+            "out": out,
+        }
         print(json_.dumps({**facts, "unreadable": len(unreadable), "unreadable_names": unreadable}, indent=2))
         return
     width = max((len(printable(row["image"])) for row in rows), default=0) + 2
     for row in rows:
         guesses = "  ".join(f"{g['class']} {100 * g['probability']:.1f} %" for g in row["classes"])
         say(f"{printable(row['image']):<{width}}{guesses}")
+    if out is not None:
+        say(f"a row per image and class: {out}")
     if unreadable:
         say(f"{len(unreadable)} unreadable images passed over: {', '.join(unreadable[:3])}")
+
+
+def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row per image and class shown."""
+    columns = [{"image": row["image"], "rank": i, **g} for row in rows for i, g in enumerate(row["classes"], 1)]
+    return [{**row, "probability": round(row["probability"], 6)} for row in columns]
 
 
 def find_images(patterns: list[str]) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from excite.common.checks import describe
 from excite.common.options import flag
 
 # Any: annotations are objects of many classes, defaults of every kind.
@@ -63,6 +64,8 @@ class Option:
         else:
             words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
             text = words.get(self.element or self.kind, "text")
+            if typing.get_origin(self.kind) in (typing.Union, types.UnionType):
+                text = describe(self.kind)
             if self.name == "size" and self.kind is int:
                 text = "one side in pixels (images are square here)"
         if self.is_mapping:

@@ -4,8 +4,8 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from excite.common.files import check_writable
-from excite.common.tables import printable, say
+from excite.common.files import check_writable, write_text
+from excite.common.tables import csv_text, printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json: bool = False,
 ) -> None:
-    """Test a checkpoint: top-1, top-5, a table per class and the confusion matrix as PNG (up to 100 classes).
+    """Test a checkpoint: top-1, top-5, macro F1, a table per class, the confusion matrix as PNG (up to 100 classes).
 
     Args:
         checkpoint: a run, a .ckpt, .safetensors, .onnx, .xml or .pt2 file, or weights within excite (NETWORK.DATA).
@@ -37,7 +37,8 @@ def check(
         model: build this network for the weights instead of the one that the checkpoint names.
         batch_size: images at a time.
         limit: use that many images only.
-        out: the folder to write to: confusion.png; by default the run's, else the checkpoint's folder.
+        out: the folder to write to: confusion.png, and predictions.csv with a row per image; by default confusion.png
+            alone, into the run's, else the checkpoint's folder.
         skip_unreadable: go on without images that cannot be read, and count them.
         device: where to run; auto takes a GPU if there is one.
         json: print JSON.
@@ -56,7 +57,7 @@ def check(
     predictor, file, config = open_predictor(checkpoint, model, device)
     run = RunOf(str(file), predictor.card, config.get("data"))
     folder = Path(out) if out else home(file)
-    if predictor.card.num_classes <= 100:
+    if out or predictor.card.num_classes <= 100:
         check_writable(folder, folder=True)
     bundle = open_run_data([run], data, **{f"limit_{split}": limit})
     images, split_name = bundle.split(split)
@@ -67,6 +68,9 @@ def check(
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / "confusion.png"
         draw_confusion(result, names, picture)
+    files = [picture] if picture else []
+    if out:
+        files.append(write_text(folder / "predictions.csv", csv_text(result.table(names))))
     facts: dict[str, Any] = {
         "checkpoint": str(file),
         "model": predictor.card.name,
@@ -74,7 +78,7 @@ def check(
         "split": split_name,
     }
     facts["note"] = _optimism(file, bundle, images)
-    _report(facts, result, names, picture, json)
+    _report(facts, result, names, files, json)
 
 
 def _optimism(file: Path, bundle: "DataBundle", images: "Images") -> str | None:
@@ -85,13 +89,14 @@ def _optimism(file: Path, bundle: "DataBundle", images: "Images") -> str | None:
     return words if bundle.selects else f"{words}; the result of the run is that of last.ckpt"
 
 
-def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], picture: Path | None, as_json: bool) -> None:
-    table = result.per_class(names)
+def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], files: list[Path], as_json: bool) -> None:
+    table, confused = result.per_class(names), result.confusions(names)
     if as_json:
         numbers = {"images": result.images, "top1": result.top1, "top5": result.top5, "loss": result.loss}
+        numbers |= {"macro_f1": result.macro_f1, "balanced_accuracy": result.balanced_accuracy}
         unreadable = {"unreadable": len(result.skipped), "unreadable_names": result.skipped[:20]}
-        more = {"per_class": table, "confusion": result.confusion.tolist()}
-        written = {"out": str(picture.parent) if picture else None, "files": [str(picture)] if picture else []}
+        more = {"per_class": table, "confused": confused, "confusion": result.confusion.tolist()}
+        written = {"out": str(files[0].parent) if files else None, "files": [str(file) for file in files]}
         print(json_.dumps({**facts, **numbers, **unreadable, **more, **written}, indent=2))
         return
     width = max(5, *(len(printable(name)) for name in names)) + 2
@@ -108,12 +113,16 @@ def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], pictu
         f"top-1 {100 * result.top1:.2f} %   top-5 {100 * result.top5:.2f} %   loss {result.loss:.4f}   "
         f"{result.images} images"
     )
+    say(f"macro F1 {100 * result.macro_f1:.2f} %   balanced accuracy {100 * result.balanced_accuracy:.2f} %")
+    if confused:
+        pairs = (f"{p['class']} taken for {p['taken_for']} {p['count']} of {p['images']}" for p in confused)
+        say(f"most confused: {', '.join(pairs)}")
     if facts["note"]:
         say(f"note: {facts['note']}")
     if result.skipped:
         say(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
-    if picture:
-        say(f"confusion matrix: {picture}")
+    for file in files:
+        say(f"{'confusion matrix' if file.suffix == '.png' else 'a row per image'}: {file}")
 
 
 def _percent(share: float | None) -> str:

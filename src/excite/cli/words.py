@@ -23,6 +23,7 @@ OWN = {"config": "--config", "print_config": "--print_config", "help": "--help"}
 
 METAVARS = {
     "data": "SPEC",
+    "lr": "X|find",
     "attach": "METHOD",
     "neck_attention": "METHOD",
     "methods": "METHOD,...",

@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("datasets",),
     "wds": ("webdataset",),
     "ray": ("ray",),
+    "trackers": ("mlflow", "wandb"),
 }
 EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
 

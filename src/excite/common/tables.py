@@ -1,12 +1,16 @@
 """What reaches the terminal: names made harmless, and one console for all tables, wide enough in a file or pipe."""
 
+import csv
+import io
 import sys
 import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 
+FORMULAS = tuple("=+-@|%")  # how a cell starts that a spreadsheet may run
 JOINERS = "\u200c\u200d"  # between the letters of some scripts, and in some emoji
 
 
@@ -32,6 +36,25 @@ def cell(text: object) -> str:
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print one line with whatever names are in it."""
     print(printable(line), file=file, flush=flush)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as CSV with a header; a key that a row lacks leaves its cell empty.
+
+    Texts are made printable, and one that a spreadsheet would take for a formula gets a ' before it.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _csv_cell(value) for key, value in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in FORMULAS else text
 
 
 def make_console() -> Console:

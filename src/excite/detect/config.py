@@ -96,6 +96,8 @@ class DetectConfig(RunConfig):
         super().check()
         at_least(self, 1, "val_every", "max_size")
         at_least(self, 0, "pictures", "freeze_backbone_epochs")
+        if self.patience and self.val_split == "none":
+            raise UsageError("--patience waits for a better score, and --val-split none gives none")
         if self.lr <= 0:
             raise UsageError(f"--lr must be more than 0, got {self.lr}")
         for name in ("flip", "vertical_flip", "colour"):

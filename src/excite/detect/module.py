@@ -9,7 +9,7 @@ from excite.detect.data.base import DetectionDataset, Target
 from excite.detect.detector import card_of
 from excite.detect.metrics import Metrics, coco_metrics
 from excite.detect.results import Result, to_results
-from excite.engine.module import Panel, Row, RunModule
+from excite.engine.module import SCORE, Panel, Row, RunModule
 from excite.engine.seeds import derive
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -72,7 +72,9 @@ class DetectionModule(RunModule):
         for kind, values in self.metrics.items():
             for name in ("AP", "AP50", "AP75"):
                 self.log(f"val/{kind}_{name}", values[name])
-        self.log("val/AP", self.metrics["mask" if self.val.with_masks else "box"]["AP"])
+        best = self.metrics["mask" if self.val.with_masks else "box"]["AP"]
+        self.log("val/AP", best)
+        self.log(SCORE, best, logger=False)
 
     def epoch_row(self) -> Row:
         """Return the mean losses and, where the epoch was evaluated, the AP of boxes and masks."""

@@ -8,16 +8,18 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, WeightAveraging
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from excite.common.files import replacing
+from excite.engine.config import RunConfig
 from excite.engine.history import History
-from excite.engine.module import RunModule
+from excite.engine.module import SCORE, RunModule
 from excite.engine.run import RunDirectory
 
+SHOW_EVERY = 0.1  # seconds between two movements of the bar
 SPEAK_EVERY = 30  # seconds between two lines in a long epoch that is not watched on a terminal
 
 
@@ -83,35 +85,79 @@ class CheckpointCallback(Checkpoint):
         module.last_good = f"kept: {self.last}, written after epoch {int(self.history.rows[-1]['epoch'])}"
 
 
+class StopCallback(EarlyStopping):
+    """Stops a run after `patience` validations in a row without a better score.
+
+    What it counts follows from the history's rows, so that a resumed run counts on, with the patience it has now.
+    """
+
+    def __init__(self, history: History, patience: int) -> None:
+        super().__init__(SCORE, patience=patience, mode="max", check_finite=False)
+        self.history = history
+
+    def state_dict(self) -> dict[str, object]:
+        """Return nothing: all of it follows from the rows."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Keep the patience of now."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the validations of a resumed run; one that had stopped has nothing left to do."""
+        assert isinstance(pl_module, RunModule)
+        scores = [score for score in map(pl_module.score, self.history.rows) if score is not None]
+        if scores:
+            self.best_score = torch.tensor(max(scores))
+            self.wait_count = len(scores) - 1 - scores.index(max(scores))
+        trainer.should_stop = self.wait_count >= self.patience
+
+
 class ConsoleCallback(L.Callback):
     """Prints a bar on a terminal and one line per epoch everywhere; silent on all but the first process."""
 
-    def __init__(self, history: History, epochs: int) -> None:
-        self.history, self.epochs = history, epochs
+    def __init__(self, history: History, config: RunConfig) -> None:
+        self.history, self.epochs, self.patience = history, config.epochs, config.patience
         self.console = Console(highlight=False, soft_wrap=True, markup=False)
         self.bar: Progress | None = None
-        self.spoke = time.perf_counter()
+        self.began = self.spoke = time.perf_counter()
+        self.first_epoch = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the run."""
+        self.began, self.first_epoch = time.perf_counter(), trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's bar."""
         if sys.stdout.isatty() and trainer.is_global_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"),
+            )
             self.bar = Progress(*columns, console=self.console, transient=True)
             self.bar.start()
-            self.task = self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=trainer.num_training_batches)
+            self.task = self.bar.add_task(self._where(trainer), total=trainer.num_training_batches, left="")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Move the bar; without a terminal print a line every half minute."""
         assert isinstance(pl_module, RunModule)
+        now = time.perf_counter()
+        if not trainer.is_global_zero or now - self.spoke < (SHOW_EVERY if self.bar else SPEAK_EVERY):
+            return
+        self.spoke = now
+        batches = float(trainer.num_training_batches)
+        done = (trainer.current_epoch - self.first_epoch) * batches + batch_idx + 1
+        whole = (self.epochs - self.first_epoch) * batches
+        left = f"{duration((now - self.began) / done * (whole - done))} left"
+        loss = "" if pl_module.loss is None else f"  loss {float(pl_module.loss):.3f}"
+        where = self._where(trainer)
         if self.bar:
-            self.bar.advance(self.task)
-        elif time.perf_counter() - self.spoke > SPEAK_EVERY and trainer.is_global_zero:
-            self.spoke = time.perf_counter()
-            loss = "" if pl_module.loss is None else f", loss {float(pl_module.loss):.3f}"
-            done = f"batch {batch_idx + 1} of {trainer.num_training_batches}"
-            self.console.print(f"epoch {trainer.current_epoch + 1}: {done}{loss}")
+            self.bar.update(self.task, completed=batch_idx + 1, description=f"{where}{loss}", left=left)
+        else:
+            self.console.print(f"{where}  batch {batch_idx + 1} of {trainer.num_training_batches}{loss}  {left}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the epoch's row."""
@@ -126,14 +172,33 @@ class ConsoleCallback(L.Callback):
                 f"{row['seconds']:.1f} s"
             )
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say that the run stopped early."""
+        if trainer.should_stop and trainer.is_global_zero and len(self.history.rows) < self.epochs:
+            self.console.print(
+                f"stopped after epoch {len(self.history.rows)} of {self.epochs}: no better score for {self.patience} "
+                f"validation{'s' * (self.patience > 1)}; a larger --patience goes on"
+            )
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Take the bar away."""
         self._stop()
+
+    def _where(self, trainer: L.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1}/{self.epochs}"
 
     def _stop(self) -> None:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 45 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def averaging(decay: float) -> WeightAveraging:
@@ -146,6 +211,7 @@ def averaging(decay: float) -> WeightAveraging:
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         step = int(count)
         now = min(decay, (1 + step) / (10 + step))
-        return now * averaged + (1 - now) * current
+        mean = now * averaged + (1 - now) * current
+        return torch.where(averaged == current, current, mean)  # what does not learn stays as it is, to the last bit
 
     return WeightAveraging(avg_fn=average)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from excite.card import code_refused, is_plain
 from excite.common.checks import LARGEST, MOST, describe, shown
 from excite.common.options import Option, Precision, current, flag
+from excite.engine.optimizers import check_optimizer
 from excite.errors import UsageError, near
 
 # Any: annotations are objects of many classes.
@@ -31,9 +32,9 @@ class RunConfig:
         resume: go on with the run in this directory, exactly where its last checkpoint stands.
         epochs: passes over the training images.
         batch_size: images per step and device.
-        optimizer: the optimizer.
-        lr: peak learning rate.
-        momentum: momentum of SGD (first beta of Adam and AdamW).
+        optimizer: sgd, adam, adamw, or one of timm's by its name there (lamb, lion, muon, ...).
+        lr: peak learning rate; find takes that at which the loss falls most steeply in a short trial (classifiers).
+        momentum: momentum of SGD and its kin (first beta of Adam and its kin).
         nesterov: Nesterov momentum (SGD).
         weight_decay: weight decay.
         no_decay: parameters without weight decay, any of norm, bias, attention.
@@ -57,13 +58,16 @@ class RunConfig:
         limit_train: use that many training images only.
         limit_val: use that many validation images only.
         limit_batches: end each epoch after that many training batches.
+        patience: stop after that many validations in a row without a better score; 0 goes on to the last epoch.
+        logger: where the numbers go beside metrics.csv; wandb and mlflow are extras of their own.
         skip_unreadable: go on without images that cannot be read; the summary counts them.
         quiet: print nothing.
     """
 
     # What may differ when a run goes on: how and where it is computed. What is learned may not.
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        "device", "workers", "precision", "compile", "channels_last", "deterministic", "skip_unreadable",
+        "device", "workers", "precision", "compile", "channels_last", "deterministic", "skip_unreadable", "patience",
+        "logger",
     )  # fmt: skip
     # Options about this very call, not about the run.
     NOT_RECORDED: ClassVar[tuple[str, ...]] = ("out", "overwrite", "resume", "quiet")
@@ -74,8 +78,8 @@ class RunConfig:
     resume: str | None = None
     epochs: int = 30
     batch_size: int = 64
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.1
+    optimizer: str = "sgd"
+    lr: float | Literal["find"] = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -100,6 +104,8 @@ class RunConfig:
     limit_train: int | None = None
     limit_val: int | None = None
     limit_batches: int | None = None
+    patience: int = 0
+    logger: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
     skip_unreadable: bool = False
     quiet: bool = False
 
@@ -112,6 +118,12 @@ class RunConfig:
     def stem(self) -> str:
         """The name of a run that was given none."""
         raise NotImplementedError
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate as a number, once it is found."""
+        assert not isinstance(self.lr, str)
+        return self.lr
 
     def to_dict(self) -> Values:
         """Return all values as plain containers."""
@@ -126,7 +138,9 @@ class RunConfig:
         check_words(self)
         check_values(type(self), self.to_dict(), flag)
         at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
-        at_least(self, 0, "lr", "weight_decay", "warmup_epochs", "clip", "seed")
+        at_least(self, 0, "weight_decay", "warmup_epochs", "clip", "seed", "patience")
+        if self.lr != "find":
+            at_least(self, 0, "lr")
         at_least(self, -1, "workers")
         at_most(self, 1024, "workers", "devices")
         at_most(self, LARGEST, "batch_size", "epochs")
@@ -134,6 +148,7 @@ class RunConfig:
             at_least(self, 0, "warmup_steps")
         at_least(self, 1, *(n for n in ("limit_train", "limit_val", "limit_batches") if getattr(self, n) is not None))
         below_one(self, "ema", "momentum")
+        check_optimizer(self.optimizer, self.momentum)
         if self.seed >= 2**32:
             raise UsageError(f"--seed must be less than 2**32, got {self.seed}")
         if self.step_epochs <= 0:
@@ -229,7 +244,7 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
     values = check_keys(kind, content, where)
     for name, annotation in typing.get_type_hints(kind).items():
         # In YAML a number such as 1e-4, without a dot, is a text.
-        if annotation is float and isinstance(values.get(name), str):
+        if float in (annotation, *typing.get_args(annotation)) and isinstance(values.get(name), str):
             with contextlib.suppress(ValueError):
                 values[name] = float(values[name])
     check_values(kind, values, lambda name: f"{where}: {name}")

@@ -1,7 +1,5 @@
 """One row of numbers per epoch: kept in the checkpoint, written as metrics.csv, drawn as curves.png."""
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import lightning as L
 from excite.common.checks import shown
 from excite.common.files import write_text
 from excite.common.plotting import save
+from excite.common.tables import csv_text
 from excite.engine.module import Panel, Row, RunModule
 from excite.engine.run import RunDirectory
 
@@ -63,14 +62,14 @@ class History(L.Callback):
             row["waiting"] = round(waited / training, 4)
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_text(self.directory.path / "metrics.csv", to_csv(self.rows))
+            write_text(self.directory.path / "metrics.csv", csv_text(self.rows))
             if time.perf_counter() - self.drawn > DRAW_EVERY:
                 self._draw(pl_module)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the last epoch too; a run that ended before it did so has no training left to end."""
         if self.rows and trainer.is_global_zero:
-            write_text(self.directory.path / "metrics.csv", to_csv(self.rows))
+            write_text(self.directory.path / "metrics.csv", csv_text(self.rows))
             self._draw(pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -104,15 +103,6 @@ class History(L.Callback):
             ):
                 raise ValueError(f"row {number} of its history is {shown(row)}")
         self.rows = list(rows)
-
-
-def to_csv(rows: list[Row]) -> str:
-    """Return the rows as CSV with a header; epochs without a number leave its column empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def draw_curves(rows: list[Row], panels: list[Panel], path: Path) -> None:

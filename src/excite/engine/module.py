@@ -17,6 +17,9 @@ CHECK_EVERY = 20  # steps between looks at the loss on a GPU, where each look wa
 Row = dict[str, float]
 
 
+SCORE = "val/score"  # what `RunModule.score` says of the epoch, as Lightning's callbacks read it
+
+
 class NonFiniteLossError(ExciteError):
     """The loss became NaN or infinite."""
 
@@ -58,6 +61,7 @@ class RunModule(L.LightningModule):
         # Subclasses hold the network under the name that their checkpoints use; here it must not be a second child.
         self._network = (network,)
         self.config = config
+        self.lr_factors: Mapping[int, float] = {}  # by id of the parameter, where it is not 1
         self.loss: Tensor | None = None
         self.unchecked: list[Step] = []
         self.last_good = "no epoch was completed, so there is no checkpoint"
@@ -109,7 +113,7 @@ class RunModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and a schedule that moves every step."""
-        optimizer = make_optimizer(self._network[0], self.config)
+        optimizer = make_optimizer(self._network[0], self.config, self.lr_factors)
         steps = max(float(self.trainer.estimated_stepping_batches) / self.config.epochs, 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(self.config, step, steps))
         epochs, state = self.earlier
@@ -125,7 +129,8 @@ class RunModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Set the learning rate of the step to come: of a resumed run it follows the schedule of its new length."""
         schedule = self.lr_schedulers()
-        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):  # a search for a rate has a schedule of its own
+            return
         for group, peak, factor in zip(
             schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
         ):

@@ -1,13 +1,18 @@
 """Optimizer, weight-decay groups and the learning rate over the steps of a run."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 from excite.engine.config import RunConfig
+from excite.engine.optimizers import build_optimizer
 from excite.inspect.attention import attention_parameters
+
+# Any: parameter groups, as torch takes them.
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 START = 0.001  # of the peak learning rate, where the warm-up is given in steps
@@ -39,21 +44,23 @@ def lr_factor(config: RunConfig, step: float, steps_per_epoch: float) -> float:
     return float(config.gamma**drops)
 
 
-def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """Return the optimizer of the learned parameters; those named by `no_decay` form a group without weight decay."""
+def make_optimizer(
+    model: nn.Module, config: RunConfig, factors: Mapping[int, float] = MappingProxyType({})
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the learned parameters; those named by `no_decay` form groups without weight decay.
+
+    factors: of the learning rate, by id of the parameter, where it is not 1. The first groups have the highest rate.
+    """
     decayed, free = split_parameters(model, config.no_decay)
-    groups: list[dict[str, object]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
-    groups = [g for g in groups if g["params"]]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.nesterov and config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+    groups: list[dict[str, Any]] = []
+    for factor in sorted({factors.get(id(p), 1.0) for p in (*decayed, *free)}, reverse=True):
+        rate = {} if factor == 1 else {"lr": config.peak_lr * factor}
+        for parameters, decay in ((decayed, {}), (free, {"weight_decay": 0.0})):
+            own = [p for p in parameters if factors.get(id(p), 1.0) == factor]
+            groups += [{"params": own, **decay, **rate}] if own else []
+    return build_optimizer(
+        config.optimizer, groups, config.peak_lr, config.momentum, config.nesterov, config.weight_decay
+    )
 
 
 def split_parameters(model: nn.Module, no_decay: Collection[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

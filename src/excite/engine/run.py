@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TextIO
@@ -40,6 +40,11 @@ class RunDirectory:
         if self._path is None:
             raise ExciteError("this process does not know its run directory yet; the first process tells it")
         return self._path
+
+    @property
+    def planned(self) -> Path:
+        """Where a run will be: the directory, before it is there."""
+        return self._path or next(path for path in _places(self.config) if self.config.out or not path.exists())
 
     def claim(self, command: str) -> None:
         """Make the directory and write config.yaml, for `--config` of `command`; other processes wait for `share`."""
@@ -160,16 +165,24 @@ def _holds_something(path: Path) -> bool:
         raise ExciteError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _make(config: RunConfig) -> Path:
+def _places(config: RunConfig) -> Iterator[Path]:
+    """Yield where a run may be: the place it was given, else names with a number."""
+    if config.out is not None:
+        yield Path(config.out)
+        return
     stem = re.sub(r"[^\w.]+", "-", config.stem).strip("-")
-    path = Path(config.out) if config.out is not None else Path("runs") / stem
+    yield Path("runs") / stem
     for number in itertools.count(2):
+        yield Path("runs") / f"{stem}-{number}"
+
+
+def _make(config: RunConfig) -> Path:
+    for path in _places(config):
         try:
             path.mkdir(parents=True, exist_ok=config.out is not None)
         except (OSError, ValueError) as error:  # ValueError: a zero byte
             if config.out is not None or not isinstance(error, FileExistsError):
                 raise ExciteError(f"cannot make {path}: {getattr(error, 'strerror', None) or error}") from error
-            path = Path("runs") / f"{stem}-{number}"
         else:
             return path
     raise AssertionError("unreachable")

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from excite.engine.process import end_with
-from excite.engine.seeds import epoch_order
+from excite.engine.seeds import balanced_order, epoch_order
 from excite.errors import ExciteError
 
 # Any: samples and batches are of the data's own kinds.
@@ -22,11 +23,12 @@ Batch = TypeVar("Batch")
 class EpochSampler(Sampler[Key]):
     """Yields (epoch, index), so that workers which outlive an epoch still know which one it is.
 
-    seed: of the order, None for the images' own; rank, world: this process, of how many that share the images.
+    seed: of the order, None for the images' own; rank, world: this process, of how many that share the images; labels:
+    draw all classes equally often.
     """
 
-    def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1) -> None:
-        self.n, self.seed, self.rank, self.world = n, seed, rank, world
+    def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1, labels: Tensor | None = None) -> None:
+        self.n, self.seed, self.rank, self.world, self.labels = n, seed, rank, world, labels
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -39,6 +41,8 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         if self.seed is None:
             order = torch.arange(self.n)
+        elif self.labels is not None:
+            order = balanced_order(self.labels, self.seed, self.epoch, self.rank, self.world)
         else:
             order = epoch_order(self.n, self.seed, self.epoch, self.rank, self.world)
         return iter([(self.epoch, i) for i in order.tolist()])

@@ -40,3 +40,15 @@ def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) ->
     """Return the order in which one of `world` processes sees `n` images; all of them get equally many."""
     order = torch.randperm(n, generator=generator("order", seed, epoch))
     return order[: n - n % world][rank::world]
+
+
+def balanced_order(labels: Tensor, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Tensor:
+    """Return as many images as there are labels [n], drawn again and again, all classes equally often on average.
+
+    Images with a label below 0 are never drawn.
+    """
+    n = len(labels)
+    known = labels.clamp_min(0)
+    weights = torch.where(labels >= 0, 1 / torch.bincount(known)[known].double(), 0.0)
+    order = torch.multinomial(weights, n, replacement=True, generator=generator("order", seed, epoch))
+    return order[: n - n % world][rank::world]

@@ -1,19 +1,28 @@
 """One training run: what is checked first, how Lightning is set up, and how a run ends."""
 
 import contextlib
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
+from excite.common.extras import EXTRA_OF, require
 from excite.common.options import Precision
-from excite.engine.callbacks import CheckpointCallback, CheckpointFiles, ConsoleCallback, DirectoryCallback, averaging
+from excite.engine.callbacks import (
+    CheckpointCallback,
+    CheckpointFiles,
+    ConsoleCallback,
+    DirectoryCallback,
+    StopCallback,
+    averaging,
+)
 from excite.engine.config import RunConfig, check_resume
 from excite.engine.history import History
+from excite.engine.loggers import make_logger
 from excite.engine.module import RunModule
 from excite.engine.process import quiet_libraries, unchanged
 from excite.engine.run import RunDirectory, check_free
@@ -39,6 +48,8 @@ def seeded_run(config: RunConfig) -> Iterator[RunDirectory]:
     """
     config.check()
     check_device(config)
+    if config.logger in EXTRA_OF:
+        require(config.logger)
     check_free(config)
     check_resume(config)
     with unchanged(), quiet_libraries():
@@ -58,22 +69,27 @@ def check_device(config: RunConfig) -> None:
 
 
 def make_trainer(
-    config: RunConfig, directory: RunDirectory, *, unused_parameters: bool = False, **settings: Any
+    config: RunConfig,
+    directory: RunDirectory,
+    *,
+    more: Sequence[Callback] = (),
+    unused_parameters: bool = False,
+    **settings: Any,
 ) -> tuple[L.Trainer, History]:
     """Return Lightning's trainer and the history that it fills.
 
-    unused_parameters: some parameters get no gradient in some steps, which several processes must know. settings:
-    further ones of the trainer.
+    more: callbacks of the caller's own; unused_parameters: some parameters get no gradient in some steps, which several
+    processes must know; settings: further ones of the trainer.
     """
     history = History(directory)
-    callbacks: list[Callback] = [DirectoryCallback(directory), history]
+    callbacks: list[Callback] = [DirectoryCallback(directory), history, *more]
+    if config.patience:
+        callbacks.append(StopCallback(history, config.patience))
     if config.ema:
         callbacks.append(averaging(config.ema))
     if not config.quiet:
-        callbacks.append(ConsoleCallback(history, config.epochs))
+        callbacks.append(ConsoleCallback(history, config))
     callbacks.append(CheckpointCallback(directory, history))
-    # Only the first process writes events, and it knows its directory by now.
-    logger = TensorBoardLogger(directory.path, name="", version="tensorboard") if directory.first else False
     trainer = L.Trainer(
         accelerator="gpu" if pick_device(config.device) == "cuda" else "cpu",
         devices=config.devices,
@@ -84,7 +100,7 @@ def make_trainer(
         gradient_clip_val=config.clip or None,
         deterministic="warn" if config.deterministic else None,
         limit_train_batches=config.limit_batches,
-        logger=logger,
+        logger=make_logger(directory) or False,
         callbacks=callbacks,
         plugins=[CheckpointFiles()],
         num_sanity_val_steps=0,
@@ -131,7 +147,7 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
     except SystemExit:
         # Lightning ends the process on Ctrl-C; callers and the command line want the interrupt itself.
         if trainer.interrupted:
-            raise KeyboardInterrupt(f"go on with `{command} --resume {directory.path}`") from None
+            raise KeyboardInterrupt(f"go on with `{command} --resume {shlex.quote(str(directory.path))}`") from None
         raise
     except (ExciteError, OSError, MemoryError):
         raise

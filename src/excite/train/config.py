@@ -30,6 +30,14 @@ class TrainConfig(RunConfig):
         pretrained: start from trained weights, timm's or torchvision's own or those that come with excite.
         init: start from the weights of this checkpoint where keys and shapes agree.
         start: go on from this file of another training script; what --resume FILE sets.
+        freeze: modules or parameters that do not learn, by path, with * for any text: conv1 bn1 'layer1*'.
+        freeze_backbone_epochs: let only the classifier and the attention learn in the first epochs.
+        backbone_lr_factor: learning rate of all but classifier and attention, as a factor of lr.
+        layer_decay: factor of the backbone's learning rate for every block farther from the classifier.
+        loss: the loss; own is that of excite.fit(..., loss=FUNCTION).
+        focal_gamma: gamma of the focal loss.
+        balance: against classes with few images: sampler draws all classes equally often, loss weighs them.
+        best: which score's highest value (of loss, its lowest) marks the best epoch.
         label_smoothing: label smoothing.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off (with mixup on too, each batch takes one of them).
@@ -55,6 +63,14 @@ class TrainConfig(RunConfig):
     pretrained: bool = False
     init: str | None = None
     start: str | None = None
+    freeze: list[str] = field(default_factory=list)
+    freeze_backbone_epochs: int = 0
+    backbone_lr_factor: float = 1.0
+    layer_decay: float = 1.0
+    loss: Literal["cross-entropy", "focal", "own"] = "cross-entropy"
+    focal_gamma: float = 2.0
+    balance: Literal["none", "sampler", "loss"] = "none"
+    best: Literal["top1", "macro_f1", "balanced_accuracy", "loss"] = "top1"
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -95,6 +111,21 @@ class TrainConfig(RunConfig):
         at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding")
         shares = (name for name in ("val_fraction", "test_fraction") if getattr(self, name) is not None)
         below_one(self, "label_smoothing", *shares)
+        at_least(self, 0, "freeze_backbone_epochs", "focal_gamma")
+        if self.lr == "find" and self.devices > 1:
+            raise UsageError("--lr find looks on one device; run it with --devices 1, then give --lr the number")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"--layer-decay must be in (0, 1], got {self.layer_decay}")
+        if self.backbone_lr_factor <= 0:
+            raise UsageError(
+                f"--backbone-lr-factor must be more than 0, got {self.backbone_lr_factor}; "
+                "--freeze holds parts for the whole run"
+            )
+        if self.focal_gamma != 2 and self.loss != "focal":
+            raise UsageError(f"--focal-gamma {self.focal_gamma} is for --loss focal, and the loss is {self.loss}")
+        if self.loss == "own" and (self.balance == "loss" or self.label_smoothing):
+            option = "--balance loss" if self.balance == "loss" else "--label-smoothing"
+            raise UsageError(f"{option} is for the losses that are built in; put it into your own loss")
         at_most(self, LARGEST_SIDE, "size", "resize", "padding")
         if self.pretrained and self.init:
             raise UsageError("--pretrained and --init exclude each other: both say what to start from")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import lightning as L
+from torch import Tensor
 
 from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
@@ -16,6 +17,7 @@ from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
 from excite.train.config import TrainConfig, is_small
 from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
+from excite.train.losses import labels_of
 
 CACHE_BYTES = 2 * 2**30
 
@@ -61,13 +63,19 @@ class ImageData(L.LightningDataModule):
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
         n = len(self.train_images if self.cached else self.bundle.train)
-        return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world))
+        labels = self.labels if self.config.balance == "sampler" else None
+        return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world, labels))
 
     def val_dataloader(self) -> Loader:
         """Return the validation batches; every process sees all of them."""
         if self.cached:
             return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
         return self._remember(WorkerLoader(self.readers, "val", len(self.bundle.val), self.config))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels [n] of the training images."""
+        return labels_of(self.train_images if self.cached else self.bundle.train)
 
     @cached_property
     def readers(self) -> Readers[Decoded]:

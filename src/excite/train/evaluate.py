@@ -1,9 +1,9 @@
 """Accuracy of a predictor on a split: top-1, top-5, per class, and who is taken for whom."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from excite.data.bundle import Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError
 from excite.train.predictor import Predictor, check_logits
+from excite.train.scores import balanced_accuracy, macro_f1, most_confused
 
 ClassRow = TypedDict(
     "ClassRow",
@@ -21,9 +22,21 @@ ClassRow = TypedDict(
 """The scores of one class; accuracy: right among its images; taken_for: the class it is most often confused with."""
 
 
+class Prediction(NamedTuple):
+    """One image: where it comes from, its class, the most probable one, and that one's probability."""
+
+    image: str
+    true: int
+    predicted: int
+    probability: float
+
+
 @dataclass
 class Evaluation:
-    """confusion: [classes classes], rows are the true classes; skipped: names of images that could not be read."""
+    """confusion: [classes classes], rows are the true classes; skipped: names of images that could not be read.
+
+    predictions: a row per image.
+    """
 
     images: int
     top1: float
@@ -31,6 +44,38 @@ class Evaluation:
     loss: float
     confusion: Tensor
     skipped: list[str]
+    predictions: list[Prediction] = field(default_factory=list)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the classes' accuracies."""
+        return balanced_accuracy(self.confusion)
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean of the classes' F1."""
+        return macro_f1(self.confusion)
+
+    def table(self, names: Sequence[str]) -> list[dict[str, object]]:
+        """Return a row per image, with the classes by name."""
+        return [
+            {
+                "image": p.image,
+                "class": names[p.true],
+                "predicted": names[p.predicted],
+                "probability": round(p.probability, 6),
+                "correct": int(p.true == p.predicted),
+            }
+            for p in self.predictions
+        ]
+
+    def confusions(self, names: Sequence[str], most: int = 5) -> list[dict[str, object]]:
+        """Return the pairs of classes that were confused most often."""
+        pairs = most_confused(self.confusion, most)
+        return [
+            {"class": names[p.true], "taken_for": names[p.predicted], "count": p.times, "images": p.images}
+            for p in pairs
+        ]
 
     def per_class(self, names: Sequence[str]) -> list[ClassRow]:
         """Return recall (accuracy within the class), precision and the most frequent confusion of each class."""
@@ -61,8 +106,9 @@ def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, ski
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     top5 = loss = 0.0
     skipped: list[str] = []
+    predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
-        batch, labels = [], []
+        batch, labels, where = [], [], []
         for index in range(start, min(start + batch_size, len(images))):
             try:
                 image, label = images[index]
@@ -73,18 +119,22 @@ def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, ski
                 skipped.append(error.name)
                 continue
             labels.append(label)
+            where.append(images.name(index))
         if not batch:
             continue
         target = torch.tensor(labels)
         logits = predictor(preprocess.normalise(torch.stack(batch))).cpu()
         check_logits(logits, card.name)
+        best = logits.softmax(1).max(1)
+        rows = zip(where, labels, best.indices.tolist(), best.values.tolist(), strict=True)
+        predictions += [Prediction(*row) for row in rows]
         confusion += torch.bincount(target * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
         top5 += float((logits.topk(min(5, classes)).indices == target[:, None]).any(1).sum())
         loss += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
     seen = int(confusion.sum())
     if not seen:
         raise ExciteError("no image could be read")
-    return Evaluation(seen, int(confusion.trace()) / seen, top5 / seen, loss / seen, confusion, skipped)
+    return Evaluation(seen, int(confusion.trace()) / seen, top5 / seen, loss / seen, confusion, skipped, predictions)
 
 
 def draw_confusion(evaluation: Evaluation, names: Sequence[str], path: Path) -> None:

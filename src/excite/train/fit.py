@@ -1,14 +1,21 @@
 """fit: one classification run from a configuration, as a function."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import nn
+from torchmetrics import Metric
 
+from excite import recipes
 from excite.common.files import replacing, safe_name
+from excite.common.options import flag
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.module import Row
@@ -18,10 +25,13 @@ from excite.models import spec_of
 from excite.runtime import pick_device
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
+from excite.train.finetune import freeze, is_untrained, restoring
+from excite.train.losses import ClassificationLoss, Loss, class_weights, say_balance
+from excite.train.lr_find import find_lr
 from excite.train.memory import check_memory
 from excite.train.module import Classifier
 from excite.train.network import adopt_network, build_network, start_of
-from excite.train.summary import count, show, summarise, write_summary
+from excite.train.summary import count, header, show, summarise, write_summary
 
 COMMAND = "excite train"
 
@@ -45,32 +55,60 @@ def fit(
     *,
     network: nn.Module | None = None,
     bundle: DataBundle | None = None,
+    loss: Loss | None = None,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Train as `config` says and return what came out.
 
     init_state: weights to start from, of exactly this network. network, bundle: take these instead of building
-    `config.model` and opening `config.data`. With `config.resume` the run goes on from its last checkpoint (from the
-    start if it has none), and a finished run returns at once.
+    `config.model` and opening `config.data`. loss, metrics, callbacks: see `excite.fit`. With `config.resume` the run
+    goes on from its last checkpoint (from the start if it has none), and a finished run returns at once.
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
-    with seeded_run(config) as directory:
+    with seeded_run(config) as directory, ExitStack() as after:
+        if config.loss == "own" and loss is None:
+            raise UsageError("this run has a loss of its own; go on with excite.fit(..., loss=FUNCTION)")
+        if not config.quiet and directory.first:
+            print(header(config, directory))
         data = ImageData(config, bundle)
         if network is None:
             model = build_network(config, data, init_state)
         else:
             model = adopt_network(network, config, data)
+            after.enter_context(restoring(network))
         start = start_of(model, config)
+        config = prepare(model, config)
+        if config.balance == "loss":
+            loss = ClassificationLoss(config, class_weights(data.labels, data.bundle.num_classes))
+        if config.balance != "none" and not config.quiet:
+            print(say_balance(data.labels, data.bundle.class_names, config.balance))
+        if config.lr == "find":
+            config = replace(config, lr=find_lr(model, config, spec_of(model), data, loss))
+            if not config.quiet:
+                print(f"lr {config.lr}: there the loss fell most steeply in a trial")
         size = data.preprocess.size
         memory = check_memory(model, config, size, pick_device(config.device))
         parameters, macs = count(model, size)
+        module = Classifier(
+            model,
+            config,
+            spec_of(model),
+            data.bundle.val_name,
+            selects=data.bundle.selects,
+            loss=loss,
+            metrics=metrics,
+        )
+        directory.config = config
         directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind
         if directory.first:
             save_samples(data, directory.path / "samples")
         if directory.first and not config.quiet:
             print("\n".join(opening(config, data, memory)))
-        trainer, history = make_trainer(config, directory)
-        module = Classifier(model, config, spec_of(model), data.bundle.val_name, selects=data.bundle.selects)
+        trainer, history = make_trainer(
+            config, directory, more=callbacks, unused_parameters=config.freeze_backbone_epochs > 0
+        )
         if start is not None:
             module.start_from(start.epochs, start.state)
             completed(trainer, start.epochs)
@@ -79,6 +117,7 @@ def fit(
         unreadable = data.unreadable()
         summary = summarise(
             history.rows,
+            module.score,
             run=str(directory.path),
             model=config.model,
             data=config.data,
@@ -105,11 +144,43 @@ def fit(
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
 
 
+def prepare(model: nn.Module, config: TrainConfig) -> TrainConfig:
+    """Freeze what `config` says; return what it comes to for this network.
+
+    A network of fresh weights has no backbone worth holding: what a recipe says of that is left out, and a run that was
+    resumed knows it. Raises UsageError where somebody asked for it.
+    """
+    if config.freeze:
+        text = freeze(model, config.freeze)
+        if not config.quiet:
+            print(text)
+    usual = {"freeze_backbone_epochs": 0, "backbone_lr_factor": 1.0, "layer_decay": 1.0}
+    apart = [name for name, value in usual.items() if getattr(config, name) != value]
+    if not apart or config.resume or not is_untrained(model):
+        return config
+    recipe = recipes.load(config.recipe) if config.recipe in recipes.names() else {}
+    for name in apart:
+        if getattr(config, name) != recipe.get(name):
+            raise UsageError(
+                f"{flag(name)} {getattr(config, name)}: the network's weights are fresh (its norms stand as they were "
+                "made), so its backbone has nothing to keep; start with --pretrained or --init CHECKPOINT"
+            )
+    if not config.quiet:
+        print(
+            "note: the network's weights are fresh, so all of it learns alike; --pretrained and --init start from "
+            "trained ones"
+        )
+    return replace(config, freeze_backbone_epochs=0, backbone_lr_factor=1.0, layer_decay=1.0)
+
+
 def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[str]:
     """Return what a run says of its data before its first epoch: splits, size, memory, and a rate that may not fit."""
     size = data.preprocess.size
     lines = [f"data: {data.bundle.spec}: {data.bundle.describe()}", *data.bundle.notes]
     lines.append(f"size: {size} x {size} pixels ({data.size_from})" + (f"; {memory}" if memory else ""))
+    if config.patience and not data.bundle.selects:
+        watched = f"note: --patience looks at the {data.bundle.val_name} split, on which the result is measured"
+        lines.append(f"{watched}; --val-fraction 0.1 holds out other images")
     return lines + ([] if (advice := rate_advice(config)) is None else [f"note: {advice}"])
 
 
@@ -126,8 +197,8 @@ def rate_advice(config: TrainConfig) -> str | None:
     if config.optimizer != "sgd" or config.lr != recipe.lr or usual / 2 <= images <= 2 * usual:
         return None
     return (
-        f"the rate {config.lr:g} of the recipe {config.recipe} is for {usual} images a step, these are {images}; by "
-        f"the linear rule that is --lr {config.lr * images / usual:.2g}"
+        f"the rate {config.peak_lr:g} of the recipe {config.recipe} is for {usual} images a step, these are {images}; "
+        f"by the linear rule that is --lr {config.peak_lr * images / usual:.2g}"
     )
 
 

@@ -19,7 +19,7 @@ from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.sampling import EpochSampler, Readers, SplitLoader, worker_count
-from excite.engine.seeds import derive, epoch_order, generator
+from excite.engine.seeds import balanced_order, derive, epoch_order, generator
 from excite.train.augment import Transform, crop_and_flip
 from excite.train.config import TrainConfig
 
@@ -66,7 +66,10 @@ class CachedTrainLoader(Loader):
 
     def _epoch(self) -> Iterator[Batch]:
         config, epoch = self.config, self.epoch
-        order = epoch_order(len(self.images), config.seed, epoch, self.rank, self.world)
+        if config.balance == "sampler":
+            order = balanced_order(self.images.labels, config.seed, epoch, self.rank, self.world)
+        else:
+            order = epoch_order(len(self.images), config.seed, epoch, self.rank, self.world)
         for index, rows in enumerate(order.split(config.batch_size)[: self.batches]):
             chance = generator("augmentation", config.seed, epoch, self.rank, index)
             padding = config.padding if config.augment == "crop" else 0
@@ -98,14 +101,24 @@ def image_readers(config: TrainConfig, **splits: tuple[Images, Transform]) -> Re
 
 
 class WorkerLoader(Loader):
-    """Batches of `n` images of a split, decoded and augmented one by one; those of "train" are shuffled."""
+    """Batches of `n` images of a split, decoded and augmented one by one; those of "train" are shuffled.
+
+    labels: draw all classes equally often.
+    """
 
     def __init__(
-        self, readers: Readers[Decoded], split: str, n: int, config: TrainConfig, rank: int = 0, world: int = 1
+        self,
+        readers: Readers[Decoded],
+        split: str,
+        n: int,
+        config: TrainConfig,
+        rank: int = 0,
+        world: int = 1,
+        labels: Tensor | None = None,
     ) -> None:
         train = split == "train"
         self.config = config
-        self.order = EpochSampler(n, config.seed if train else None, rank, world)
+        self.order = EpochSampler(n, config.seed if train else None, rank, world, labels)
         drop_last = train and len(self.order) >= config.batch_size
         self.inner = SplitLoader(readers, split, self.order, config.batch_size, drop_last=drop_last)
         super().__init__(count_batches(len(self.order), config) if train else len(self.inner))

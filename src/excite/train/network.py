@@ -72,7 +72,12 @@ def _check_outputs(model: nn.Module, spec: NetworkSpec, data: ImageData) -> None
     model.train(was_training)
     shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != [1, classes]:
-        raise UsageError(f"the network {spec.name} gives {shape}, not 1 x {classes} classes")
+        own = ":" in spec.name
+        remedy = "its factory must give its last layer num_classes outputs" if own else "build it with as many outputs"
+        raise UsageError(
+            f"the network {spec.name} gives {shape} for an image, not [1, {classes}] for the {classes} classes of "
+            f"{data.bundle.spec}; {remedy}"
+        )
 
 
 def adopt_network(model: nn.Module, config: TrainConfig, data: ImageData) -> nn.Module:

@@ -1,13 +1,19 @@
 """What a run says at its end, on the terminal and as summary.json."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from excite.common.files import write_json
+from excite.common.tables import printable
 from excite.data.bundle import WORDS
+from excite.engine.run import RunDirectory
 from excite.inspect.trace import trace_model
+from excite.runtime import pick_device
+from excite.train.config import TrainConfig
 
 # Any: entries of a summary: texts, numbers and lists.
 
@@ -20,13 +26,26 @@ def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), trace.macs
 
 
-def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
-    """Return the summary: `facts`, the run's result (`top1`, `top5`), and the best and last epoch of the history.
+def header(config: TrainConfig, directory: RunDirectory) -> str:
+    """Return what a run says before its work: the network, the recipe, where it runs, where its files go."""
+    device = pick_device(config.device) + (" (auto)" if config.device == "auto" else "")
+    how = f"batches of {config.batch_size}, {config.optimizer}, lr {config.lr}"
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}, {how}"
+    name = f"{config.model} + {config.attach}" if config.attach else config.model
+    recipe = "options alone" if config.recipe == "auto" else f"recipe {config.recipe}"
+    return printable(f"{name} on {config.data}; {recipe}: {epochs}; device {device}; run {directory.planned}")
 
-    facts: among others `split`, what is watched after every epoch, and `selects`. The result is the best epoch's where
-    that is chosen on a split which is not the test split (`selects`), else the last one's. checkpoint: its network.
+
+def summarise(
+    rows: list[dict[str, float]], score: Callable[[dict[str, float]], float | None], **facts: Any
+) -> dict[str, Any]:
+    """Return the summary: `facts`, the run's result (`top1`, ...), and the best and last epoch of the history.
+
+    score: what the best epoch has most of; facts: among others `split`, what is watched after every epoch, and
+    `selects`. The result is the best epoch's where that is chosen on a split which is not the test split (`selects`),
+    else the last one's. checkpoint: its network.
     """
-    best, last = max(rows, key=lambda row: row["val_top1"]), rows[-1]
+    best, last = max(rows, key=lambda row: score(row) or 0), rows[-1]
     split, selects = WORDS[facts["split"]], facts["selects"]
     result = best if selects else last
     seconds = sum(row["seconds"] for row in rows)
@@ -39,6 +58,8 @@ def summarise(rows: list[dict[str, float]], **facts: Any) -> dict[str, Any]:
         "checkpoint": f"checkpoints/{'best' if selects else 'last'}.ckpt",
         "top1": result["val_top1"],
         "top5": result["val_top5"],
+        "macro_f1": result.get("val_macro_f1"),
+        "balanced_accuracy": result.get("val_balanced_accuracy"),
         "best": f"best epoch on the {split} split" + ("" if selects else ": optimistic"),
         "best_epoch": int(best["epoch"]),
         "best_top1": best["val_top1"],
@@ -79,6 +100,16 @@ def show(summary: dict[str, Any]) -> str:
             f"{100 * summary['top1']:.2f} % / {100 * summary['top5']:.2f} % on {summary['val_images']} images: "
             f"{summary['result']} ({_others(summary)})",
         ),
+        *(
+            [
+                (
+                    "macro F1",
+                    f"{100 * summary['macro_f1']:.2f} %; balanced accuracy {100 * summary['balanced_accuracy']:.2f} %",
+                )
+            ]
+            if summary["macro_f1"] is not None  # runs of earlier versions have none
+            else []
+        ),
         (
             "speed",
             f"{summary['images_per_s']:.0f} images/s; {summary['seconds']:.1f} s and {summary['data_seconds']:.1f} s "
@@ -91,6 +122,7 @@ def show(summary: dict[str, Any]) -> str:
     rows.append(("files", f"{run}: config.yaml metrics.csv curves.png summary.json checkpoints/ tensorboard/ samples/"))
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]
-    lines += ["", "next:", f"  excite test {run}", f"  excite predict {run} {run}/samples"]
-    lines += [f"  excite train --resume {run} --epochs {2 * summary['epochs']}"]
+    place, samples = shlex.quote(run), shlex.quote(f"{run}/samples")
+    lines += ["", "next:", f"  excite test {place}", f"  excite predict {place} {samples}"]
+    lines += [f"  excite train --resume {place} --epochs {2 * summary['epochs']}"]
     return "\n".join(lines)

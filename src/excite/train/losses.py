@@ -1,0 +1,73 @@
+"""Losses of classifiers, and weights against classes that have few images."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from excite.data.bundle import Images
+from excite.data.preprocess import UnreadableImageError
+from excite.train.config import TrainConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class ClassificationLoss(nn.Module):
+    """Cross-entropy or focal loss of logits [n c] and labels [n] or shares [n c], with one weight per class or none.
+
+    Focal loss: each class's term is multiplied with (1 - p)^gamma, p its probability (Lin et al., ICCV 2017, eq. 5);
+    gamma 0 is the cross-entropy. As there, labels give a mean weighted by their classes, shares a mean over images.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, config: TrainConfig, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.gamma = config.focal_gamma if config.loss == "focal" else 0.0
+        self.smoothing = config.label_smoothing
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss."""
+        if self.gamma == 0:
+            return F.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.smoothing)
+        classes = logits.shape[1]
+        shares = F.one_hot(targets, classes).to(logits.dtype) if targets.dim() == 1 else targets
+        shares = shares * (1 - self.smoothing) + self.smoothing / classes
+        logs = F.log_softmax(logits, 1)
+        terms = -shares * logs * (1 - logs.exp()).clamp_min(0) ** self.gamma
+        if self.weight is None:
+            return terms.sum() / len(logits)
+        total = (terms * self.weight).sum()
+        return total / (self.weight[targets].sum() if targets.dim() == 1 else len(logits))
+
+
+def labels_of(images: Images) -> Tensor:
+    """Return the labels [n] of images, -1 for those that cannot be read; decodes where nothing else says them."""
+    known = getattr(images, "labels", None)
+    if known is not None:
+        return torch.as_tensor(known, dtype=torch.long)
+    labels: list[int] = []
+    for index in range(len(images)):
+        try:
+            labels.append(images[index][1])
+        except UnreadableImageError:
+            labels.append(-1)
+    return torch.tensor(labels, dtype=torch.long)
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return a weight per class, inverse to its images and 1 in the mean over images; 0 for a class of none."""
+    counts = torch.bincount(labels[labels >= 0], minlength=classes).float()
+    there = counts > 0
+    return torch.where(there, counts.sum() / (there.sum() * counts.clamp_min(1)), torch.zeros(()))
+
+
+def say_balance(labels: Tensor, names: list[str], how: str) -> str:
+    """Return in a line how many images the classes have."""
+    counts = torch.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    least, most = min(c for c in counts if c), max(counts)
+    none = f"; without any: {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}" if empty else ""
+    return f"balance by {how}: classes have {least} to {most} training images{none}"

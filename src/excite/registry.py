@@ -126,6 +126,8 @@ def get_method(name: str) -> "Method":
     return method
 
 
+# What some call a method beside its name and its title.
+_CALLED = {"ca": "coord", "coordatt": "coord", "skconv": "sk", "channel_attention": "se", "spatial_attention": "sse"}
 # What people add to a method's name.
 _SUFFIX = re.compile("_?(net|attention|attn|att|module|layer|block)$")
 
@@ -133,8 +135,12 @@ _SUFFIX = re.compile("_?(net|attention|attn|att|module|layer|block)$")
 def _unknown(name: str) -> UsageError:
     """Return the error for an unknown method, with names alike: in writing, in beginning, or by their long name."""
     plain = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
-    names = {**{entry.title: key for key, entry in METHODS.items() if entry.title}, **{key: key for key in METHODS}}
-    exact = [names[form] for form in (plain, _SUFFIX.sub("", plain)) if form in names]
+    names = (
+        {entry.title: key for key, entry in METHODS.items() if entry.title} | _CALLED | {key: key for key in METHODS}
+    )
+    bare = _SUFFIX.sub("", plain)
+    paper = [key for key, entry in METHODS.items() if entry.card.partition(":")[0] == plain]  # the paper's own network
+    exact = [names[form] for form in (plain, bare) if form in names and (not paper or names[form] in paper)] or paper
     longer = [key for key in METHODS if plain and key.startswith(f"{plain}_")]
     close = list(dict.fromkeys(exact or longer or [names[alike] for alike in near(plain, names)]))
     if not close:

@@ -352,3 +352,30 @@ def test_light_cbam_equals_timm() -> None:
     )
     x = torch.randn(2, 32, 7, 7)
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+CALLED = {
+    "emanet": "'ma'",
+    "resnest": "'split'",
+    "vovnet": "'ese'",
+    "sknet": "'sk'",
+    "ecanet": "'eca'",
+    "gcnet": "'gc'",
+    "epsanet": "'psa'",
+    "CA": "'coord'",
+    "CoordAtt": "'coord'",
+    "coordinate": "'coord'",
+    "SELayer": "'se'",
+    "SKConv": "'sk'",
+    "channel_attention": "'se'",
+    "spatial-attention": "'sse'",
+    "CbamModule": "'cbam'",
+    "NAMAttention": "'nam'",
+    "efficient_channel_attention": "'eca'",
+}
+
+
+@pytest.mark.parametrize("name", list(CALLED))
+def test_names_that_people_type(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"did you mean {CALLED[name]}"):
+        excite.create_attention(name, 64)

@@ -1,6 +1,8 @@
 """Our networks under timm's names: made, trained, read and cut into levels by timm and by what stands on it."""
 
 import copy
+import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -94,9 +96,31 @@ def test_excite_alone_imports_no_timm() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["emca_eca_resnet18", "eca_mobilenet_v2"])
-def test_segmentation_networks_take_them(name: str) -> None:
-    segmentation = pytest.importorskip("segmentation_models_pytorch")
-    model = segmentation.Unet(f"tu-{name}", encoder_weights=None, classes=3).eval()
-    with torch.inference_mode():
-        assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+SEGMENTATION = """
+import torch, excite.timm, segmentation_models_pytorch
+for name in ("emca_eca_resnet18", "eca_mobilenet_v2", "se_resnet50"):
+    for kind in ("Unet", "FPN", "DeepLabV3Plus"):
+        network = getattr(segmentation_models_pytorch, kind)(f"tu-{name}", encoder_weights=None, classes=3).eval()
+        with torch.inference_mode():
+            assert network(torch.randn(1, 3, 64, 64)).shape == (1, 3, 64, 64), (name, kind)
+network = segmentation_models_pytorch.Unet("tu-eca_resnet18", encoder_weights=None, in_channels=4, encoder_depth=4,
+    decoder_channels=(64, 32, 16, 16))
+network(torch.randn(2, 4, 64, 64)).mean().backward()
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_segmentation_networks_take_them() -> None:
+    """segmentation_models_pytorch, no dependency: installed for this test, in a process of its own."""
+    command = [sys.executable]
+    if importlib.util.find_spec("segmentation_models_pytorch") is None:
+        if shutil.which("uv") is None:
+            pytest.skip("needs segmentation_models_pytorch, or uv to install it for this test")
+        command = ["uv", "run", "--with", "segmentation_models_pytorch", "python"]
+        probe = [*command, "-c", "import segmentation_models_pytorch"]
+        if subprocess.run(probe, capture_output=True, check=False).returncode:
+            pytest.skip("segmentation_models_pytorch cannot be installed here")
+    done = subprocess.run([*command, "-c", SEGMENTATION], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "done"

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
+from excite.cli.main import main
 from excite.cli.parsing import parse
 from excite.common.options import merge, options_of, parse_pairs, parse_value, to_pairs
 from excite.errors import UsageError
@@ -197,3 +198,18 @@ def test_options_of_one_among_several() -> None:
 def test_merge_goes_into_mappings() -> None:
     merged = merge({"a": {"b": 1}, "c": 1}, None, {"a": {"d": 2}, "c": {"e": 3}})
     assert merged == {"a": {"b": 1, "d": 2}, "c": {"e": 3}}
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "-a", "eca_resnet50"], "excite train eca_resnet50"),
+        (["train", "--arch", "eca_resnet50"], "excite train eca_resnet50"),
+        (["train", "--ksize", "3557"], "--options.kernel_size 3557"),
+        (["train", "-b", "256"], "--batch-size N"),
+        (["train", "--wd", "1e-4"], "--weight-decay X"),
+    ],
+)
+def test_options_of_the_authors_scripts(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert hint in capsys.readouterr().err

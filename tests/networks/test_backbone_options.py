@@ -174,3 +174,20 @@ def test_kernel_sizes_per_stage(method: str, sizes: object) -> None:
 def test_wrong_lists_and_options(name: str, options: dict, says: str) -> None:
     with torch.device("meta"), pytest.raises(UsageError, match=says):
         excite.create_model(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("resnet50_cbam", "cbam_resnet50"),
+        ("resnet50_cifar_sa", "sa_resnet50_cifar"),
+        ("ECA-Net50", "eca_resnet50"),
+        ("senet101", "se_resnet101"),
+        ("fcanet50", "fca_resnet50"),
+        ("eca_resnet50_k3557", "eca_resnet50"),
+        ("seresnet50", "se_resnet50"),
+    ],
+)
+def test_names_as_papers_write_them(written: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+        excite.create_model(written)

@@ -1,6 +1,7 @@
 """The names of all networks: a table of text, nothing heavy is imported."""
 
 import fnmatch
+import re
 from typing import NamedTuple
 
 from excite.errors import UsageError, near
@@ -43,6 +44,18 @@ ALIASES: dict[str, str] = {
 }
 
 
+def _as_papers_write(name: str) -> list[str]:
+    """Return our name for one that has the backbone first (resnet50_cbam), or the method's network (ECA-Net50)."""
+    plain = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+    for backbone in sorted(BACKBONES, key=len, reverse=True):
+        if plain.startswith(f"{backbone}_") and plain.removeprefix(f"{backbone}_") in METHODS:
+            return [f"{plain.removeprefix(f'{backbone}_')}_{backbone}"]
+    match = re.fullmatch(r"([a-z0-9]+?)_?net_?(\d+)(_cifar)?", plain)
+    if match and match[1] in METHODS and f"resnet{match[2]}{match[3] or ''}" in BACKBONES:
+        return [f"{match[1]}_resnet{match[2]}{match[3] or ''}"]
+    return []
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Return (method, backbone) of a name such as "eca_resnet50"; a bare backbone has method "none".
 
@@ -55,7 +68,7 @@ def split_name(name: str) -> tuple[str, str]:
         method, backbone = name[:cut], name[cut + 1 :]
         if method in METHODS and backbone in BACKBONES:
             return method, backbone
-    close = near(name, all_names()) or near(name, BACKBONES)
+    close = _as_papers_write(name) or near(name, all_names()) or near(name, BACKBONES)
     remedy = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "`excite list models` shows them"
     raise UsageError(f"unknown model {name!r}; names are <method>_<backbone> or <backbone>; {remedy}")
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from excite.cli.signature import REQUIRED, Option
 from excite.common.options import FORMER_OPTIONS, current, merge, parse_value
@@ -20,6 +20,29 @@ from excite.errors import UsageError, near
 
 SHORT = {"-o": "--out", "-h": "--help"}
 OWN = {"config": "--config", "print_config": "--print_config", "help": "--help"}
+
+
+class Theirs(NamedTuple):
+    """An option of the authors' scripts: ours that stands for it, and how it is written."""
+
+    name: str
+    words: str
+
+
+_ARCH = Theirs("model", "a word that stands alone, as in `excite train eca_resnet50`")
+_KERNELS = Theirs("options", "--options.kernel_size 3557")
+# Options of PyTorch's ImageNet example and of the scripts that were written after it (ECA-Net, EMCA, CBAM, SA-Net).
+AUTHORS = {
+    "-a": _ARCH,
+    "arch": _ARCH,
+    "ksize": _KERNELS,
+    "-b": Theirs("batch_size", "--batch-size N"),
+    "-j": Theirs("workers", "--workers N"),
+    "learning_rate": Theirs("lr", "--lr X"),
+    "wd": Theirs("weight_decay", "--weight-decay X"),
+    "att_type": Theirs("model", "part of the network's name, as in `excite train cbam_resnet50`"),
+    "gpu": Theirs("device", "--device cuda"),
+}
 
 METAVARS = {
     "data": "SPEC",
@@ -226,6 +249,9 @@ def _unknown(spelling: str, name: str, options: Sequence[Option], prog: str) -> 
     if name in FORMER_OPTIONS:
         return UsageError(f"{spelling} is now {FORMER_OPTIONS[name]} (`{prog} --help` shows the options)")
     flags = [o.flag for o in options if not o.positional] + list(OWN.values())
+    theirs = AUTHORS.get(name if spelling.startswith("--") else spelling)
+    if theirs is not None and any(o.name == theirs.name and (o.positional or o.name != "model") for o in options):
+        return UsageError(f"unknown option {spelling}; here it is {theirs.words} (`{prog} --help` shows the options)")
     close = near(spelling, flags) if spelling.startswith("--") else []
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return UsageError(f"unknown option {spelling}{hint} (`{prog} --help` shows the options)")

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from excite.common.checks import LARGEST, shown
 from excite.errors import ExciteError
@@ -21,12 +21,16 @@ REACHING = ("cache_dir", "checkpoint", "checkpoint_path", "pretrained", "pretrai
 
 
 class Preparation(TypedDict):
-    """How images are prepared; size, resize: pixels; mean, std: of images in [0, 1], one per colour or channel."""
+    """How images are prepared; size, resize: pixels; mean, std: of images in [0, 1], one per colour or channel.
+
+    window: the samples of more than 8 bits that are black and white.
+    """
 
     size: int
     resize: int
     mean: list[float]
     std: list[float]
+    window: NotRequired[list[float]]
 
 
 class CardFields:
@@ -115,7 +119,7 @@ class CardFields:
         if not isinstance(value, Mapping):
             raise self.wrong(key, "a mapping with size, resize, mean and std")
         inner = CardFields(value, f"{self.source}, {key}")
-        unknown = [name for name in value if name not in ("size", "resize", "mean", "std")]
+        unknown = [name for name in value if name not in ("size", "resize", "mean", "std", "window")]
         if unknown:
             raise inner.wrong(unknown[0], "size, resize, mean and std alone")
         size = inner.whole("size", 1, LARGEST_SIDE)
@@ -123,7 +127,18 @@ class CardFields:
         mean, std = inner.statistics("mean", channels), inner.statistics("std", channels)
         if min(std) <= 0:
             raise inner.wrong("std", "numbers above 0")
-        return {"size": size, "resize": resize, "mean": mean, "std": std}
+        preparation: Preparation = {"size": size, "resize": resize, "mean": mean, "std": std}
+        if inner.values.get("window") is not None:
+            preparation["window"] = inner.window("window")
+        return preparation
+
+    def window(self, key: str) -> list[float]:
+        """Return two finite numbers, the lower one first."""
+        value = self.values.get(key)
+        ends = [v for v in value if isinstance(v, int | float) and math.isfinite(v)] if isinstance(value, list) else []
+        if len(ends) != 2 or not ends[0] < ends[1] or max(map(abs, ends)) > 1e30:
+            raise self.wrong(key, "two numbers, the lower one first")
+        return [float(end) for end in ends]
 
     def statistics(self, key: str, channels: int) -> list[float]:
         """Return one finite number per colour, or per channel where a network has other channels."""

@@ -220,6 +220,12 @@ def test_the_fraction_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--val-fraction must be in [0, 1)" in capsys.readouterr().err
 
 
+def test_data_that_have_their_splits_are_not_cut_again(tmp_path: Path) -> None:
+    bundle = open_data("digits", limit_train=20, limit_val=20)
+    with pytest.raises(UsageError, match="these data have their splits"):
+        fit(TrainConfig("resnet20", val_fraction=0.5, out=str(tmp_path / "run"), quiet=True), bundle=bundle)
+
+
 def test_the_test_split_never_chooses_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     config = TrainConfig(

@@ -15,8 +15,8 @@ GROUPS: dict[str, str] = {
     "in_channels kind neck neck_attention neck_attention_options frozen_stages frozen_norms freeze "
     "freeze_backbone_epochs checkpoint methods backbone layer compare baseline class_names channels move_squeezes",
     "data": "data split val_fraction test_fraction train_split val_split limit limit_train limit_val limit_batches "
-    "size resize min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment corruptions "
-    "severities corrupted probes results masks skip_unreadable classes source shard_size",
+    "size resize window cache min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment "
+    "corruptions severities corrupted probes results masks skip_unreadable classes source shard_size",
     "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
     "step_epochs milestones gamma warmup_epochs warmup_steps backbone_lr_factor layer_decay loss focal_gamma "
     "balance label_smoothing ema accumulate clip best patience val_every seed seeds train",

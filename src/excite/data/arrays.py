@@ -36,7 +36,7 @@ class ArrayImages:
         return ArrayImages(self.images[rows], self.labels[rows], [self.name(i) for i in indices])
 
 
-def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages, list[str]]:
+def cache(source: Images, size: int, *, skip: bool = False, channels: int = 3) -> tuple[ArrayImages, list[str]]:
     """Decode all of `source` once, with the shorter side resized to `size` and the central square kept.
 
     Returns the images and the names of those that could not be read. Raises UnreadableImageError for the first one of
@@ -44,8 +44,8 @@ def cache(source: Images, size: int, *, skip: bool = False) -> tuple[ArrayImages
     """
     if isinstance(source, ArrayImages) and source.images.shape[-2:] == (size, size):
         return source, []
-    prepare = Preprocess(size, size)
-    images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
+    prepare = Preprocess(size, size, channels=channels)
+    images = torch.empty(len(source), channels, size, size, dtype=torch.uint8)
     labels: list[int] = []
     bad: list[str] = []
     for index in range(len(source)):

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+from torch import Tensor
 
 from excite.data.labels import find_labels
-from excite.data.preprocess import read_rgb, stored_size
+from excite.data.preprocess import Reading, stored_size
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif", ".npy"}
 SPLITS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -24,14 +25,16 @@ JUNK = ("__MACOSX", "lost+found", "$RECYCLE.BIN")  # what archives and file syst
 class FolderImages:
     """Files with labels; decoded when asked for."""
 
+    reading = Reading()
+
     def __init__(self, files: Sequence[Path], labels: Sequence[int]) -> None:
         self.files, self.labels = list(files), list(labels)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_rgb(self.files[index]), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
+        return self.reading(self.files[index]), self.labels[index]
 
     def name(self, index: int) -> str:
         """Return the file's path."""

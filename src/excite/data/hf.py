@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from excite.common.checks import shown
 from excite.common.extras import require
 from excite.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
-from excite.data.preprocess import UnreadableImageError, read_rgb, stored_size
+from excite.data.preprocess import Reading, UnreadableImageError, stored_size
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
@@ -31,6 +32,8 @@ SPLITS: dict[SplitName, tuple[str, ...]] = {
 class HfImages:
     """Rows of a `datasets.Dataset` whose image column is left encoded; a label of -1 is none."""
 
+    reading = Reading()
+
     def __init__(
         self, rows: "datasets.Dataset", image: str, labels: Sequence[int], where: str, indices: Sequence[int]
     ) -> None:
@@ -39,11 +42,11 @@ class HfImages:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
         label = self.labels[index]
         if label < 0:
             raise UnreadableImageError(self.name(index), "there is no image or no label")
-        return read_rgb(self._encoded(self.rows[int(self.indices[index])], index), self.name(index)), label
+        return self.reading(self._encoded(self.rows[int(self.indices[index])], index), self.name(index)), label
 
     def _encoded(self, row: dict[str, Any], index: int) -> bytes | str:
         encoded = row[self.image]

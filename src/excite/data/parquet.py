@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from excite.card import MOST_CLASSES
 from excite.common.extras import require
-from excite.data.preprocess import read_rgb, stored_size
+from excite.data.preprocess import Reading, stored_size
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
@@ -27,6 +28,8 @@ LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "target", "category",
 class ParquetImages:
     """Encoded images of a table in memory, decoded when asked for."""
 
+    reading = Reading()
+
     def __init__(self, encoded: "pa.Array", labels: Sequence[Any], names: Sequence[str]) -> None:
         self.encoded, self._names = encoded, list(names)
         self.labels: list[Any] = list(labels)
@@ -34,8 +37,8 @@ class ParquetImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_rgb(self.encoded[index].as_py() or b"", self.name(index)), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
+        return self.reading(self.encoded[index].as_py() or b"", self.name(index)), self.labels[index]
 
     def name(self, index: int) -> str:
         """Return the file and row."""

@@ -1,5 +1,6 @@
 """The size of a network's input: by the median of the data."""
 
+from dataclasses import replace
 from statistics import median
 
 from excite.data.bundle import Split, chosen
@@ -29,10 +30,11 @@ def input_size(default: Preprocess, small_network: bool) -> tuple[Preprocess, st
     for: 224 of 256 pixels, or 64 for the small networks of the CIFAR family (`small_network`), where 224 would cost
     twelve times as much.
     """
-    if default != Preprocess.usual(default.channels):
+    if replace(default, window=None) != Preprocess.usual(default.channels):
         return default, "the images' median side" if default.size <= SMALL_SIDE else "the data's own"
     if small_network:
-        return Preprocess.for_images_of(SMALL_SIDE), "the most for a network of the CIFAR family"
+        small = replace(Preprocess.for_images_of(SMALL_SIDE), window=default.window)
+        return small, "the most for a network of the CIFAR family"
     return default, "the usual, the images are larger than 64"
 
 

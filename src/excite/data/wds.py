@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from PIL import Image
+from torch import Tensor
 
 from excite.card import MOST_CLASSES
 from excite.common.checks import shown
 from excite.common.extras import require
 from excite.data.manifest import NAME, whole_shards
-from excite.data.preprocess import Preprocess, read_rgb, stored_size
+from excite.data.preprocess import Preprocess, Reading, stored_size
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
@@ -40,14 +41,16 @@ class Sample(NamedTuple):
 class ShardImages:
     """Samples of tar files, read by position."""
 
+    reading = Reading()
+
     def __init__(self, samples: list[Sample]) -> None:
         self.samples = samples
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_rgb(self.encoded(index), self.name(index)), self.samples[index].label
+    def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
+        return self.reading(self.encoded(index), self.name(index)), self.samples[index].label
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of an image, as it was stored."""

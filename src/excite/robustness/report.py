@@ -1,7 +1,7 @@
 """Everything `excite robustness` does, as one function: errors, scores, pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ import torch
 
 from excite.common.files import write_json
 from excite.data import DataBundle
-from excite.data.preprocess import UnreadableImageError
+from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network
@@ -91,6 +91,7 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     for network in everyone:
         network.model.to(device)
     fixed = _fixed_baseline(request, families, networks)
+    bundle = replace(bundle, separate_test=Preprocess.of(everyone[0].card).read(bundle.test))
     data = {shape: _load(bundle, shape) for shape in dict.fromkeys(map(geometry, everyone))}
     measured = measure(everyone, networks, data, families, published, request, say, device)
     baseline = fixed if opened is None else _measured_baseline(opened, measured)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from excite import recipes
-from excite.card import LARGEST_SIDE
+from excite.card import LARGEST_SIDE, MOST_CHANNELS
+from excite.common.checks import shown
 from excite.common.holdout import read_cut
 from excite.common.options import Option
 from excite.engine.config import RunConfig, at_least, at_most, below_one, check_keys, file_values
@@ -46,6 +47,9 @@ class TrainConfig(RunConfig):
         test_fraction: the same for a test split.
         size: image size in pixels; 0 takes the images' median side up to 64, above it 224 (64 for CIFAR networks).
         resize: shorter side before the central crop in evaluation; 0 takes size, or 256 for 224.
+        window: two samples, of images of more than 8 bits, that become black and white; default: their type's range.
+        channels: channels of the network: 3 (RGB), 1 (their luma), or those of the files (.npy, TIFF pages).
+        cache: GiB on disk for images resized to `resize`, so that large photos are decoded once; 0 is off.
         augment: crop (pad, random crop), resized-crop (random area and ratio) or none.
         padding: pixels of zeros around the image for augment crop.
         flip: random horizontal flip.
@@ -79,6 +83,9 @@ class TrainConfig(RunConfig):
     test_fraction: float | None = None
     size: int = 0
     resize: int = 0
+    window: list[float] = field(default_factory=list)
+    channels: int = 3
+    cache: float = 0.0
     augment: Literal["crop", "resized-crop", "none"] = "crop"
     padding: int = 2
     flip: bool = False
@@ -93,7 +100,8 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         """Write the shares to hold out into the data spec, where every command finds them again."""
         shares = (self.val_fraction, self.test_fraction)
-        if any(share is not None for share in shares) and all(share is None or _is_share(share) for share in shares):
+        given = any(share is not None for share in shares) and isinstance(self.data, str)
+        if given and all(share is None or _is_share(share) for share in shares):
             place, cut = read_cut(self.data)
             self.data = cut.updated(*shares).written(place)
             self.val_fraction = self.test_fraction = None
@@ -108,7 +116,13 @@ class TrainConfig(RunConfig):
     def check(self) -> None:
         """Raise UsageError for the first value that cannot work."""
         super().check()
-        at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding")
+        at_least(self, 0, "mixup", "cutmix", "randaugment", "size", "resize", "padding", "cache")
+        if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
+            raise UsageError(f"--window takes two numbers, the lower one first, got {shown(self.window)}")
+        at_least(self, 1, "channels")
+        at_most(self, MOST_CHANNELS, "channels")
+        if self.channels not in (1, 3) and self.randaugment:
+            raise UsageError(f"--randaugment is for colours; images of {self.channels} channels have none")
         shares = (name for name in ("val_fraction", "test_fraction") if getattr(self, name) is not None)
         below_one(self, "label_smoothing", *shares)
         at_least(self, 0, "freeze_backbone_epochs", "focal_gamma")

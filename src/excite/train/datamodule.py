@@ -3,15 +3,19 @@
 import time
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import lightning as L
+import torch
 from torch import Tensor
 
+from excite.common.holdout import read_cut
 from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
-from excite.data.bundle import Images
-from excite.data.preprocess import Preprocess
-from excite.data.sizes import input_size
+from excite.data.bundle import Images, Split, chosen
+from excite.data.preprocess import RGB, Preprocess, read_as
+from excite.data.resized import ResizedImages
+from excite.data.sizes import LOOKED_AT, input_size
 from excite.engine.sampling import Readers
 from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
@@ -33,25 +37,54 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         start = time.perf_counter()
         self.config = config
+        if bundle is not None and read_cut(config.data)[1] != read_cut(bundle.spec)[1]:
+            raise UsageError(
+                "--val-fraction and --test-fraction divide what a spec names; these data have their splits"
+            )
         self.bundle = bundle or open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
         if self.bundle.num_classes < 2:
             raise UsageError(
                 f"{self.bundle.spec} has one class ({self.bundle.class_names[0]}); training needs two or more"
             )
         self.preprocess, self.size_from = sized(self.bundle, config)
+        if config.channels not in RGB:
+            self.preprocess = with_statistics(self.preprocess, self.bundle.train, config.channels)
+        self.train_source, self.val_source = (
+            self.preprocess.read(images) for images in (self.bundle.train, self.bundle.val)
+        )
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []
         size = self.preprocess.size
         self.cached = config.augment != "resized-crop" and size == self.preprocess.resize and self._fits(size)
         if self.cached:
-            self.train_images, self.val_images = self._cache(self.bundle.train), self._cache(self.bundle.val)
+            self.train_images, self.val_images = self._cache(self.train_source), self._cache(self.val_source)
+        else:
+            self._for_large_images()
         self.seconds = time.perf_counter() - start
+
+    def _for_large_images(self) -> None:
+        """Decode large JPEGs at a part of their size in training; keep resized images on disk where that is asked for.
+
+        Validation images are decoded whole, as everywhere, so that scores do not depend on either.
+        """
+        side = self.preprocess.resize
+        self.train_source = read_as(self.train_source, self.preprocess.reading(least=2 * side))
+        if not self.config.cache:
+            return
+        limit, count = int(self.config.cache * 2**30), len(self.train_source) + len(self.val_source)
+        sources = []
+        for images in (self.train_source, self.val_source):
+            if not hasattr(images, "take"):
+                raise UsageError("--cache is for data on disk; these images are given by a program")
+            sources.append(ResizedImages(cast(Split, images), self.bundle.spec, side, limit * len(images) // count))
+        self.train_source, self.val_source = sources
 
     def _fits(self, size: int) -> bool:
         return size <= 64 and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
 
     def _cache(self, images: Images) -> ArrayImages:
-        decoded, bad = cache(images, self.preprocess.size, skip=self.config.skip_unreadable)
+        size, channels = self.preprocess.size, self.preprocess.planes
+        decoded, bad = cache(images, size, skip=self.config.skip_unreadable, channels=channels)
         self.skipped.update(bad)
         if not len(decoded):
             raise ExciteError(f"{self.config.data}: no image of a split can be read, the first is {bad[0]}")
@@ -62,7 +95,7 @@ class ImageData(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
-        n = len(self.train_images if self.cached else self.bundle.train)
+        n = len(self.train_images if self.cached else self.train_source)
         labels = self.labels if self.config.balance == "sampler" else None
         return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world, labels))
 
@@ -84,7 +117,7 @@ class ImageData(L.LightningDataModule):
         if self.cached:
             return image_readers(self.config, train=(self.train_images, transform))
         return image_readers(
-            self.config, train=(self.bundle.train, transform), val=(self.bundle.val, self.preprocess.image)
+            self.config, train=(self.train_source, transform), val=(self.val_source, self.preprocess.image)
         )
 
     def _remember(self, loader: Loader) -> Loader:
@@ -94,6 +127,19 @@ class ImageData(L.LightningDataModule):
     def unreadable(self) -> list[str]:
         """Return the names of the images that were passed over so far."""
         return sorted(self.skipped.union(*(loader.skipped for loader in self.loaders)))
+
+
+def with_statistics(preprocess: Preprocess, train: Images, channels: int) -> Preprocess:
+    """Return the preparation for images of other channels, with mean and deviation of (some) training images.
+
+    Raises UnreadableImageError for an image with another number of channels.
+    """
+    how = replace(preprocess, mean=(0.0,) * channels, std=(1.0,) * channels, channels=channels)
+    images = how.read(train)
+    pixels = [how.image(images[i][0], images.name(i)).flatten(1).double() / 255 for i in chosen(len(images), LOOKED_AT)]
+    values = torch.cat(pixels, dim=1)
+    mean, std = values.mean(1), values.std(1).clamp_min(1e-3)
+    return replace(how, mean=tuple(round(v, 4) for v in mean.tolist()), std=tuple(round(v, 4) for v in std.tolist()))
 
 
 def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> Preprocess:
@@ -107,6 +153,8 @@ def resolve_preprocess(bundle: DataBundle, config: TrainConfig) -> Preprocess:
 def sized(bundle: DataBundle, config: TrainConfig) -> tuple[Preprocess, str]:
     """Return what `resolve_preprocess` returns, and in words where the size is from."""
     preprocess = Preprocess.from_dict(bundle.default_preprocess)
+    if config.window:
+        preprocess = replace(preprocess, window=(config.window[0], config.window[1]))
     why = "--size"
     if config.size:
         preprocess = preprocess.at(config.size)

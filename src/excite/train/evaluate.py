@@ -102,6 +102,7 @@ def evaluate(predictor: Predictor, images: Images, *, batch_size: int = 100, ski
     """Run a predictor over labelled images. Raises UnreadableImageError unless `skip`."""
     card = predictor.card
     preprocess = Preprocess.of(card)
+    images = preprocess.read(images)
     classes = card.num_classes
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     top5 = loss = 0.0

@@ -88,9 +88,9 @@ def fit(
             config = replace(config, lr=find_lr(model, config, spec_of(model), data, loss))
             if not config.quiet:
                 print(f"lr {config.lr}: there the loss fell most steeply in a trial")
-        size = data.preprocess.size
-        memory = check_memory(model, config, size, pick_device(config.device))
-        parameters, macs = count(model, size)
+        size, channels = data.preprocess.size, spec_of(model).in_channels
+        memory = check_memory(model, config, size, pick_device(config.device), channels)
+        parameters, macs = count(model, size, channels)
         module = Classifier(
             model,
             config,
@@ -204,7 +204,7 @@ def rate_advice(config: TrainConfig) -> str | None:
 
 def save_samples(data: ImageData, folder: Path, most: int = 10) -> None:
     """Write the first validation image of each of the first classes as CLASS.png."""
-    images = data.val_images if data.cached else data.bundle.val
+    images = data.val_images if data.cached else data.val_source
     seen: set[int] = set()
     taken: set[str] = set()
     for index in range(min(len(images), 20 * most)):
@@ -215,6 +215,8 @@ def save_samples(data: ImageData, folder: Path, most: int = 10) -> None:
         if label in seen:
             continue
         seen.add(label)
+        if isinstance(image, torch.Tensor) and len(image) != 3:
+            return  # of other channels there is no picture
         if isinstance(image, torch.Tensor):
             image = Image.fromarray(np.asarray(image.permute(1, 2, 0)))
         with replacing(folder / f"{safe_name(data.bundle.class_names[label], taken)}.png") as file:

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from excite.data.bundle import WORDS, HeldOut
-from excite.data.preprocess import Preprocess
+from excite.data.preprocess import Preprocess, luma
 from excite.engine.module import SCORE, NonFiniteLossError, Panel, Row, RunModule
 from excite.engine.seeds import derive
 from excite.errors import UsageError
@@ -51,7 +51,9 @@ class Classifier(RunModule):
         super().__init__(model, config)
         self.watched, self.selects = watched, selects
         self.model, self.card = model, card
-        mean, std = Preprocess.of(card).statistics()
+        preprocess = Preprocess.of(card)
+        mean, std = preprocess.statistics()
+        self.luma = preprocess.channels == 1
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         classes = card.num_classes
@@ -80,7 +82,8 @@ class Classifier(RunModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n classes] of uint8 images [n 3 h w]."""
-        x = (images.float() - self.mean) / self.std
+        values = images.float()
+        x = ((luma(values) if self.luma else values) - self.mean) / self.std
         if self.config.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.model(x)

@@ -20,6 +20,7 @@ def spec_from(config: TrainConfig, num_classes: int) -> NetworkSpec:
     return NetworkSpec(
         config.model,
         num_classes,
+        config.channels,
         options=config.options,
         placement=config.placement,
         attach=config.attach,
@@ -68,7 +69,7 @@ def _check_outputs(model: nn.Module, spec: NetworkSpec, data: ImageData) -> None
     was_training = model.training
     device = next(model.parameters(), torch.empty(0)).device
     with torch.no_grad():
-        outputs = model.eval()(torch.zeros(1, 3, size, size, device=device))
+        outputs = model.eval()(torch.zeros(1, spec.in_channels, size, size, device=device))
     model.train(was_training)
     shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != [1, classes]:

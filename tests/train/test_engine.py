@@ -37,6 +37,7 @@ OTHER = {str: "other", "str | None": "other", bool: True, int: 7, float: 0.25, "
 CHOICES = {
     "placement": "last", "optimizer": "adamw", "schedule": "constant", "precision": "bf16", "device": "cpu",
     "augment": "none", "kind": "retinanet", "neck": "c4", "no_decay": ["norm"], "milestones": [3], "min_size": [77],
+    "window": [0.0, 4095.0],
     "lr": 0.25, "loss": "focal", "balance": "sampler", "best": "loss", "logger": "none", "freeze": ["layer1"],
     "options": {"kernel_size": 3}, "attach_options": {"reduction": 2}, "neck_attention_options": {"reduction": 2},
 }  # fmt: skip

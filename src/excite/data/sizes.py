@@ -3,21 +3,33 @@
 from dataclasses import replace
 from statistics import median
 
-from excite.data.bundle import Split, chosen
+from torch import Tensor
+
+from excite.data.bundle import Images, chosen
 from excite.data.preprocess import Preprocess, UnreadableImageError
 
+DECODED = 20  # of those that must be decoded for it
 LOOKED_AT = 200  # images, always the same scattered ones
 
 
-def median_side(images: Split) -> int:
-    """Return the median of the shorter sides of (some of) the images, in pixels; 224 where none can be read."""
-    sides = []
-    for index in chosen(len(images), LOOKED_AT):
+def median_side(images: Images) -> int:
+    """Return the median of the shorter sides of (some of) the images, in pixels; 224 where none can be read.
+
+    Images that do not tell their size without it are decoded.
+    """
+    size_of = getattr(images, "size", None)
+    sides: list[int] = []
+    for index in chosen(len(images), LOOKED_AT if size_of else DECODED):
         try:
-            sides.append(min(images.size(index)))
+            sides.append(min(size_of(index) if size_of else _decoded_size(images, index)))
         except UnreadableImageError:
             continue
     return round(median(sides)) if sides else 224
+
+
+def _decoded_size(images: Images, index: int) -> tuple[int, int]:
+    image = images[index][0]
+    return (image.shape[-1], image.shape[-2]) if isinstance(image, Tensor) else image.size
 
 
 SMALL_SIDE = 64  # pixels: up to here images are taken whole, and no network of the CIFAR family takes larger ones
@@ -38,6 +50,6 @@ def input_size(default: Preprocess, small_network: bool) -> tuple[Preprocess, st
     return default, "the usual, the images are larger than 64"
 
 
-def usual_for(images: Split) -> Preprocess:
+def usual_for(images: Images) -> Preprocess:
     """Return the usual preparation of images of this size: small ones whole, larger ones as ImageNet's."""
     return Preprocess.for_images_of(max(median_side(images), 1))

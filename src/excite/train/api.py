@@ -17,7 +17,8 @@ from excite.common.checks import shown
 from excite.common.options import Option
 from excite.data import DataBundle
 from excite.data.bundle import Images, chosen
-from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.preprocess import read_rgb
+from excite.data.sizes import usual_for
 from excite.errors import UsageError
 from excite.models import NetworkSpec
 from excite.train.config import TrainConfig
@@ -178,18 +179,16 @@ def bundle_of(train: LabelledImages, val: LabelledImages) -> DataBundle:
     """Return two map-style data sets as a run's data.
 
     Classes are named by the training set's `classes` (as torchvision has them), else numbered up to the largest label.
-    Images of up to 64 pixels keep their size, larger ones are cut to 224. Raises UsageError for an empty set.
+    Images with a median side of up to 64 pixels keep it, larger ones are cut to 224. Raises UsageError for empty sets.
     """
     first, second = (MapImages(dataset, range(len(dataset))) for dataset in (train, val))
     if not len(first) or not len(second):
         raise UsageError("a training and a validation set with at least one image each are needed")
-    side = min(first[0][0].size)
     names = [str(name) for name in getattr(train, "classes", ())]
     if not names:
         names = [str(i) for i in range(max(*first.labels, *second.labels) + 1)]
     first.classes = second.classes = len(names)
-    how = Preprocess.for_images_of(side) if side <= 64 else Preprocess.usual()
-    return DataBundle(type(train).__name__, first, second, names, how.to_dict())
+    return DataBundle(type(train).__name__, first, second, names, usual_for(first).to_dict())
 
 
 def limited(bundle: DataBundle, train: int | None, val: int | None) -> DataBundle:

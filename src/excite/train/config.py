@@ -3,7 +3,7 @@
 import re
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from excite import recipes
 from excite.card import LARGEST_SIDE, MOST_CHANNELS
@@ -55,6 +55,9 @@ class TrainConfig(RunConfig):
         flip: random horizontal flip.
         workers: processes that decode images; -1 takes one per processor, less one. Small images are cached instead.
     """
+
+    # The shares to hold out are written into `data`, which is recorded.
+    NOT_RECORDED: ClassVar[tuple[str, ...]] = (*RunConfig.NOT_RECORDED, "val_fraction", "test_fraction")
 
     model: str = "eca_resnet20"
     _: KW_ONLY

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from zoo_networks import NAMES, SMALL, TABLE, arguments, build, found, inputs
 
 import excite
+from excite import ops
 
 EXPECTED = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
 QUICK = ["UNet", "Csp", "Yolo", "WaveNet", "Esrgan", "TwoInputs", "DictOutput", "RepNet", "Audio", "Volume", "Fpn"]
@@ -70,7 +71,13 @@ def test_promises(name: str) -> None:
 
     if not flat_network:
         excite.attach(model, "gct", sites=sites, **arguments(name))
-        assert same(model(*args, **kwargs), before), "attention that is the identity changes nothing"
+        with ops.use("reference"):
+            assert same(model(*args, **kwargs), before), "attention that is the identity changes nothing"
+        for x, y in zip(
+            flat(model(*args, **kwargs)), flat(before), strict=True
+        ):  # fused with a norm it rounds otherwise
+            scale = float(y.abs().max()) or 1.0
+            torch.testing.assert_close(x / scale, y / scale, rtol=1e-3, atol=1e-3)
         excite.detach(model)
 
     report = excite.attach(model, "eca", sites=sites, **arguments(name))
@@ -92,7 +99,10 @@ def test_promises(name: str) -> None:
     assert same(model(*args, **kwargs), attended), "the host's file leaves attention alone"
     other = excite.detach(copy.deepcopy(model))
     own = model.state_dict()
-    other.load_state_dict({k: v for k, v in own.items() if k in bare})
+    file = copy.copy(own)  # with its versions, which some networks ask for
+    for key in own.keys() - bare.keys():
+        del file[key]
+    other.load_state_dict(file)
     excite.attach(other, "eca", sites=sites, **arguments(name))
     other.load_state_dict(own)
     assert same(other(*args, **kwargs), attended), "files with attention go both ways"

@@ -81,21 +81,24 @@ class Block(nn.Module):
         """Return what is added to the branch, None for nothing."""
         return x if self.downsample is None else self.downsample(x)
 
-    def keep(self, z: FeatureMap, shortcut: FeatureMap | None) -> torch.Tensor | None:
+    def keep(self, x: FeatureMap, shortcut: FeatureMap | None) -> torch.Tensor | None:
         """Draw what each image's branch is multiplied by, `[n]`: 0 or 1 / (1 - p). None where no branch is left out."""
         if not self.training or not self.drop_path or shortcut is None:
             return None
         stay = 1 - self.drop_path
-        return torch.empty(z.shape[0], device=z.device).bernoulli_(stay).div_(stay)
+        return torch.empty(x.shape[0], device=x.device).bernoulli_(stay).div_(stay)
 
     def forward(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> FeatureMap | tuple[FeatureMap, Descriptor]:
         """Return the output `[n c h w]`; of a block that later ones read, also its descriptor `[n c k]`."""
-        z, shortcut = self.branch(x), self.shortcut(x)
         norm, act, attention = self.last_norm, self.last_act, self.attention
-        keep = self.keep(z, shortcut)
         if self.where is None:
-            x = residual_tail(z, norm, attention, shortcut, act, keep)
-        elif self.where == "branch" and (attention is not None or self.squeeze is not None):
+            # The branch's map has no name here, so that it goes as soon as it is normalised.
+            skip: FeatureMap | None
+            x = residual_tail(self.branch(x), norm, attention, skip := self.shortcut(x), act, self.keep(x, skip))
+            return x if self.squeeze is None else (x, self.squeeze(x))
+        z, shortcut = self.branch(x), self.shortcut(x)
+        keep = self.keep(x, shortcut)
+        if self.where == "branch" and (attention is not None or self.squeeze is not None):
             emca = cast("ContextAttention | None", attention)
 
             def weigh(descriptor: Descriptor) -> Weights:
@@ -104,9 +107,8 @@ class Block(nn.Module):
             squeeze = cast(nn.Module, self.squeeze if emca is None else emca.squeeze)
             x, descriptor = described_tail(z, norm, squeeze, None if emca is None else weigh, shortcut, act, keep)
             return x if self.squeeze is None else (x, descriptor)
-        else:
-            x = residual_tail(z, norm, None, shortcut, act, keep)
-            x = x if attention is None else attention(x, context)
+        x = residual_tail(z, norm, None, shortcut, act, keep)
+        x = x if attention is None else attention(x, context)
         return x if self.squeeze is None else (x, self.squeeze(x))
 
 

@@ -60,6 +60,7 @@ def residual_tail(
         return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep)[0]
     own = owns(norm, attention)
     y = norm(z)
+    del z  # where the caller has no name for it either, its memory is free for what follows
     if attention is not None:  # under the same name, so that the map before it is not kept through the addition
         y = scale(y, attention) if own else attention(y)
     return _finish(y, shortcut, act, keep, own)
@@ -125,7 +126,9 @@ def norm_act(z: FeatureMap, norm: nn.Module, act: Act) -> FeatureMap:
     kernels = plan(Request(INSIDE, z, norm)).kernels
     if kernels is not None:
         return fused_tail(z, norm, None, None, None, act, kernels)[0]
-    return _finish(norm(z), None, act)
+    y = norm(z)
+    del z
+    return _finish(y, None, act)
 
 
 def described_tail(
@@ -188,12 +191,13 @@ def fused_tail(
     learning = torch.is_grad_enabled()
     ceiling = ceiling_of(act)
     ceiling = ceiling if ceiling in kernels.ceilings else None
-    if not learning and weigh is not None and keep is None and not norm.training and takes_means(squeeze):
-        quick = kernels.inferred(z, norm) if norm.running_mean is not None else None
+    if not learning and keep is None and not norm.training and (squeeze is None or takes_means(squeeze)):
+        quick = kernels.inferred(z, norm, squeeze is not None) if norm.running_mean is not None else None
         if quick is not None:
             means, numbers = quick
-            descriptor = squeeze.from_statistics(means, None, 0).to(z.dtype)
-            out = kernels.attended(z, numbers, fitting(weigh(descriptor), z), shortcut, ceiling)
+            descriptor = None if means is None else squeeze.from_statistics(means, None, 0).to(z.dtype)
+            weights = None if weigh is None or descriptor is None else fitting(weigh(descriptor), z)
+            out = kernels.attended(z, numbers, weights, shortcut, ceiling)
             return (out if ceiling is not None or act is None else act(out)), descriptor
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
         settings = settings_of(norm, squeeze, z)

@@ -130,14 +130,14 @@ class Kernels:
     def __init__(self, passes: Passes) -> None:
         self.passes = passes
 
-    def inferred(self, z: FeatureMap, norm: object) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def inferred(self, z: FeatureMap, norm: object, means: bool) -> tuple[Numbers, torch.Tensor] | None:
         """Return what a shorter way to the output without gradients needs; None where there is no such way."""
 
     def attended(
         self,
         z: FeatureMap,
         numbers: torch.Tensor,
-        weights: torch.Tensor,
+        weights: Numbers,
         shortcut: FeatureMap | None,
         ceiling: float | None,
     ) -> FeatureMap:

@@ -86,43 +86,40 @@ class NativeKernels(Kernels):
         self._pass("affine", z, z, *dense_numbers(by, z), r, out, lowest, bound(ceiling))
         return out
 
-    def inferred(self, z: FeatureMap, norm: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def inferred(self, z: FeatureMap, norm: Any, means: bool) -> tuple[Numbers, torch.Tensor] | None:
         """Return the mean `[n c]` of the map that running statistics normalise, and the numbers for `attended`.
 
-        One call with few numbers around it: on the maps of one image they cost more than the passes. None where the
-        norm's numbers are not float32.
+        One call with few numbers around it: on the maps of one image they cost more than the passes. means: whether
+        the mean is wanted. None where the norm's numbers are not float32.
         """
-        gamma, beta, mean, variance = norm.weight, norm.bias, norm.running_mean, norm.running_var
-        for x in (gamma, beta, mean, variance):
+        parameters = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        for x in parameters:
             if x is not None and (x.dtype is not torch.float32 or not x.is_contiguous()):
                 return None
         n, c = z.shape[:2]
-        means = torch.empty((2, n, c), dtype=wide_type(z), device=CPU)
+        rooms = torch.empty((2, n, c), dtype=wide_type(z), device=CPU) if means else None
+        first, second = (None, None) if rooms is None else (rooms.data_ptr(), rooms[1].data_ptr())
         numbers = torch.empty((4, c), dtype=torch.float64, device=CPU)
-        parameters = [None if x is None else x.data_ptr() for x in (gamma, beta, mean, variance)]
-        first = means.data_ptr()
-        second = first + means.element_size() * n * c
         mu, inverse, scale, bias = range(numbers.data_ptr(), numbers.data_ptr() + 32 * c, 8 * c)
-        self._run(
-            *("normalise", z, z.data_ptr(), None, None, *parameters, False, 0.0, norm.eps, False, first, None, None),
-            *(mu, inverse, scale, bias, second, None, None),
-        )
-        return means[1], numbers
+        places = [None if x is None else x.data_ptr() for x in parameters]
+        norm_of = *places, False, 0.0, norm.eps, False
+        made = first, None, None, mu, inverse, scale, bias, second, None, None
+        self._run("normalise", z, z.data_ptr(), None, None, *norm_of, *made)
+        return None if rooms is None else rooms[1], numbers
 
     def attended(
         self,
         z: FeatureMap,
         numbers: torch.Tensor,
-        weights: torch.Tensor,
+        weights: Numbers,
         shortcut: FeatureMap | None,
         ceiling: float | None,
     ) -> FeatureMap:
         """Return the normalised map by its weights `[n c]`, plus shortcut, rectified up to `ceiling`."""
         out, r = torch.empty_like(z), None if shortcut is None else alike(shortcut, z)
         mu, _, scale, bias = range(numbers.data_ptr(), numbers.data_ptr() + 32 * z.shape[1], 8 * z.shape[1])
-        weights = dense(weights, wide_type(z))
-        lowest = math.nan if ceiling is None else 0.0
-        places = weights.data_ptr(), None if r is None else r.data_ptr(), out.data_ptr()
+        w, lowest = None if weights is None else dense(weights, wide_type(z)), math.nan if ceiling is None else 0.0
+        places = [None if x is None else x.data_ptr() for x in (w, r, out)]
         self._run("affine", z, z.data_ptr(), scale, bias, mu, *places, lowest, bound(ceiling))
         return out
 

@@ -195,8 +195,24 @@ class Graph:
     def merging(self) -> tuple[str, ...]:
         """Paths of the modules whose own forward merges maps, without those that enlarge one to do so."""
         larger = {path for n in self.trace.nodes if self.enlarges(n) for path in n.stack}
-        owners = dict.fromkeys(n.stack[-1] for n in self.merges if n.stack)
+        owners = dict.fromkeys(self._merger(n) for n in self.merges if n.stack)
         return tuple(o for o in owners if o and o not in larger)
+
+    def _merger(self, node: Node) -> str:
+        """Return the module that merges maps in a node: where a sequence only collects them, the block around it.
+
+        In VoVNet a sequence concatenates what its members made, and the next convolution of the block joins it. A block
+        is one of several of its class.
+        """
+        owner = node.stack[-1]
+        around = owner.rpartition(".")[0]
+        readers = [self.trace.nodes[i] for i in self.users[node.index]]
+        if not around or not isinstance(self.modules[owner], nn.Sequential) or len(readers) != 1:
+            return owner
+        kind = type(self.modules[around])
+        joined = readers[0].op == "convolution" and around in readers[0].stack
+        several = sum(type(m) is kind for m in self.modules.values()) > 1
+        return around if joined and several and not issubclass(kind, CONTAINERS) else owner
 
     def _merges(self, node: Node) -> bool:
         maps = [i for i in node.inputs if self.trace.is_map(i)]

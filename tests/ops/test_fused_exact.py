@@ -241,3 +241,27 @@ def test_fused_block_end_saves_z_and_the_output_only() -> None:
         del out
     assert sizes["fused"] < 2.03
     assert sizes["reference"] > 2.9
+
+
+@pytest.mark.parametrize("act", [None, nn.ReLU(), nn.ReLU6(), nn.SiLU()])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("method", ["none", "se", "eca", "srm"])
+@torch.inference_mode()
+def test_inference_takes_a_shorter_way(method: str, last: bool, act: nn.Module | None) -> None:
+    module, z, r = example(method, torch.float32, last=last)
+    norm, attention = module[0].eval(), module[1] if method != "none" else None
+    before = z.clone(), r.clone()
+    for shortcut in (r, None):
+        for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
+            maps = [None if x is None else x.to(dtype) for x in (z, shortcut)]
+            with ops.use("reference"):
+                exact = ops.residual_tail(
+                    maps[0].float(), norm, attention, None if maps[1] is None else maps[1].float(), act
+                )
+            with ops.use("fused"):
+                found = ops.residual_tail(maps[0], norm, attention, maps[1], act)
+            assert found.dtype == dtype
+            assert found.is_contiguous() == z.is_contiguous()
+            torch.testing.assert_close(found.float(), exact, rtol=limit, atol=limit * float(exact.abs().max()))
+    assert torch.equal(z, before[0])
+    assert torch.equal(r, before[1])

@@ -13,18 +13,21 @@ LOOKED_AT = 200  # images, always the same scattered ones
 
 
 def median_side(images: Images) -> int:
-    """Return the median of the shorter sides of (some of) the images, in pixels; 224 where none can be read.
+    """Return the median of the shorter sides of (some of) the images, in pixels.
 
-    Images that do not tell their size without it are decoded.
+    Images that do not tell their size without it are decoded. Raises UnreadableImageError where none can be read.
     """
     size_of = getattr(images, "size", None)
     sides: list[int] = []
+    damaged: UnreadableImageError | None = None
     for index in chosen(len(images), LOOKED_AT if size_of else DECODED):
         try:
             sides.append(min(size_of(index) if size_of else _decoded_size(images, index)))
-        except UnreadableImageError:
-            continue
-    return round(median(sides)) if sides else 224
+        except UnreadableImageError as error:
+            damaged = damaged or error
+    if not sides and damaged is not None:
+        raise damaged
+    return round(median(sides))
 
 
 def _decoded_size(images: Images, index: int) -> tuple[int, int]:

@@ -48,6 +48,8 @@ def test_released_kernel_sizes_have_80_parameters() -> None:
     assert parameters(model) - 25557032 == 80
     assert parameters(build("eca_resnet50", kernel_size=(3, 5, 5, 7))) == parameters(model)
     assert parameters(build("eca_resnet50")) - 25557032 == 86  # the adaptive formula: 5,5,5,7
+    # MobileNetV2: one number in each of the ten blocks of less than 96 channels, three in each of the other seven.
+    assert parameters(build("eca_mobilenet_v2")) - parameters(build("mobilenet_v2")) == 10 + 7 * 3
 
 
 @pytest.mark.parametrize(("placement", "sites"), [("all", 16), ("first", 4), ("last", 4)])

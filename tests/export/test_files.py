@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import excite
+from excite.cli.export import top1
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.export import export_model, open_engine, open_exported, write
@@ -50,6 +51,7 @@ def test_round_trip(network, tmp_path: Path, format, file, precision, tolerance,
         network, network.excite_card, path, format=format, precision=precision, input_size=16, dynamic=dynamic
     )
     assert result.error <= tolerance
+    assert precision == "fp32" or result.error > 1e-5  # fewer digits show
     opened = open_exported(path)
     assert opened.card.class_names == ["a", "b", "c", "d"]
     assert (opened.precision, opened.input_size, opened.batch) == (precision, 16, None if dynamic else 1)
@@ -201,3 +203,9 @@ def test_of_two_files_both_are_written_or_none(
                 network, network.excite_card, tmp_path / "m.xml", format="openvino", input_size=16, overwrite=True
             )
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"m.xml": "old", "m.bin": "old"}
+
+
+def test_top1_is_the_share_of_largest_logits() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 1.0, 2.0], [9.0, 1.0, 2.0]])
+    batches = [(logits[:3], torch.tensor([0, 1, 0])), (logits[3:], torch.tensor([0]))]
+    assert top1(lambda x: x, batches) == 0.75

@@ -17,13 +17,18 @@ def live(name: str, **options: object) -> nn.Module:
     """A network whose batch norms are not the identity."""
     torch.manual_seed(0)
     model = excite.create_model(name, num_classes=10, **options)
+    enliven(model)
+    return model.double().eval()
+
+
+def enliven(model: nn.Module) -> None:
+    """Draw the numbers of all batch norms: fresh ones hide what becomes of their means and shifts."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.1)
-    return model.double().eval()
 
 
 class Tiny(nn.Module):
@@ -33,7 +38,9 @@ class Tiny(nn.Module):
         super().__init__()
         from excite.backbones.blocks import Bottleneck
 
+        torch.manual_seed(0)
         self.block = Bottleneck(32, 8, 1, None, excite.create_attention(method, 32))
+        enliven(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.block(x)

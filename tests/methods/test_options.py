@@ -379,3 +379,10 @@ CALLED = {
 def test_names_that_people_type(name: str) -> None:
     with pytest.raises(UsageError, match=rf"did you mean {CALLED[name]}"):
         excite.create_attention(name, 64)
+
+
+def test_sa_shuffles_its_halves() -> None:
+    """A fresh module weighs everything by sigmoid(1): what is left is the shuffle. Sums and norms do not show it."""
+    x = torch.randn(2, 8, 3, 3)
+    y = excite.create_attention("sa", 8, groups=2)(x)
+    torch.testing.assert_close(y, torch.sigmoid(torch.tensor(1.0)) * x[:, [0, 4, 1, 5, 2, 6, 3, 7]])

@@ -223,10 +223,10 @@ def write(outcomes: dict[str, dict[str, Any]]) -> None:
 
 
 def table(outcomes: dict[str, dict[str, Any]]) -> dict[str, list[list[Any]]]:
-    """Return per part, and for all: mutants, how many no test noticed before the list was made, how many none does."""
+    """Return per part, and for all: mutants that ran, how many no test noticed before the list was made, and now."""
     sums: dict[str, list[int]] = {}
-    for mutant in MUTANTS:
-        survives = outcomes.get(mutant.id, {}).get("state") != "noticed"
+    for mutant in [mutant for mutant in MUTANTS if mutant.id in outcomes]:
+        survives = outcomes[mutant.id]["state"] != "noticed"
         for part in (mutant.room, "all"):
             one = 1, int(mutant.unnoticed_before), int(survives)
             sums[part] = [a + b for a, b in zip(sums.get(part, [0, 0, 0]), one, strict=True)]

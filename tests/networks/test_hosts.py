@@ -185,6 +185,12 @@ def test_a_dropped_branch_leaves_the_shortcut(mode: Any) -> None:
         out = out if isinstance(out, torch.Tensor) else out[0]
         same = (out - x).abs().amax((1, 2, 3)) < 1e-6
         assert 15 < int(same.sum()) < 49
+        whole = copy.deepcopy(block)
+        whole.drop_path = 0.0
+        every = whole(x)
+        every = every if isinstance(every, torch.Tensor) else every[0]
+        positive = (out > 0) & (every > 0) & ~same[:, None, None, None]  # the rectifier hides the others
+        assert torch.allclose((out - x)[positive], 2 * (every - x)[positive], atol=1e-4)  # kept twice as strong
         block.eval()
         plain = copy.deepcopy(block)
         plain.drop_path = 0.0

@@ -6,6 +6,7 @@ from torch import nn
 
 import excite
 from excite.backbones.names import ALIASES, list_models
+from excite.backbones.resnet_small import PadShortcut
 
 
 def build(name: str, **options: object) -> nn.Module:
@@ -83,3 +84,13 @@ def test_deep_stem_and_averaging_projections() -> None:
     assert {"conv1.0.weight", "conv1.3.weight", "conv1.6.weight", "layer1.0.downsample.1.weight"} <= keys
     assert model.conv1[3].weight.shape == (32, 24, 3, 3)
     assert model(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 1000)
+
+
+def test_padded_shortcuts() -> None:
+    """Every second position, and as many new channels before the old ones as behind them."""
+    x = torch.randn(2, 6, 5, 4)
+    padded = PadShortcut(4, 2)(x)
+    assert padded.shape == (2, 10, 3, 2)
+    assert torch.equal(padded[:, 2:8], x[:, :, ::2, ::2])
+    assert not padded[:, :2].any()
+    assert not padded[:, 8:].any()

@@ -291,7 +291,7 @@ def test_a_summary_names_the_best_and_the_last_epoch() -> None:
         for i, s in enumerate(SCORES, 1)
     ]
     for selects, result in ((True, (0.5, 0.6)), (False, (0.3, 0.4))):  # chosen on the test split it is the last one's
-        summary = summarise(rows[:3], split="val", selects=selects)
+        summary = summarise(rows[:3], lambda row: row["val_top1"], split="val", selects=selects)
         assert (summary["top1"], summary["top5"]) == result
         assert (summary["best_top1"], summary["best_top5"], summary["best_epoch"]) == (0.5, 0.6, 2)
         assert (summary["last_top1"], summary["last_top5"]) == (0.3, 0.4)

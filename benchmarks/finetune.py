@@ -93,7 +93,7 @@ def images(each: int, seed: int) -> ArrayImages:
 def arms(weights: str, epochs: int) -> dict[str, dict[str, object]]:
     """Return what is compared: options by the name of the row."""
     tuned = {"recipe": "finetune", "epochs": epochs}
-    scratch = {"recipe": "finetune", "epochs": 2 * epochs, "lr": 0.1, "no_decay": []}
+    scratch = {"recipe": "finetune", "epochs": epochs, "lr": 0.1, "no_decay": []}
     identity = {"attach": "eca", "attach_options": {"init": "identity"}}
     return {
         "resnet20 from scratch": {"model": "resnet20", **scratch},
@@ -112,7 +112,7 @@ def arms(weights: str, epochs: int) -> dict[str, dict[str, object]]:
 def run(options: dict[str, object], data: DataBundle, seed: int, folder: Path) -> tuple[float, float]:
     """Train once; return the top-1 of the last epoch in percent, and the seconds."""
     start = time.perf_counter()
-    more = {"batch_size": 32, "seed": seed, "workers": 0, "quiet": True, "logger": "none", "device": "cpu"}
+    more = {"batch_size": 16, "seed": seed, "workers": 0, "quiet": True, "logger": "none", "device": "cpu"}
     config = TrainConfig.from_recipe(**options, data="drawn", out=str(folder), **more)
     result = fit(config, bundle=data)
     return 100 * result.rows[-1]["val_top1"], time.perf_counter() - start
@@ -123,8 +123,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="{}.cifar10", help="weights to start from; {} is the network's name")
     parser.add_argument("--train", type=int, default=20, help="training images of each class")
-    parser.add_argument("--test", type=int, default=50, help="test images of each class")
-    parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning; from scratch twice as many")
+    parser.add_argument("--test", type=int, default=20, help="test images of each class")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--sheet", type=Path, help="draw a sheet of training images and stop")
     add_out(parser, "finetune")
     args = parser.parse_args()

@@ -336,3 +336,17 @@ def test_a_run_stops_early_and_goes_on_with_more_patience(tmp_path: Path, monkey
     longer = fit(TrainConfig.from_run(tmp_path / "r", patience=4, epochs=8, quiet=True))
     assert len(longer.rows) == 8
     assert longer.summary["best_epoch"] == 6
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+def test_a_resumed_run_goes_on_in_its_tracker(tracker: str, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip(tracker)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    numbers = []
+    for out in ("a", "b"):
+        fit(tiny(tmp_path / out, logger=tracker, options={"width": 4}))
+        numbers.append((tmp_path / out / "logger.json").read_text())
+    assert numbers[0] != numbers[1]
+    fit(TrainConfig.from_run(tmp_path / "a", epochs=2, quiet=True))
+    assert (tmp_path / "a/logger.json").read_text() == numbers[0]

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections.abc import Iterable
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
@@ -27,8 +28,10 @@ def make_logger(directory: RunDirectory) -> Logger | None:
         return TensorBoardLogger(directory.path, name="", version="tensorboard")
     require(kind)
     try:
-        logger = _wandb(directory) if kind == "wandb" else _mlflow(directory)
-        logger.log_hyperparams(directory.config.recorded())
+        known = _remembered(directory, kind)
+        logger = _wandb(directory, known) if kind == "wandb" else _mlflow(directory, known)
+        if not known:  # a tracker may refuse other values of a run that it knows, as of more epochs
+            logger.log_hyperparams(directory.config.recorded())
     except Exception as error:  # of the tracker: no account, no server, a run that was deleted there
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "`wandb login`, or WANDB_MODE=offline" if kind == "wandb" else "look at MLFLOW_TRACKING_URI"
@@ -36,10 +39,17 @@ def make_logger(directory: RunDirectory) -> Logger | None:
     return logger
 
 
-def _wandb(directory: RunDirectory) -> Logger:
+def finish(loggers: Iterable[Logger]) -> None:
+    """End what a tracker holds open in this process: the next run would be written into it."""
+    for logger in loggers:
+        end = getattr(logger.experiment, "finish", None) if type(logger).__name__ == "WandbLogger" else None
+        if end is not None:
+            end()
+
+
+def _wandb(directory: RunDirectory, known: str | None) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
-    known = _remembered(directory, "wandb")
     number = known or secrets.token_hex(4)
     logger = WandbLogger(
         project=PROJECT, name=directory.path.name, id=number, resume="allow", save_dir=str(directory.path)
@@ -50,10 +60,9 @@ def _wandb(directory: RunDirectory) -> Logger:
     return logger
 
 
-def _mlflow(directory: RunDirectory) -> Logger:
+def _mlflow(directory: RunDirectory, known: str | None) -> Logger:
     from lightning.pytorch.loggers import MLFlowLogger
 
-    known = _remembered(directory, "mlflow")
     place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(directory.path / 'mlflow.db').absolute()}"
     logger = MLFlowLogger(PROJECT, run_name=directory.path.name, tracking_uri=place, run_id=known)
     if not known:

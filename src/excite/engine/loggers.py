@@ -42,9 +42,8 @@ def make_logger(directory: RunDirectory) -> Logger | None:
 def finish(loggers: Iterable[Logger]) -> None:
     """End what a tracker holds open in this process: the next run would be written into it."""
     for logger in loggers:
-        end = getattr(logger.experiment, "finish", None) if type(logger).__name__ == "WandbLogger" else None
-        if end is not None:
-            end()
+        if type(logger).__name__ == "WandbLogger":  # named, not imported: the class needs its library
+            getattr(logger, "experiment").finish()  # noqa: B009  (Lightning's base class does not declare it)
 
 
 def _wandb(directory: RunDirectory, known: str | None) -> Logger:

@@ -22,7 +22,7 @@ from excite.engine.callbacks import (
 )
 from excite.engine.config import RunConfig, check_resume
 from excite.engine.history import History
-from excite.engine.loggers import make_logger
+from excite.engine.loggers import finish, make_logger
 from excite.engine.module import RunModule
 from excite.engine.process import quiet_libraries, unchanged
 from excite.engine.run import RunDirectory, check_free
@@ -155,3 +155,5 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
         if start is None or directory.under_way:
             raise
         raise directory.broken(error) from error  # entries of any kind lead Lightning anywhere
+    finally:
+        finish(trainer.loggers)

@@ -10,25 +10,27 @@ from typing import Any
 from record import show, table, write
 
 from excite.comparison.results import Row, collect
+from excite.comparison.table import baseline
 
 COLUMNS = {
-    "method": "", "parameters": "{:.3f} M", "MACs": "{:.2f} M", "latency": "{:.2f}x ({:.2f}-{:.2f})",
-    "throughput": "{:.2f}x ({:.2f}-{:.2f})", "training memory": "{:.1f} MB", "top-1": "{:.2f} ± {:.2f} %",
+    "variant": "", "parameters": "{:.3f} M", "MACs": "{:.2f} M", "latency": "{:.2f}x ({:.2f}-{:.2f})",
+    "training step": "{:.2f}x ({:.2f}-{:.2f})", "training memory": "{:.1f} MB", "top-1": "{:.2f} ± {:.2f} %",
     "gain over {}": "{:+.2f} [{:+.2f}, {:+.2f}]", "p, Holm": "{:.3f}", "verdict": "",
 }  # fmt: skip
 
 
 def cells(row: Row) -> list[Any]:
-    """Return a method's row; accuracies in per cent, gains in points."""
+    """Return a variant's row; accuracies in per cent, gains in points."""
     cost: list[Any] = [None] * 5
     if row.cost:
-        ratios = [[row.cost[f"{k}_ratio"], *row.cost[f"{k}_spread"]] for k in ("latency", "throughput")]
+        step = [row.cost["step_ratio"], *row.cost["step_spread"]] if "step_ratio" in row.cost else None
+        ratios = [[row.cost["latency_ratio"], *row.cost["latency_spread"]], step]
         cost = [row.cost["parameters"] / 1e6, row.cost["macs"] / 1e6, *ratios, row.cost["training_memory"] / 1e6]
     top1 = None if row.mean is None or row.std is None else [100 * row.mean, 100 * row.std]
     g = row.gain
     gain = None if g is None or g.mean is None or g.low is None or g.high is None else [g.mean, g.low, g.high]
     points = None if gain is None else [100 * x for x in gain]
-    return [row.method, *cost, top1, points, None if g is None else g.p_holm, row.verdict]
+    return [row.name, *cost, top1, points, None if g is None else g.p_holm, row.verdict]
 
 
 def main() -> None:
@@ -38,16 +40,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     results = collect(args.folder)
-    first, seeds = results.plan.methods[0], range(results.plan.seeds)
+    first, seeds = baseline(results), range(results.plan.seeds)
     columns = {name.format(first): form for name, form in COLUMNS.items()}
-    by_seed = [[r.method, *(100 * r.top1[s] if s in r.top1 else None for s in seeds)] for r in results.rows]
+    by_seed = [[r.name, *(100 * r.top1[s] if s in r.top1 else None for s in seeds)] for r in results.rows]
     tables = {
         "methods": table(columns, [cells(row) for row in results.rows]),
-        "top-1 by seed": table({"method": "", **{f"seed {s}": "{:.2f} %" for s in seeds}}, by_seed),
+        "top-1 by seed": table({"variant": "", **{f"seed {s}": "{:.2f} %" for s in seeds}}, by_seed),
     }
     show(tables)
-    others = len(results.plan.methods) - 1
-    notes = [f"± is one sample standard deviation over {len(seeds)} seeds. p is corrected for {others} methods (Holm)"]
+    others = sum(row.gain is not None for row in results.rows)
+    notes = [f"± is one sample standard deviation over {len(seeds)} seeds. p is corrected for {others} variants (Holm)"]
     interval = "of the gain its own 95 % interval (paired Student t), of costs the middle 90 % of the rounds"
     write(args.out, tables, interval=interval, notes=notes, plan=results.plan.to_dict())
 

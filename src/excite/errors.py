@@ -17,8 +17,9 @@ class UsageError(ExciteError):
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names that look most like `name`, best first."""
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.55)
+    """Return the known names that look most like `name`, best first; capitals count for nothing."""
+    names = {one.lower(): one for one in known}
+    return [names[one] for one in difflib.get_close_matches(name.lower(), list(names), n=most, cutoff=0.55)]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -25,7 +25,7 @@ ARGUMENTS = ["--train.epochs", "2", "--train.limit-train", "96", "--train.limit_
 
 
 def small(methods: str = "none,eca", seeds: int = 2, **kwargs: object) -> Plan:
-    return Plan(tuple(methods.split(",")), "resnet20", "digits", seeds=seeds, changes=dict(SMALL), **kwargs)
+    return make_plan(methods, "resnet20", "digits", seeds=seeds, train=SMALL, **kwargs)
 
 
 def silent(line: str) -> None:
@@ -40,9 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accuracies(folder: Path) -> list[tuple]:
-    return [
-        (r.method, r.top1, r.top5, r.mean, r.std, r.gain, r.curves and strip(r.curves)) for r in collect(folder).rows
-    ]
+    return [(r.name, r.top1, r.top5, r.mean, r.std, r.gain, r.curves and strip(r.curves)) for r in collect(folder).rows]
 
 
 def strip(curves: dict) -> dict:
@@ -52,7 +50,7 @@ def strip(curves: dict) -> dict:
 def test_methods_of_a_seed_share_the_backbones_weights(tmp_path: Path) -> None:
     plan = small("none,se,eca,emca_eca")
     runs = plan.runs(tmp_path)
-    weights = {(r.method, r.seed): shared_weights(plan, r, 10) for r in runs}
+    weights = {(r.label, r.seed): shared_weights(plan, r, 10) for r in runs}
     plain = weights["none", 0]
     for method in ("se", "eca", "emca_eca"):
         assert all(torch.equal(weights[method, 0][k], v) for k, v in plain.items())
@@ -63,14 +61,14 @@ def test_methods_of_a_seed_share_the_backbones_weights(tmp_path: Path) -> None:
 def test_reports(finished: Path) -> None:
     results = collect(finished)
     assert results.complete
-    assert [r.method for r in results.rows] == ["none", "eca"]
+    assert [r.name for r in results.rows] == ["none", "eca"]
     assert all(set(r.top1) == {0, 1} for r in results.rows)
-    for name in ("results.json", "results.csv", "results.md", "report.html", "bubbles.png", "curves.png"):
+    for name in ("results.json", "results.csv", "results.md", "report.html", "gains.png", "costs.png", "curves.png"):
         assert (finished / name).stat().st_size > 0
     page = (finished / "report.html").read_text()
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert "{{" not in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     rows = json.loads((finished / "results.json").read_text())["rows"]
     cost = rows[1]["cost"]
     assert cost["parameters"] - rows[0]["cost"]["parameters"] == cost["attention_parameters"] == 9 * 3
@@ -126,7 +124,7 @@ def test_methods_and_seeds_can_be_added(finished: Path, tmp_path: Path) -> None:
     save(small(), tmp_path / "c")
     save(small("none,eca,se", 3), tmp_path / "c")
     assert load(tmp_path / "c").seeds == 3
-    for other in (small("eca,none"), small("none"), Plan(("none", "eca"), "resnet32", "digits", changes=dict(SMALL))):
+    for other in (small("eca,none"), small("none"), make_plan("none,eca", "resnet32", train=SMALL)):
         with pytest.raises(UsageError, match="another comparison"):
             save(other, finished)
     (tmp_path / "d").mkdir()
@@ -171,7 +169,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) 
     from excite.comparison import experiment
 
     def fail(plan, folder, run):
-        if run.method == "eca":
+        if run.label == "eca":
             raise ExciteError("broken on purpose")
         execute(plan, folder, run)
 
@@ -245,7 +243,7 @@ def test_compare_from_python(finished: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     results = excite.compare("none,eca", seeds=2, out=folder, report=silent, **SMALL)
     assert results.complete
-    assert [row.method for row in results.rows] == ["none", "eca"]
+    assert [row.name for row in results.rows] == ["none", "eca"]
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(UsageError, match="did you mean 'eca'"):
         excite.compare(["none", "ecca"], out=folder, report=silent)
@@ -258,5 +256,5 @@ def test_compare_from_python(finished: Path, tmp_path: Path) -> None:
 )
 def test_epochs_of_a_plan(given: dict, epochs: int) -> None:
     plan = make_plan(**given)
-    assert plan.config("eca", 0, Path("unused")).epochs == epochs
+    assert plan.config(plan.variants[0], 0, Path("unused")).epochs == epochs
     assert plan.folder == Path(f"compare/resnet20-{given.get('data', 'digits')}")

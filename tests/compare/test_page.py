@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from excite.comparison.page import page
-from excite.comparison.plan import Plan
+from excite.comparison.plan import Plan, make_plan
 from excite.comparison.results import Results, Row
 from excite.comparison.statistics import paired_gain
+from excite.comparison.variants import Variant
 from excite.measure.bench import environment as bench_environment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -20,15 +21,16 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dis
 
 
 def results() -> Results:
-    plan = Plan(("none", "se", "eca"), "resnet20", "digits", seeds=2)
-    base = {"macs": 1_000_000, "latency_spread": (0.9, 1.1), "throughput_spread": (0.9, 1.1), "size": 16, "batch": 64}
+    plan = make_plan("none,se,eca", seeds=2)
+    base = {"macs": 1_000_000, "latency_spread": (0.9, 1.1), "step_spread": (0.9, 1.1), "size": 16, "batch": 64}
     rows = []
     for i, (method, accuracy) in enumerate((("none", 0.5), ("se", 0.9), ("eca", 0.7))):
-        cost = base | {"parameters": 270_000 + i, "latency_ratio": 1 + i / 10, "throughput_ratio": 1 - i / 10}
+        cost = base | {"parameters": 270_000 + i, "latency_ratio": 1 + i / 10, "step_ratio": 1 + i / 10}
         cost["training_memory"] = 10_000_000 + i
         values = [accuracy, accuracy + 0.01]
         gain = paired_gain(values, [0.5, 0.51]) if i else None
-        rows.append(Row(method, dict(enumerate(values)), dict(enumerate(values)), accuracy, 0.007, gain, cost))
+        variant, by_seed = plan.variants[i], dict(enumerate(values))
+        rows.append(Row(method, variant, "none", by_seed, by_seed, accuracy, 0.007, gain, cost))
     return Results(plan, rows, 6, 6, None)
 
 
@@ -41,8 +43,12 @@ def test_page_escapes_whatever_it_shows(tmp_path: Path) -> None:
     found = results()
     methods = ("none", HOSTILE, "eca")
     changes = {HOSTILE: HOSTILE}
-    plan = Plan(methods, HOSTILE, f"imagefolder:{HOSTILE}", recipe="digits", seeds=2, changes=changes)
-    rows = [replace(row, method=name) for row, name in zip(found.rows, methods, strict=True)]
+    variants = tuple(Variant(name, HOSTILE, {HOSTILE: HOSTILE}, label=name) for name in methods)
+    plan = Plan(variants, f"imagefolder:{HOSTILE}", recipe="digits", seeds=2, changes=changes)
+    rows = [
+        replace(row, name=name, variant=variant, baseline=HOSTILE)
+        for row, name, variant in zip(found.rows, methods, variants, strict=True)
+    ]
     picture = tmp_path / f"{HOSTILE.replace('/', '')}.png"
     picture.write_bytes(b"no picture")
     environment = {**bench_environment("cpu"), "processor": HOSTILE, "gpu": HOSTILE}

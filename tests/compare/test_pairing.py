@@ -8,7 +8,7 @@ import torch
 
 from excite.comparison import Plan, collect, cost
 from excite.comparison.execute import execute
-from excite.comparison.plan import save
+from excite.comparison.plan import make_plan, save
 from excite.measure.bench import Timing
 
 
@@ -17,7 +17,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     """Runs that learn nothing: their last weights are their first."""
     folder = tmp_path_factory.mktemp("untrained") / "c"
     changes = {"epochs": 1, "limit_train": 16, "limit_val": 10, "batch_size": 16, "lr": 0.0}
-    plan = Plan(("none", "se"), "resnet20", "digits", seeds=2, changes=changes)
+    plan = make_plan("none,se", seeds=2, train=changes)
     save(plan, folder)
     for run in plan.runs(folder):
         execute(plan, folder, run)
@@ -29,9 +29,9 @@ def test_runs_of_a_seed_start_from_the_same_weights(untrained: tuple[Plan, Path]
     weights, seeds = {}, {}
     for run in plan.runs(folder):
         content = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
-        weights[run.method, run.seed] = content["state_dict"]
+        weights[run.label, run.seed] = content["state_dict"]
         summary = json.loads((run.folder / "summary.json").read_text())
-        seeds[run.method, run.seed] = (summary["seed"], content["excite_config"]["seed"])
+        seeds[run.label, run.seed] = (summary["seed"], content["excite_config"]["seed"])
     assert seeds == {(method, seed): (seed, seed) for method in ("none", "se") for seed in (0, 1)}
     learned = [k for k in weights["none", 0] if k.endswith(("conv1.weight", "conv2.weight", "fc.weight", "fc.bias"))]
     assert len(learned) == 21
@@ -44,8 +44,8 @@ def test_runs_of_a_seed_start_from_the_same_weights(untrained: tuple[Plan, Path]
 
 
 def test_an_unfinished_comparison_is_balanced() -> None:
-    plan = Plan(("none", "se", "eca"), "resnet20", "digits", seeds=2)
-    order = [(run.method, run.seed) for run in plan.runs(Path("c"))]
+    plan = make_plan("none,se,eca", seeds=2)
+    order = [(run.label, run.seed) for run in plan.runs(Path("c"))]
     assert order == [("none", 0), ("se", 0), ("eca", 0), ("none", 1), ("se", 1), ("eca", 1)]
 
 
@@ -58,7 +58,7 @@ LAST = {
 
 def written(folder: Path) -> None:
     """Write the runs of a comparison: in each the best epoch is better than the last, by another amount."""
-    save(Plan(tuple(LAST), "resnet20", "digits", seeds=4), folder)
+    save(make_plan(tuple(LAST), seeds=4), folder)
     for begun in ("se-seed0", "eca-seed3"):
         (folder / "runs" / begun).mkdir(parents=True)
     for method, scores in LAST.items():
@@ -94,18 +94,20 @@ def test_costs_are_ratios_to_the_baseline(monkeypatch: pytest.MonkeyPatch) -> No
     ratios = [1.6, 2.4, 2.0, 2.0, 2.0]
     one = {"none": rounds, "se": [1.5 * r for r in rounds]}
     many = {"none": [10 * r for r in rounds], "se": [10 * r * q for r, q in zip(rounds, ratios, strict=True)]}
-    answers = iter([one, many])
+    steps = {"none": rounds, "se": [1.25 * r for r in rounds]}
+    answers = iter([steps, one, many])
 
     def interleave(calls: dict, *args: object, **kwargs: object) -> dict[str, Timing]:
         return {name: Timing(name, 1, samples) for name, samples in next(answers).items() if name in calls}
 
     monkeypatch.setattr(cost, "interleave", interleave)
-    plan = Plan(("none", "se"), "resnet20", "digits", seeds=1)
+    plan = make_plan("none,se", seeds=1)
     costs = cost.measure(plan, 10, 16, batch=8)["costs"]
     none, se = costs["none"], costs["se"]
     assert (none["latency_ratio"], none["throughput_ratio"]) == (1, 1)
     assert (none["latency_ms"], none["throughput"]) == (2000, 8 / 20)
-    assert (se["latency_ratio"], se["throughput_ratio"]) == pytest.approx((1.5, 0.5))
+    assert (se["latency_ratio"], se["throughput_ratio"], se["step_ratio"]) == pytest.approx((1.5, 0.5, 1.25))
+    assert se["step_ms"] == pytest.approx(2500)
     assert se["throughput"] == pytest.approx(8 / 40)
     assert se["throughput_spread"] == pytest.approx((1 / 2.32, 1 / 1.68))
     assert (se["size"], se["batch"]) == (16, 8)

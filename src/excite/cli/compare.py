@@ -4,23 +4,26 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from excite.common.options import options_of
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
     from excite.comparison import Results
+    from excite.comparison.execute import Report
 
 # Any: options of methods and recipes, which those check.
 
 
 def compare(
+    plan: str | None = None,
     *,
-    methods: str = "none,se,eca,emca_eca",
-    backbone: str = "resnet20",
-    data: str = "digits",
-    recipe: str = "auto",
-    seeds: int = 3,
+    methods: str | None = None,
+    backbone: str | None = None,
+    data: str | None = None,
+    recipe: str | None = None,
+    seeds: int | None = None,
     epochs: int | None = None,
+    until_clear: int | None = None,
+    budget: float | None = None,
     train: dict[str, Any] = {},  # noqa: B006  (read, never written)
     options: dict[str, Any] = {},  # noqa: B006
     out: Path | None = None,
@@ -29,50 +32,62 @@ def compare(
     report: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Train several methods on one backbone with the same recipe, data order and seeds; one table, one page.
+    """Train variants of attention with the same recipe, data order and seeds; one table, one page.
 
-    Finished runs are kept: the same command goes on where a killed comparison stopped, and more methods or seeds can be
+    A variant is METHOD, METHOD:NAME=VALUE;NAME=VALUE, METHOD@first or @last, or METHOD@sites=[PLACES].
+    Finished runs are kept: the same command goes on where a killed comparison stopped, and variants or seeds can be
     added to one. Without arguments: none, SE, ECA and EMCA-ECA on ResNet-20 and handwritten digits, three seeds.
 
     Args:
-        methods: methods, separated by commas; the first is the baseline.
-        backbone: one of ours, timm/NAME, torchvision/NAME or path/to/file.py:factory (methods are attached to those).
-        data: data spec, as for excite train.
-        recipe: a training recipe, as for excite train.
-        seeds: runs per method.
+        plan: a comparison that comes with excite (ablation-kernel, ...) or a YAML file; options override it.
+        methods: variants, separated by commas; the first is the baseline (default: none,se,eca,emca_eca).
+        backbone: one of ours, timm/NAME, torchvision/NAME or path/to/file.py:factory (methods are attached to those);
+            several, separated by commas, take the same variants (default: resnet20).
+        data: data spec, as for excite train (default: digits).
+        recipe: a training recipe, as for excite train (default: auto).
+        seeds: runs per variant (default: 3).
         epochs: epochs of every run, instead of the recipe's (digits, which are for trying things out, take 10).
+        until_clear: add seeds, up to so many, until every verdict is clear; the verdicts are corrected for it.
+        budget: minutes that epochs, and where needed training images, are planned for, from a measured pace.
         train: other options of every run, as --train.lr 0.05 --train.limit_train 10000.
-        options: options of one method, as --options.eca.kernel_size 3 --options.se.reduction 8.
-        out: the folder to write to; by default compare/BACKBONE-DATA.
+        options: options of a method in all its variants, as --options.se.reduction 8.
+        out: the folder to write to; by default compare/BACKBONE-DATA, or compare/PLAN.
         jobs: runs at a time, each in a process of its own.
         ray: address of a Ray cluster that trains the runs (auto, HOST:PORT, or local).
         report: only write the reports of the comparison in this folder, finished or not.
         json: print JSON.
 
     Examples:
-        excite compare --methods none,se,eca,srm --backbone resnet50_cifar --data cifar10 --seeds 5
+        excite compare --methods "none,eca:kernel_size=3,eca:kernel_size=7,se@last" --seeds 5
+        excite compare ablation-kernel --budget 60
         excite compare --backbone timm/resnet18 --methods none,eca --data imagefolder:PATH --train.lr 0.05
     """
     from excite.comparison.experiment import run_plan, write_report
-    from excite.comparison.plan import make_plan
+    from excite.comparison.plan import make_plan, plan_values
 
     if report is not None:
         _show(write_report(report), report, json)
         return
-    names = tuple(m.strip() for m in methods.split(",") if m.strip())
-    own = _method_options(names, options)
-    plan = make_plan(names, backbone, data, recipe, seeds=seeds, epochs=epochs, train=train, options=own)
-    folder = out or plan.folder
-    results = run_plan(plan, folder, jobs=jobs, ray=ray, report=(lambda line: None) if json else print)
-    _show(results, folder, json)
+    chosen: dict[str, Any] = {"methods": methods, "backbone": backbone, "data": data, "recipe": recipe, "seeds": seeds}
+    values = {**plan_values(plan), **{name: value for name, value in chosen.items() if value is not None}}
+    train = {**values.pop("train", {}), **train}
+    epochs = values.pop("epochs", None) if epochs is None else epochs
+    own = {**values.pop("options", {}), **_method_options(options)}
+    planned = make_plan(**values, epochs=epochs, until_clear=until_clear, train=train, options=own)
+    folder = out or (Path("compare") / Path(plan).stem if plan else planned.folder)
+    say: Report = (lambda line: None) if json else print
+    _show(run_plan(planned, folder, jobs=jobs, ray=ray, budget=budget, report=say), folder, json)
 
 
-def _method_options(methods: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict]:
+def _method_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`{"se": {"reduction": 8}}` or `{"se.reduction": 8}` -> the former."""
+    own: dict[str, dict[str, Any]] = {}
     for name, value in options.items():
-        if not isinstance(value, dict):
+        method, _, option = name.partition(".")
+        if not option and not isinstance(value, dict):
             raise UsageError(f"--options.{name} {value}: expected --options.METHOD.NAME VALUE, as eca.kernel_size 3")
-    own = {method: options_of(method, methods, options) for method in methods}
-    return {method: values for method, values in own.items() if values}
+        own.setdefault(method, {}).update({option: value} if option else value)
+    return own
 
 
 def _show(results: "Results", folder: Path, json: bool) -> None:
@@ -82,7 +97,7 @@ def _show(results: "Results", folder: Path, json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from excite.comparison.table import cells, header, notes
+    from excite.comparison.table import cells, header, notes, verdict
 
     console = Console()
     if not console.is_terminal:
@@ -93,7 +108,10 @@ def _show(results: "Results", folder: Path, json: bool) -> None:
     for row in results.rows:
         table.add_row(*cells(row))
     console.print(table)
+    console.print(f"\n{verdict(results)}\n", highlight=False, markup=False)
     for note in notes(results):
         console.print(note, highlight=False, markup=False, style="dim")
-    console.print(f"\nfiles: {folder}/report.html, results.csv, results.json, results.md, bubbles.png, curves.png",
-                  highlight=False)  # fmt: skip
+    console.print(
+        f"\nfiles: {folder}/report.html, results.csv, results.json, results.md, gains.png, costs.png, curves.png",
+        highlight=False, markup=False,
+    )  # fmt: skip

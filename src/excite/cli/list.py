@@ -25,7 +25,7 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     import fnmatch
 
     from excite.backbones.names import BACKBONES, list_models
-    from excite.recipes import detection, summaries
+    from excite.recipes import comparison, detection, summaries
     from excite.registry import METHODS
 
     if what == "checkpoints":
@@ -52,6 +52,7 @@ def list_(what: str = "all", pattern: str = "*", *, json: bool = False) -> None:
     if what in ("all", "recipes"):
         sections["recipes"] = summaries()
         sections["detection recipes"] = detection.summaries()
+        sections["comparison plans"] = comparison.summaries()
     if what == "data":
         from excite.data import SPECS
         from excite.detect.data.specs import FORMS

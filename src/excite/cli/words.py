@@ -18,7 +18,7 @@ from excite.errors import UsageError, near
 
 # Any: options have every kind of type and value.
 
-SHORT = {"-o": "--out", "-h": "--help"}
+SHORT = {"-o": "--out", "-h": "--help", "--backbones": "--backbone"}
 OWN = {"config": "--config", "print_config": "--print_config", "help": "--help"}
 
 
@@ -106,7 +106,8 @@ def read_words(argv: Sequence[str], options: Sequence[Option], prog: str) -> Com
         if not is_option(word):
             alone.append(word)
             continue
-        spelling, equals, value = SHORT.get(word, word).partition("=")
+        spelling, equals, value = word.partition("=")
+        spelling = SHORT.get(spelling, spelling)
         name, _, key = spelling.removeprefix("--").partition(".")
         name = name.replace("-", "_")
         if name in OWN:

@@ -86,6 +86,18 @@ def legend_above(figure: Any, axes: Any) -> None:
         figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(room, len(labels))))
 
 
+def log_scale(axis: Any) -> None:
+    """Make the y axis logarithmic, once everything is drawn, with plain decimals at its ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    wide = low > 0 and high / low > 10
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def panels(figure_of: "type[Figure]", count: int, height: float, **shared: Any) -> tuple[Any, list[Any]]:
     """Return a page-wide figure and its `count` panels in even rows of at most four; what is left over is hidden."""
     rows = -(-count // 4)

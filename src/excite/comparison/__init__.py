@@ -3,5 +3,6 @@
 from excite.comparison.experiment import compare, run_plan
 from excite.comparison.plan import Plan, Run
 from excite.comparison.results import Results, collect
+from excite.comparison.variants import Variant
 
-__all__ = ["Plan", "Results", "Run", "collect", "compare", "run_plan"]
+__all__ = ["Plan", "Results", "Run", "Variant", "collect", "compare", "run_plan"]

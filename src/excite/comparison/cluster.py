@@ -1,5 +1,6 @@
 """Runs over a Ray cluster: one task per run, on a folder that all nodes share; a killed worker's run is tried again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any  # ray is an extra and only partly typed
 
@@ -48,7 +49,7 @@ def _connect(ray: Any, address: str) -> None:
 def _run_all(ray: Any, plan: Plan, folder: Path, waiting: list[Run], report: Report) -> list[tuple[Run, str]]:
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_task)
-    shared = [Run(run.method, run.seed, folder / run.folder.relative_to(run.folder.parents[1])) for run in waiting]
+    shared = [replace(run, folder=folder / run.folder.relative_to(run.folder.parents[1])) for run in waiting]
     pending = {task.remote(plan, folder, run): run for run in shared}
     failures: list[tuple[Run, str]] = []
     number = 0

@@ -1,9 +1,9 @@
-"""What each method costs: counted once, and timed against the baseline in one interleaved session."""
+"""What each variant costs: counted once, and timed against its baseline in one interleaved session."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -20,10 +20,11 @@ FILE = "cost.json"
 
 
 class Cost(TypedDict):
-    """A method's cost for images of `size` pixels.
+    """A variant's cost for images of `size` pixels.
 
-    latency_ms: one image; throughput: images/s at `batch` images; each with its ratio to the baseline and the middle
-    90 % of the rounds' ratios; training_memory: peak bytes of one training step at `batch` images.
+    latency_ms: one image; throughput: images/s at `batch` images; step_ms: forward and backward of `batch` images;
+    each with its ratio to the baseline and the middle 90 % of the rounds' ratios; training_memory: peak bytes of one
+    such step. Files of earlier versions have no step.
     """
 
     parameters: int
@@ -38,59 +39,67 @@ class Cost(TypedDict):
     throughput_ratio: float
     throughput_spread: tuple[float, float]
     training_memory: int
+    step_ms: NotRequired[float]
+    step_ratio: NotRequired[float]
+    step_spread: NotRequired[tuple[float, float]]
 
 
 class Costs(TypedDict):
-    """The costs by method, and the machine that they were measured on."""
+    """The costs by the variants' names, and the machine that they were measured on."""
 
     costs: dict[str, Cost]
     environment: dict[str, object]
 
 
 def networks(plan: Plan, num_classes: int) -> dict[str, nn.Module]:
-    """Return a freshly built network per method."""
-    configs = {method: plan.config(method, 0, Path("unused")) for method in plan.methods}
-    return {method: spec_from(config, num_classes).build() for method, config in configs.items()}
+    """Return a freshly built network per variant, by its name."""
+    configs = {plan.name_of(variant): plan.config(variant, 0, Path("unused")) for variant in plan.variants}
+    return {name: spec_from(config, num_classes).build() for name, config in configs.items()}
 
 
 def measure(
     plan: Plan, num_classes: int, size: int, *, batch: int = 64, rounds: int = 15, min_time: float = 0.05
 ) -> Costs:
-    """Return `{"costs": {method: Cost}, "environment": ...}` as plain containers."""
+    """Return `{"costs": {name: Cost}, "environment": ...}` as plain containers."""
     nets = networks(plan, num_classes)
     device = pick_device("auto")
     profiles = {m: profile_model(n, size) for m, n in nets.items()}
-    memory = {m: peak_memory(training_step(n, size, batch, num_classes, device), n, device) for m, n in nets.items()}
-    for network in nets.values():
-        network.to(device).eval()
     clock = None
     if device == "cuda":
         from excite.measure.bench.timing import CudaClock
 
         clock = CudaClock()
+    steps = {m: training_step(n, size, batch, num_classes, device) for m, n in nets.items()}
+    memory = {m: peak_memory(steps[m], n, device) for m, n in nets.items()}
+    training = interleave(steps, rounds, min_time=min_time, clock=clock)
+    for network in nets.values():
+        network.to(device).eval()
     one = interleave(
         {m: inference(n, size, 1, device) for m, n in nets.items()}, rounds, min_time=min_time, clock=clock
     )
     many = interleave(
         {m: inference(n, size, batch, device) for m, n in nets.items()}, rounds, min_time=min_time, clock=clock
     )
-    first = plan.methods[0]
     costs = {}
-    for method in plan.methods:
-        latency, bulk = ratio(one[method], one[first]), ratio(many[method], many[first])
-        costs[method] = Cost(
-            parameters=profiles[method].params,
-            attention_parameters=profiles[method].attention_params,
-            macs=profiles[method].macs["macs"],
+    for variant in plan.variants:
+        name, first = plan.name_of(variant), plan.name_of(plan.baseline(variant))
+        latency, bulk, step = (ratio(samples[name], samples[first]) for samples in (one, many, training))
+        costs[name] = Cost(
+            parameters=profiles[name].params,
+            attention_parameters=profiles[name].attention_params,
+            macs=profiles[name].macs["macs"],
             size=size,
             batch=batch,
-            latency_ms=1e3 * one[method].median,
+            latency_ms=1e3 * one[name].median,
             latency_ratio=latency.value,
             latency_spread=(latency.low, latency.high),
-            throughput=batch / many[method].median,
+            throughput=batch / many[name].median,
             throughput_ratio=1 / bulk.value,
             throughput_spread=(1 / bulk.high, 1 / bulk.low),
-            training_memory=memory[method],
+            training_memory=memory[name],
+            step_ms=1e3 * training[name].median,
+            step_ratio=step.value,
+            step_spread=(step.low, step.high),
         )
     return {"costs": costs, "environment": environment(device)}
 
@@ -122,11 +131,11 @@ def training_step(network: nn.Module, size: int, batch: int, classes: int, devic
 
 
 def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> Costs:
-    """Return the costs in the comparison's folder, measured first where the methods have changed."""
+    """Return the costs in the comparison's folder, measured first where the variants have changed."""
     file = folder / FILE
     if file.is_file():
         known: Costs = json.loads(file.read_text(encoding="utf-8"))
-        if set(known["costs"]) == set(plan.methods):
+        if set(known["costs"]) == set(plan.names) and all("step_ms" in one for one in known["costs"].values()):
             return known
     costs = measure(plan, num_classes, size)
     write_json(file, costs)

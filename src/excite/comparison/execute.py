@@ -1,4 +1,4 @@
-"""One run of a comparison: the method's network on the backbone weights that all methods of a seed share."""
+"""One run of a comparison: the variant's network on the backbone weights that all variants of a seed share."""
 
 import contextlib
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from excite.backbones.names import BACKBONES
 from excite.common.options import Option
-from excite.comparison.plan import BASELINE, Plan, Run
+from excite.comparison.plan import Plan, Run
+from excite.comparison.variants import BASELINE
 from excite.engine.process import unchanged
 from excite.models import NetworkSpec
 from excite.train import fit
@@ -23,23 +23,24 @@ Report = Callable[[str], None]  # takes a line about what happened
 def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Tensor]:
     """Return the first weights of a run's network.
 
-    The plain backbone is initialised with the seed; every tensor of it that the method's network has under the same key
-    (or, where attention was attached, under the same host key) is taken over. What the method adds is drawn with the
-    same seed.
+    The plain backbone is initialised with the seed; every tensor of it that the variant's network has under the same
+    key (or, where attention was attached, under the same host key) is taken over. What the variant adds is drawn with
+    the same seed.
     """
-    spec = spec_from(plan.config(run.method, run.seed, run.folder), num_classes)
+    spec = spec_from(plan.config(run.variant, run.seed, run.folder), num_classes)
     with unchanged():
         torch.manual_seed(run.seed)
-        backbone = NetworkSpec(plan.backbone, num_classes, options=backbone_options(plan)).build()
+        backbone = NetworkSpec(run.variant.backbone, num_classes, options=backbone_options(plan, run)).build()
         torch.manual_seed(run.seed)
         network = spec.build()
     own, plain = network.state_dict(), backbone.state_dict()
     return {k: plain[k] if k in plain and plain[k].shape == v.shape else v for k, v in own.items()}
 
 
-def backbone_options(plan: Plan) -> dict[str, Option]:
-    """Return the options of the baseline: those of the plain network."""
-    return dict(plan.options.get(BASELINE, {})) if plan.backbone in BACKBONES else {}
+def backbone_options(plan: Plan, run: Run) -> dict[str, Option]:
+    """Return the options of the plain network: those of the baseline, where that is one."""
+    baseline = plan.baseline(run.variant)
+    return dict(baseline.options) if baseline.method == BASELINE and not baseline.foreign else {}
 
 
 def execute(plan: Plan, folder: Path, run: Run) -> None:
@@ -48,7 +49,7 @@ def execute(plan: Plan, folder: Path, run: Run) -> None:
 
     if run.finished:
         return
-    config = plan.config(run.method, run.seed, run.folder)
+    config = plan.config(run.variant, run.seed, run.folder)
     classes = open_data(plan.data).num_classes
     if (run.folder / "config.yaml").is_file():
         config = replace(config, resume=str(run.folder))

@@ -1,30 +1,36 @@
 """Run a comparison to its end, or go on with one; every finished run is kept."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from excite.common.files import write_json, write_text
 from excite.common.options import Option
 from excite.comparison import cost
+from excite.comparison.budget import planned
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.page import page
-from excite.comparison.plan import METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
+from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
 from excite.comparison.table import to_csv, to_markdown
+from excite.comparison.variants import Variant
+from excite.data.bundle import DataBundle
 from excite.engine.process import unchanged
 from excite.errors import ExciteError, UsageError
 from excite.train.config import TrainConfig
 
 
 def compare(
-    methods: str | Sequence[str] = METHODS_BY_DEFAULT,
-    backbone: str = "resnet20",
+    methods: str | Sequence[str | Variant] = METHODS_BY_DEFAULT,
+    backbone: str | Sequence[str] = "resnet20",
     data: str = "digits",
     recipe: str = "auto",
     *,
     seeds: int = 3,
     epochs: int | None = None,
+    until_clear: int | None = None,
+    budget: float | None = None,
     options: Mapping[str, Mapping[str, Option]] | None = None,
     out: str | Path | None = None,
     jobs: int = 1,
@@ -32,35 +38,83 @@ def compare(
     report: Report = print,
     **train: Option,
 ) -> Results:
-    """Train several methods on one backbone with the same recipe, data order and seeds; return the results.
+    """Train variants of attention on one or more backbones, everything else equal; return the results.
 
-    methods: names, the first is the baseline; options: per method, as {"eca": {"kernel_size": 3}}; out: folder, by
-    default compare/BACKBONE-DATA, where finished runs are kept and an unfinished comparison goes on; train: options of
-    every run that differ from the recipe, as lr=0.05. The others are those of `run_plan`.
+    methods: "none,eca,eca:kernel_size=5,se@first", or a list; the first is the baseline, on each backbone. options: of
+    all variants of a method, as {"eca": {"gamma": 2}}; until_clear: add seeds, up to so many, until every verdict is
+    clear; budget: minutes that epochs and images are planned for; out: folder, by default compare/BACKBONE-DATA, where
+    finished runs are kept and an unfinished comparison goes on; train: options of every run that differ from the
+    recipe, as lr=0.05. The others are those of `run_plan`.
     Raises UsageError for what cannot work, ExciteError after all other runs where some failed.
     """
-    names = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else methods
-    plan = make_plan(names, backbone, data, recipe, seeds=seeds, epochs=epochs, train=train, options=options)
-    return run_plan(plan, Path(out) if out else plan.folder, jobs=jobs, ray=ray, report=report)
+    plan = make_plan(
+        methods,
+        backbone,
+        data,
+        recipe,
+        seeds=seeds,
+        epochs=epochs,
+        until_clear=until_clear,
+        train=train,
+        options=options,
+    )
+    return run_plan(plan, Path(out) if out else plan.folder, jobs=jobs, ray=ray, budget=budget, report=report)
 
 
 @unchanged()
-def run_plan(plan: Plan, folder: Path, *, jobs: int = 1, ray: str | None = None, report: Report = print) -> Results:
+def run_plan(
+    plan: Plan,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    budget: float | None = None,
+    report: Report = print,
+) -> Results:
     """Train what is missing, measure the costs, write the reports; return the results.
 
-    jobs: runs at a time in processes of this machine; ray: address of a Ray cluster ("local" starts one here).
-    report: called with a line per event. A run that fails does not stop the others.
+    jobs: runs at a time in processes of this machine; ray: address of a Ray cluster ("local" starts one here); budget:
+    minutes that epochs and images are planned for, where nothing of the comparison is there yet.
+    report: called with a line per event. A run that fails does not stop the others. A plan that is judged at several
+    numbers of seeds ends at the first where every verdict is clear.
     Raises UsageError for a plan that cannot work, ExciteError after all other runs where some failed.
     """
     plan.check()
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least one run at a time")
-    classes, size = _probe(plan)
-    save(plan, folder)
-    waiting = [run for run in plan.runs(folder) if not run.finished]
-    done = len(plan.runs(folder)) - len(waiting)
-    if done:
-        report(f"{done} of {len(plan.runs(folder))} runs are there already")
+    bundle, size = _probe(plan, report)
+    if budget is not None:
+        plan = _within(plan, folder, budget, bundle, jobs, report)
+    plan = save(plan, folder)
+    while True:
+        results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, report)
+        later = [seeds for seeds in plan.looks if seeds > plan.seeds]
+        open_ = [row.name for row in results.rows if row.gain is not None and not row.gain.clear]
+        if not later or not open_:
+            return results
+        report(f"{plan.seeds} seeds: not clear yet: {', '.join(open_)}; going on to {later[0]} seeds")
+        plan = save(replace(plan, seeds=later[0]), folder)
+
+
+def _within(plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: int, report: Report) -> Plan:
+    """Return the plan with the epochs and images that fit, those of the comparison that is there already."""
+    if (folder / FILE).is_file():
+        old = load(folder)
+        if old.budget != budget:
+            there = "no budget" if old.budget is None else f"a budget of {old.budget:g} minutes"
+            raise UsageError(f"{folder} holds a comparison with {there}, not {budget:g}; choose another --out")
+        return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)
+    return planned(plan, budget, len(bundle.train), len(bundle.val), jobs, report)
+
+
+def _run_seeds(
+    plan: Plan, folder: Path, classes: int, size: int, jobs: int, ray: str | None, report: Report
+) -> Results:
+    """Bring every seed of a plan to its end, and write the reports."""
+    runs = plan.runs(folder)
+    waiting = [run for run in runs if not run.finished]
+    if len(waiting) < len(runs):
+        report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
     failures = _train(plan, folder, waiting, jobs, ray, report)
     cost.load_or_measure(plan, folder, classes, size)
     results = collect(folder)
@@ -90,15 +144,21 @@ def write_report(folder: Path) -> Results:
     return results
 
 
-def _probe(plan: Plan) -> tuple[int, int]:
-    """Return (classes, image size) after building every network once: an impossible method fails before training."""
+def _probe(plan: Plan, report: Report) -> tuple[DataBundle, int]:
+    """Return (data, image size) after building every network once: an impossible variant fails before training."""
     from excite.data import open_data
     from excite.train.datamodule import resolve_preprocess
 
     bundle = open_data(plan.data)
-    config: TrainConfig = plan.config(plan.methods[0], 0, Path("unused"))
-    cost.networks(plan, bundle.num_classes)
-    return bundle.num_classes, resolve_preprocess(bundle, config).size
+    config: TrainConfig = plan.config(plan.variants[0], 0, Path("unused"))
+    twins: dict[str, str] = {}
+    for name, network in cost.networks(plan, bundle.num_classes).items():
+        # The same modules with the same sizes: what differs in words comes out the same here.
+        form = f"{network}{[(key, tuple(value.shape)) for key, value in network.state_dict().items()]}"
+        if form in twins:
+            report(f"note: {twins[form]} and {name} are the same network on this backbone")
+        twins.setdefault(form, name)
+    return bundle, resolve_preprocess(bundle, config).size
 
 
 def _train(

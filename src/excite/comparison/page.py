@@ -1,23 +1,27 @@
 """report.html: one self-contained page, readable on a phone, sorted by a click; it asks the network for nothing."""
 
 import base64
+import datetime
 import html
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from excite import __version__
 from excite.comparison.results import Results, Row
-from excite.comparison.table import cells, header, notes
+from excite.comparison.table import cells, command, environment_text, header, notes, verdict
 
 
 def page(results: Results, pictures: Sequence[Path]) -> str:
     """Return the page's text."""
     plan = results.plan
-    title = f"{plan.backbone} on {plan.data}: {len(plan.methods)} methods, {plan.seeds} seed(s)"
+    title = f"{', '.join(plan.backbones)} on {plan.data}: {len(plan.variants)} variants, {plan.seeds} seed(s)"
     parts = {
         "title": html.escape(title),
         "state": _state(results),
+        "verdict": html.escape(verdict(results)),
+        "made": _made(results),
         "head": "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in header(results)),
         "rows": "\n".join(_row(row) for row in results.rows),
         "seeds": _seeds(results),
@@ -34,15 +38,23 @@ def _state(results: Results) -> str:
     return f'<p class="state open">Unfinished: {results.finished} of {results.total} runs.</p>'
 
 
+def _made(results: Results) -> str:
+    """How the page came to be: command, version, date, machine."""
+    facts = f"excite {__version__}, {datetime.date.today().isoformat()}"
+    if results.environment:
+        facts += f". {environment_text(results.environment)}"
+    return f"<pre>{html.escape(command(results.plan))}</pre><p>{html.escape(facts)}</p>"
+
+
 def _row(row: Row) -> str:
     """One table row; every cell carries the number that it sorts by."""
     cost: Mapping[str, object] = row.cost or {}
     keys = (
-        row.method,
+        row.name,
         cost.get("parameters", -1),
         cost.get("macs", -1),
         cost.get("latency_ratio", -1),
-        cost.get("throughput_ratio", -1),
+        cost.get("step_ratio", -1),
         cost.get("training_memory", -1),
         -1 if row.mean is None else row.mean,
         -9 if row.gain is None or row.gain.mean is None else row.gain.mean,
@@ -67,16 +79,20 @@ def _seeds(results: Results) -> str:
     rows = []
     for row in results.rows:
         values = "".join(f"<td>{100 * row.top1[s]:.2f} %</td>" if s in row.top1 else "<td>-</td>" for s in seeds)
-        rows.append(f"<tr><th scope=row>{html.escape(row.method)}</th>{values}</tr>")
-    return f'<table class="seeds"><thead><tr><th>method</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        rows.append(f"<tr><th scope=row>{html.escape(row.name)}</th>{values}</tr>")
+    return f'<table class="seeds"><thead><tr><th>variant</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 CAPTIONS = {
-    "bubbles": (
-        "Top-1 against multiply-accumulates; area: number of parameters, bar: mean ± one sample standard deviation "
-        "over the seeds."
+    "gains": (
+        "Gain over the baseline, paired by seed: mean with its own 95 % interval (paired Student t), every seed a dot. "
+        "Filled: clear after correction for all variants."
     ),
-    "curves": "Training loss and validation top-1: means over the seeds, single runs faint.",
+    "costs": (
+        "Top-1 (mean ± one sample standard deviation over the seeds) against measured latency and training step, "
+        "relative to the baseline, and against parameters and MACs. Axes show at least ten per cent."
+    ),
+    "curves": "Training loss and validation top-1: means over the seeds, the band from the lowest to the highest.",
 }
 
 

@@ -1,42 +1,46 @@
-"""What a comparison consists of: methods x seeds, everything else equal; written down so that it can go on."""
+"""What a comparison consists of: variants x seeds, everything else equal; written down so that it can go on."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from excite.backbones.names import BACKBONES
 from excite.common.checks import shown
 from excite.common.files import write_json
-from excite.common.options import Option
+from excite.common.options import Option, check_names
+from excite.comparison.variants import BASELINE, Variant, from_entry, parse_all
 from excite.engine.config import modernise
 from excite.errors import ExciteError, UsageError, unknown
+from excite.recipes import comparison as plans
 from excite.registry import METHODS
 from excite.train.config import TrainConfig
 
-BASELINE = "none"
 METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
 MOST_SEEDS = 10_000
 # What every run decides for itself; a comparison that set them would not be one.
-RESERVED = ("model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init")
+RESERVED = (
+    "model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init", "placement", "attach",
+    "attach_sites", "attach_options",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Run:
     """One training run of a comparison."""
 
-    method: str
+    variant: Variant
     seed: int
     folder: Path
+    label: str
 
     @property
     def name(self) -> str:
         """Return the run's name for people."""
-        return f"{self.method}, seed {self.seed}"
+        return f"{self.label}, seed {self.seed}"
 
     @property
     def finished(self) -> bool:
@@ -46,49 +50,81 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison: methods on one backbone, trained on one data set by one recipe, once per seed.
+    """A comparison: variants trained on one data set by one recipe, once per seed.
 
-    changes: options of every run that differ from the recipe; options: per method, the method's own options.
-    The first method is the baseline that the others are paired with.
+    changes: options of every run that differ from the recipe. The first variant of a backbone is the baseline that the
+    backbone's others are paired with. looks: the numbers of seeds at which the table is judged, where it is judged more
+    than once. budget: minutes that epochs and images were planned for, None where nothing was.
     """
 
-    methods: tuple[str, ...]
-    backbone: str
+    variants: tuple[Variant, ...]
     data: str
     recipe: str = "auto"
     seeds: int = 3
     changes: dict[str, Option] = field(default_factory=dict)
-    options: dict[str, dict[str, Option]] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
+    budget: float | None = None
+
+    @property
+    def backbones(self) -> list[str]:
+        """The backbones, in order."""
+        return list(dict.fromkeys(variant.backbone for variant in self.variants))
+
+    @property
+    def names(self) -> list[str]:
+        """The variants' names; with the backbone where there are several."""
+        return [self.name_of(variant) for variant in self.variants]
+
+    def name_of(self, variant: Variant) -> str:
+        """Return a variant's name in this plan."""
+        return variant.name if len(self.backbones) == 1 else f"{variant.name} on {variant.backbone}"
+
+    def baseline(self, variant: Variant) -> Variant:
+        """Return the variant that this one is paired with: the first on its backbone."""
+        return next(other for other in self.variants if other.backbone == variant.backbone)
+
+    @property
+    def judged(self) -> int:
+        """How often the table is looked at and judged; each look is a chance to be wrong."""
+        return len({*self.looks, self.seeds})
 
     def check(self) -> None:
         """Raise UsageError for what can be known to fail before anything is trained."""
-        if not self.methods:
+        if not self.variants:
             raise UsageError("a comparison needs methods, as --methods none,se,eca")
-        if len(set(self.methods)) < len(self.methods):
-            raise UsageError(f"a method is named twice in {','.join(self.methods)}")
         if self.seeds < 1:
             raise UsageError(f"--seeds {self.seeds}: at least one run per method is needed")
-        foreign = self.backbone.startswith(("timm/", "torchvision/")) or ":" in self.backbone
-        if self.backbone not in BACKBONES and not foreign:
-            raise unknown("backbone", self.backbone, BACKBONES)
-        for method in (*self.methods, *self.options):
-            if method not in METHODS:
-                raise unknown("method", method, METHODS)
+        for variant in self.variants:
+            variant.check()
+        self._check_twice()
         for name in self.changes:
             if name in RESERVED:
                 raise UsageError(f"--train.{name}: a comparison decides that itself")
-        self.config(self.methods[0], 0, Path("unused")).check()
+        for variant in self.variants:
+            self.config(variant, 0, Path("unused")).check()
 
-    def config(self, method: str, seed: int, folder: Path) -> TrainConfig:
+    def _check_twice(self) -> None:
+        names: dict[str, str] = {}
+        same: dict[str, str] = {}
+        for variant, name in zip(self.variants, self.names, strict=True):
+            if name in names:
+                raise UsageError(f"{name} is named twice; give one of them a label of its own, or leave it out")
+            twin = repr(replace(variant, label=""))
+            if twin in same:
+                raise UsageError(f"{same[twin]} and {name} are the same network; leave one of them out")
+            names[name], same[twin] = name, name
+
+    def config(self, variant: Variant, seed: int, folder: Path) -> TrainConfig:
         """Return the configuration of one run."""
-        foreign = self.backbone not in BACKBONES
-        if foreign:
-            attach = None if method == BASELINE else method
-            where: dict[str, Option] = {"attach": attach, "attach_options": self.options.get(method, {})}
-            model = self.backbone
+        where: dict[str, Option]
+        if variant.foreign or variant.attached:
+            attach = None if variant.method == BASELINE else variant.method
+            where = {"attach": attach, "attach_sites": variant.sites, "attach_options": dict(variant.options)}
+            model = variant.backbone
         else:
-            model = self.backbone if method == BASELINE else f"{method}_{self.backbone}"
-            where = {"options": self.options.get(method, {})}
+            plain = variant.method == BASELINE
+            model = variant.backbone if plain else f"{variant.method}_{variant.backbone}"
+            where = {"options": dict(variant.options), "placement": variant.placement}
         values = {"data": self.data, "seed": seed, "out": str(folder), "quiet": True, **where, **self.changes}
         return TrainConfig.from_recipe(model, self.recipe, **values)
 
@@ -96,73 +132,155 @@ class Plan:
     def folder(self) -> Path:
         """The folder of a comparison that was given none: compare/BACKBONE-DATA."""
         kind, _, path = self.data.partition(":")
-        stem = f"{Path(self.backbone).name}-{Path(path).name if path else kind}"
+        stem = "-".join([*(Path(b).name for b in self.backbones), Path(path).name if path else kind])
         return Path("compare") / re.sub(r"[^\w.]+", "-", stem).strip("-")
 
     def runs(self, folder: Path) -> list[Run]:
         """Return all runs, seed by seed, so that an unfinished comparison is as balanced as it can be."""
+        count = len(self.backbones)
         return [
-            Run(method, seed, folder / "runs" / f"{method}-seed{seed}")
+            Run(variant, seed, folder / "runs" / f"{variant.folder(count)}-seed{seed}", self.name_of(variant))
             for seed in range(self.seeds)
-            for method in self.methods
+            for variant in self.variants
         ]
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain containers."""
         return {
-            "methods": list(self.methods),
-            "backbone": self.backbone,
+            "variants": [variant.to_dict() for variant in self.variants],
             "data": self.data,
             "recipe": self.recipe,
             "seeds": self.seeds,
             "changes": self.changes,
-            "options": self.options,
+            "looks": list(self.looks),
+            "budget": self.budget,
         }
 
 
 def make_plan(
-    methods: Sequence[str] = METHODS_BY_DEFAULT,
-    backbone: str = "resnet20",
+    methods: str | Sequence[str | Variant] = METHODS_BY_DEFAULT,
+    backbone: str | Sequence[str] = "resnet20",
     data: str = "digits",
     recipe: str = "auto",
     *,
     seeds: int = 3,
     epochs: int | None = None,
+    until_clear: int | None = None,
     train: Mapping[str, Option] | None = None,
     options: Mapping[str, Mapping[str, Option]] | None = None,
 ) -> Plan:
     """Return a plan; the digits, which are for trying things out, take few epochs unless `epochs` says otherwise.
 
-    train: options of every run that differ from the recipe; options: per method, the method's own.
+    methods: variants as `excite compare --methods` takes them; backbone: one, or several that take the same variants;
+    train: options of every run that differ from the recipe; options: of all variants of a method, which their own
+    options override; until_clear: add seeds up to so many until every verdict is clear.
+    Raises UsageError for words that are no variants.
     """
     changes = modernise(train or {})
     if epochs is not None:
         changes["epochs"] = epochs
     elif (data, recipe) == ("digits", "auto"):
         changes.setdefault("epochs", DIGITS_EPOCHS)
-    own = {method: dict(values) for method, values in (options or {}).items()}
-    return Plan(tuple(methods), backbone, data, recipe, seeds, changes, own)
+    names = [name.strip() for name in backbone.split(",")] if isinstance(backbone, str) else list(backbone)
+    if recipe in plans.names():
+        raise UsageError(f"{recipe} is a comparison plan, not a training recipe: excite compare {recipe}")
+    variants = [variant for name in names for variant in parse_all(methods, name)]
+    for method in options or {}:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+        if all(variant.method != method for variant in variants):
+            raise UsageError(f"--options.{method}: {method} is not compared here")
+    # As JSON holds them, so that a plan read back is equal.
+    variants = [
+        replace(v, options=json.loads(json.dumps({**(options or {}).get(v.method, {}), **v.options}))) for v in variants
+    ]
+    return Plan(tuple(variants), data, recipe, seeds, changes, looks(seeds, until_clear))
 
 
-def save(plan: Plan, folder: Path) -> None:
-    """Write the plan into the comparison's folder.
+TEXTS = (list, str)
+PLAN_ENTRIES: dict[str, Any] = {
+    "methods": TEXTS, "backbone": TEXTS, "data": str, "recipe": str, "seeds": int, "epochs": int, "train": dict,
+    "options": dict,
+}  # fmt: skip
 
-    Where one stands there already the new one must continue it: the same except for more methods or more seeds.
-    Raises UsageError where it does not.
+
+def plan_values(name: str | None) -> dict[str, Any]:
+    """Return what a plan that comes with excite, or a YAML file, says: arguments of `make_plan`.
+
+    Raises UsageError for a name that is none, and for entries that say nothing to a comparison.
+    """
+    if name is None:
+        return {}
+    if name in METHODS:
+        raise UsageError(f"{name} is a method: excite compare --methods none,{name}")
+    values = plans.load(name)
+    check_names(f"plan {name}", list(values), list(PLAN_ENTRIES))
+    for key, value in values.items():
+        if not isinstance(value, PLAN_ENTRIES[key]) or isinstance(value, bool):
+            raise UsageError(f"plan {name}: {key} is {value!r}")
+    backbones = values.get("backbone", "resnet20")
+    if not backbones or not all(isinstance(b, str) for b in backbones):
+        raise UsageError(f"plan {name}: backbone is {backbones!r}")
+    if isinstance(values.get("methods"), list):
+        values["methods"] = [from_entry(entry, "resnet20", f"plan {name}") for entry in values["methods"]]
+    for method, options in values.get("options", {}).items():
+        if not isinstance(options, dict):
+            raise UsageError(f"plan {name}: options of {method!r} are {options!r}")
+    return values
+
+
+def looks(seeds: int, most: int | None) -> tuple[int, ...]:
+    """Return the numbers of seeds at which a table that grows to `most` seeds is judged: doubled each time."""
+    if most is None:
+        return ()
+    if most < seeds:
+        raise UsageError(f"--until-clear {most}: a comparison of {seeds} seeds cannot end with fewer")
+    numbers = []
+    while seeds < most:
+        numbers.append(seeds)
+        seeds *= 2
+    return (*numbers, most)
+
+
+def save(plan: Plan, folder: Path) -> Plan:
+    """Write the plan into the comparison's folder; return it as it stands there.
+
+    Where one stands there already the new one must continue it: the same except for more variants or more seeds. A
+    finished table that grows has been looked at, which its verdicts are corrected for.
+    Raises UsageError where it does not continue it.
     """
     file = folder / FILE
     if file.is_file():
-        old = load(folder)
-        grown = set(old.methods) <= set(plan.methods) and old.seeds <= plan.seeds
-        differing = [n for n in ("backbone", "data", "recipe", "changes") if getattr(old, n) != getattr(plan, n)]
-        differing += [method for method, options in old.options.items() if options != plan.options.get(method)]
-        if not grown or differing or old.methods[0] != plan.methods[0]:
-            what = ", ".join(differing) or "methods and seeds may be added, not taken away"
-            raise UsageError(f"{folder} holds another comparison ({what}); choose another --out")
+        plan = continued(plan, folder)
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is no comparison; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, plan.to_dict())
+    return plan
+
+
+def continued(plan: Plan, folder: Path) -> Plan:
+    """Return a plan as it goes on with the comparison in a folder. Raises UsageError where that is another one."""
+    old = load(folder)
+    labels = {repr(replace(v, label="")): v.label for v in old.variants}
+    plan = replace(plan, variants=tuple(replace(v, label=v.label or labels.get(repr(v), "")) for v in plan.variants))
+    if plan.looks and plan.looks == old.looks:
+        plan = replace(plan, seeds=max(plan.seeds, old.seeds))
+    differing = [name for name in ("data", "recipe", "changes") if getattr(old, name) != getattr(plan, name)]
+    differing += [old.name_of(v) for v in old.variants if v not in plan.variants]
+    if old.seeds > plan.seeds:
+        differing.append(f"seeds: {old.seeds} there, {plan.seeds} here")
+    if [old.baseline(v) for v in old.variants] != [plan.baseline(v) for v in old.variants if v in plan.variants]:
+        differing.append("another baseline")
+    if differing:
+        raise UsageError(
+            f"{folder} holds another comparison ({', '.join(differing)}); variants and seeds may be added, not taken "
+            "away or changed; choose another --out"
+        )
+    looked = (*old.looks, *plan.looks)
+    if old.seeds < plan.seeds and all(run.finished for run in old.runs(folder)):
+        looked = (*looked, old.seeds)
+    return replace(plan, looks=tuple(sorted(set(looked))))
 
 
 def load(folder: Path) -> Plan:
@@ -170,31 +288,52 @@ def load(folder: Path) -> Plan:
     file = folder / FILE
     if not file.is_file():
         raise UsageError(f"{folder} is no comparison: it has no {FILE}")
-    values = read_values(file)
-    known = {
-        "methods": list,
-        "backbone": str,
+    values = _modern(read_values(file), file)
+    known: dict[str, Any] = {
+        "variants": list,
         "data": str,
         "recipe": str,
         "seeds": int,
         "changes": dict,
-        "options": dict,
+        "looks": list,
+        "budget": (int, float, type(None)),
     }
     for name, value in values.items():
         if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
             raise ExciteError(f"{file} is broken: {shown(name)} is {shown(value)}")
-    if missing := {"methods", "backbone", "data"} - set(values):
+    if missing := {"variants", "data"} - set(values):
         raise ExciteError(f"{file} is broken: it has no {min(missing)}")
-    methods, options = values["methods"], values.get("options", {})
-    if strange := [m for m in (*methods, *options) if not isinstance(m, str) or m not in METHODS]:
-        raise ExciteError(f"{file} is broken: {shown(strange[0])} is no method")
+    try:
+        variants = tuple(from_entry(entry, "resnet20", str(file)) for entry in values["variants"])
+        for variant in variants:
+            variant.check()
+    except UsageError as error:
+        raise ExciteError(f"{file} is broken: {error}") from None
+    numbers = [values.get("seeds", 1), *values.get("looks", [])]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MOST_SEEDS for n in numbers)
+    if not variants or not whole:
+        raise ExciteError(f"{file} is broken: variants and seeds are not those of a comparison")
+    plan = {**values, "variants": variants, "changes": modernise(values.get("changes", {}))}
+    return Plan(**{**plan, "looks": tuple(values.get("looks", []))})
+
+
+def _modern(values: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A plan of an earlier version has methods, one backbone, and options by method."""
+    if "methods" not in values:
+        return values
+    methods, options, backbone = values["methods"], values.get("options", {}), values.get("backbone")
     if (
-        not methods
-        or not 1 <= values.get("seeds", 1) <= MOST_SEEDS
-        or not all(isinstance(o, dict) for o in options.values())
+        not isinstance(methods, list)
+        or not isinstance(options, dict)
+        or not isinstance(backbone, str)
+        or not all(isinstance(m, str) and isinstance(options.get(m, {}), dict) for m in methods)
+        or not all(m in methods for m in options)
     ):
-        raise ExciteError(f"{file} is broken: methods, seeds and options are not those of a comparison")
-    return Plan(**{**values, "methods": tuple(methods), "changes": modernise(values.get("changes", {}))})
+        raise ExciteError(f"{file} is broken: methods, backbone and options are not those of a comparison")
+    # Its runs stand in folders that are named after the methods alone.
+    variants = [{"method": m, "label": m, "backbone": backbone, "options": options.get(m, {})} for m in methods]
+    rest = {key: value for key, value in values.items() if key not in ("methods", "options", "backbone")}
+    return {"variants": variants, **rest}
 
 
 def read_values(file: Path) -> dict[str, Any]:  # what JSON holds; whoever reads an entry checks it

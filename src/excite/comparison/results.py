@@ -1,5 +1,6 @@
-"""Read a comparison's folder back: one row per method, whatever has finished by now."""
+"""Read a comparison's folder back: one row per variant, whatever has finished by now."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from excite.common.checks import Number, fits, shown
 from excite.comparison import cost
 from excite.comparison.cost import Cost
 from excite.comparison.plan import Plan, load, read_values
-from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
+from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain, visible
+from excite.comparison.variants import Variant
+from excite.data.bundle import WORDS
 from excite.errors import ExciteError
 
 Summary = dict[str, Any]  # a summary.json, whose entries differ by kind
@@ -16,9 +19,14 @@ Summary = dict[str, Any]  # a summary.json, whose entries differ by kind
 
 @dataclass(frozen=True)
 class Row:
-    """A method's result: top-1 of the last epoch by seed (a share), mean, deviation, gain over the baseline, cost."""
+    """A variant's result: top-1 of the last epoch by seed (a share), mean, deviation, gain over the baseline, cost.
 
-    method: str
+    name: the variant's in this table; baseline: the name of the one that it is paired with.
+    """
+
+    name: str
+    variant: Variant
+    baseline: str
     top1: dict[int, float]
     top5: dict[int, float]
     mean: float | None
@@ -45,6 +53,8 @@ class Results:
     finished: int
     total: int
     environment: dict[str, object] | None
+    visible: float | None = None  # the gain that so many seeds show with a probability of 80 %
+    split: str = ""  # the images that top-1 is of: val or test
 
     @property
     def complete(self) -> bool:
@@ -56,6 +66,7 @@ class Results:
         rows = []
         for row in self.rows:
             values = asdict(row) | {"verdict": row.verdict}
+            values |= {"method": row.variant.method, "backbone": row.variant.backbone}
             values["curves"] = {str(k): v for k, v in row.curves.items()}
             rows.append(values)
         return {
@@ -63,6 +74,8 @@ class Results:
             "finished": self.finished,
             "total": self.total,
             "complete": self.complete,
+            "visible": self.visible,
+            "split": self.split,
             "rows": rows,
             "environment": self.environment,
         }
@@ -73,21 +86,27 @@ def collect(folder: Path) -> Results:
     plan = load(folder)
     costs, environment = _costs(folder)
     runs = plan.runs(folder)
-    summaries: dict[str, dict[int, Summary]] = {m: {} for m in plan.methods}
+    summaries: dict[str, dict[int, Summary]] = {name: {} for name in plan.names}
     for run in runs:
         if run.finished:
             summary = read_values(run.folder / "summary.json")
             for name in ("last_top1", "last_top5", "seconds"):
                 if not fits(summary.get(name), Number):
                     raise ExciteError(f"{run.folder / 'summary.json'} is broken: {name} is {shown(summary.get(name))}")
-            summaries[run.method][run.seed] = summary | {"curve": _curve(run.folder)}
-    rows = [_row(m, summaries[m], summaries[plan.methods[0]], m == plan.methods[0], costs.get(m)) for m in plan.methods]
-    return Results(plan, judge(rows), sum(map(len, summaries.values())), len(runs), environment)
+            summaries[run.label][run.seed] = summary | {"curve": _curve(run.folder)}
+    rows = [_row(plan, v, summaries, costs.get(plan.name_of(v))) for v in plan.variants]
+    gains = [row.gain for row in rows if row.gain is not None]
+    seen = visible([gain.differences for gain in gains], len(gains), plan.judged)
+    finished = [summary for of_variant in summaries.values() for summary in of_variant.values()]
+    splits = {str(summary.get("split", "")) for summary in finished}
+    words = {str(key): word for key, word in WORDS.items()}
+    split = words.get(splits.pop(), "") if len(splits) == 1 else ""
+    return Results(plan, judge(rows, plan.judged), len(finished), len(runs), environment, seen, split)
 
 
-def judge(rows: list[Row]) -> list[Row]:
-    """Return the rows with verdicts corrected for the number of methods in the table."""
-    gains = iter(corrected([row.gain for row in rows if row.gain is not None]))
+def judge(rows: list[Row], looks: int = 1) -> list[Row]:
+    """Return the rows with verdicts corrected for the number of variants in the table, and of looks at it."""
+    gains = iter(corrected([row.gain for row in rows if row.gain is not None], looks))
     return [row if row.gain is None else replace(row, gain=next(gains)) for row in rows]
 
 
@@ -96,29 +115,27 @@ def _costs(folder: Path) -> tuple[dict[str, Cost], dict[str, object] | None]:
     if not file.is_file():
         return {}, None
     values = read_values(file)
-    names = set(cost.Cost.__annotations__)
+    names = cost.Cost.__required_keys__
     costs, environment = values.get("costs"), values.get("environment")
     if not isinstance(costs, dict) or not all(isinstance(c, dict) and names <= set(c) for c in costs.values()):
         raise ExciteError(f"{file} is broken: costs are {shown(costs)}; remove it, and they are measured again")
     return costs, environment if isinstance(environment, dict) else None
 
 
-def _row(
-    method: str,
-    runs: dict[int, Summary],
-    baseline: dict[int, Summary],
-    is_baseline: bool,
-    counted: Cost | None,
-) -> Row:
-    # The last epoch, not the best: choosing the best epoch on the test images would flatter noisy methods.
+def _row(plan: Plan, variant: Variant, summaries: Mapping[str, dict[int, Summary]], counted: Cost | None) -> Row:
+    name, baseline = plan.name_of(variant), plan.name_of(plan.baseline(variant))
+    runs, others = summaries[name], summaries[baseline]
+    # The last epoch, not the best: choosing the best epoch on the test images would flatter noisy variants.
     top1 = {seed: run["last_top1"] for seed, run in sorted(runs.items())}
     mean, std = mean_std(list(top1.values())) if top1 else (None, None)
     gain = None
-    if top1 and not is_baseline:
-        common = sorted(set(top1) & set(baseline))
-        gain = paired_gain([top1[s] for s in common], [baseline[s]["last_top1"] for s in common])
+    if top1 and name != baseline:
+        common = sorted(set(top1) & set(others))
+        gain = paired_gain([top1[s] for s in common], [others[s]["last_top1"] for s in common])
     return Row(
-        method=method,
+        name=name,
+        variant=variant,
+        baseline=baseline,
         top1=top1,
         top5={seed: run["last_top5"] for seed, run in sorted(runs.items())},
         mean=mean,

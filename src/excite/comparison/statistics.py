@@ -18,7 +18,8 @@ class Gain:
     """The mean of the differences to the baseline, seed by seed, its 95 % interval and p-value (paired Student t).
 
     low, high and p are None, with a `reason`, where no test is possible; mean too where no seed is common.
-    p_holm: p corrected for all methods of the table (`corrected`); a gain that stands alone is judged by p.
+    p_holm: p corrected for all variants and looks of the table (`corrected`); a gain that stands alone is judged by p.
+    differences: value - baseline, in the order of the pairs.
     """
 
     mean: float | None
@@ -28,6 +29,12 @@ class Gain:
     reason: str = ""
     p: float | None = None
     p_holm: float | None = None
+    differences: tuple[float, ...] = ()
+
+    @property
+    def clear(self) -> bool:
+        """Whether the verdict is better or worse."""
+        return self.verdict in (BETTER, WORSE)
 
     @property
     def verdict(self) -> str:
@@ -56,16 +63,16 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     mean = statistics.fmean(differences)
     n = len(differences)
     if n < 2:
-        return Gain(mean, None, None, n, "one seed: no interval")
+        return Gain(mean, None, None, n, "one seed: no interval", differences=tuple(differences))
     if max(differences) - min(differences) <= SAME:
-        return Gain(mean, None, None, n, "equal differences: no interval")
+        return Gain(mean, None, None, n, "equal differences: no interval", differences=tuple(differences))
     require("scipy")
     from scipy.special import stdtr, stdtrit
 
     error = statistics.stdev(differences) / math.sqrt(n)
     half = float(stdtrit(n - 1, 0.975)) * error
     p = 2 * float(stdtr(n - 1, -abs(mean) / error))
-    return Gain(mean, mean - half, mean + half, n, p=p)
+    return Gain(mean, mean - half, mean + half, n, p=p, differences=tuple(differences))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -78,7 +85,43 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def corrected(gains: Sequence[Gain]) -> list[Gain]:
-    """Return the gains of one table with Holm's p-values; a gain without a p-value counts as one that shows nothing."""
+def corrected(gains: Sequence[Gain], looks: int = 1) -> list[Gain]:
+    """Return the gains of one table with Holm's p-values; a gain without a p-value counts as one that shows nothing.
+
+    looks: how often the table is judged as it grows; each time a level of 0.05 / looks is spent (Bonferroni), so that
+    whoever stops at the first clear verdict is wrong in at most 5 % of tables all the same.
+    """
     values = holm([1.0 if gain.p is None else gain.p for gain in gains])
-    return [gain if gain.p is None else replace(gain, p_holm=p) for gain, p in zip(gains, values, strict=True)]
+    return [
+        gain if gain.p is None else replace(gain, p_holm=min(1.0, looks * p))
+        for gain, p in zip(gains, values, strict=True)
+    ]
+
+
+def visible(differences: Sequence[Sequence[float]], gains: int, looks: int = 1, power: float = 0.8) -> float | None:
+    """Return the true gain that a table finds with probability `power`, where all seeds vary as these differences do.
+
+    differences: per variant, value - baseline seed by seed; their pooled deviation is taken, and Student's test at the
+    level that Holm gives the clearest of `gains` variants. None where nothing varies, or one seed cannot tell.
+    """
+    samples = [sample for sample in differences if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in samples)
+    if not freedom or not gains:
+        return None
+    deviation = math.sqrt(sum(statistics.variance(sample) * (len(sample) - 1) for sample in samples) / freedom)
+    if deviation <= SAME:
+        return None
+    require("scipy")
+    from scipy.optimize import brentq
+    from scipy.special import nctdtr, stdtrit
+
+    n = max(map(len, samples))
+    bound = float(stdtrit(n - 1, 1 - LEVEL / (2 * gains * looks)))
+
+    def missed(shift: float) -> float:
+        return float(nctdtr(n - 1, shift, bound)) - (1 - power)
+
+    largest = 1.0
+    while missed(largest) > 0:
+        largest *= 2
+    return float(brentq(missed, 0, largest)) * deviation / math.sqrt(n)

@@ -2,14 +2,16 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping
 
 from excite.common.tables import printable
+from excite.comparison.plan import Plan
 from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
 
 HEADER = (
-    "method", "parameters", "MACs", "latency", "throughput", "training memory", "top-1", "gain over {}", "p, Holm",
+    "variant", "parameters", "MACs", "latency", "training step", "training memory", "top-1", "gain over {}", "p, Holm",
     "verdict",
 )  # fmt: skip
 
@@ -24,10 +26,10 @@ def cells(row: Row) -> tuple[str, ...]:
             f"{cost['parameters'] / 1e6:.3f} M",
             f"{cost['macs'] / 1e6:.2f} M",
             _ratio(cost["latency_ratio"], cost["latency_spread"]),
-            _ratio(cost["throughput_ratio"], cost["throughput_spread"]),
+            _ratio(cost["step_ratio"], cost["step_spread"]) if "step_ratio" in cost else "-",
             f"{cost['training_memory'] / 1e6:.1f} MB",
         )
-    return (row.method, *counted, accuracy(row), gain(row), p_value(row), row.verdict)
+    return (printable(row.name), *counted, accuracy(row), gain(row), p_value(row), row.verdict)
 
 
 def _ratio(value: float, spread: tuple[float, float]) -> str:
@@ -53,7 +55,7 @@ def gain(row: Row) -> str:
 
 
 def p_value(row: Row) -> str:
-    """Return the p-value of the gain, corrected for all methods of the table."""
+    """Return the p-value of the gain, corrected for all variants of the table."""
     if row.gain is None or row.gain.p_holm is None:
         return "-"
     return "<0.001" if row.gain.p_holm < 0.001 else f"{row.gain.p_holm:.3f}"
@@ -61,37 +63,85 @@ def p_value(row: Row) -> str:
 
 def header(results: Results) -> tuple[str, ...]:
     """Return the column names."""
-    return tuple(h.format(results.plan.methods[0]) for h in HEADER)
+    return tuple(h.format(printable(baseline(results))) for h in HEADER)
+
+
+def baseline(results: Results) -> str:
+    """Return the baseline's name; with several backbones each has one of its own."""
+    return results.plan.names[0] if len(results.plan.backbones) == 1 else "the baseline"
+
+
+def verdict(results: Results) -> str:
+    """Return what the comparison has found, in sentences."""
+    words = [
+        f"{row.name} is {row.gain.verdict} than {row.baseline}: {gain(row)} points."
+        for row in results.rows
+        if row.gain is not None and row.gain.clear
+    ]
+    open_ = [row.name for row in results.rows if row.gain is not None and not row.gain.clear]
+    if open_:
+        words.append(
+            f"Between {', '.join(open_)} and {baseline(results)} no difference was shown; that does not mean that "
+            "there is none."
+        )
+    if results.visible is not None:
+        seeds = max(len(row.top1) for row in results.rows)
+        words.append(
+            f"With {seeds} seeds that differ as these do, a true gain of {100 * results.visible:.1f} points is found "
+            "with a probability of 80 %."
+        )
+    return printable(" ".join(words) or "Nothing can be compared yet.")
+
+
+def command(plan: Plan) -> str:
+    """Return the command line that makes this comparison."""
+    words = ["excite", "compare", "--methods", ",".join(dict.fromkeys(v.written for v in plan.variants))]
+    words += ["--backbone", *plan.backbones] if len(plan.backbones) > 1 else ["--backbone", plan.backbones[0]]
+    words += ["--data", plan.data, "--recipe", plan.recipe]
+    words += ["--seeds", str(min([plan.seeds, *plan.looks]))]
+    words += ["--until-clear", str(max(plan.looks))] if plan.looks and max(plan.looks) > plan.seeds else []
+    for name, value in plan.changes.items():
+        words += [f"--train.{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return printable(shlex.join(words))
 
 
 def notes(results: Results) -> list[str]:
     """Return what a reader must know to read the table."""
     plan = results.plan
-    first = plan.methods[0]
+    first = baseline(results)
     lines = []
     if not results.complete:
         lines.append(f"UNFINISHED: {results.finished} of {results.total} runs are done; the table shows what is there.")
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())
-    recipe = resolve_recipe(plan.recipe, plan.backbone, plan.data)
+    recipes = dict.fromkeys(resolve_recipe(plan.recipe, backbone, plan.data) for backbone in plan.backbones)
     lines.append(
-        f"{plan.backbone} on {plan.data}, recipe {recipe}{changed}; {plan.seeds} seed(s). Per seed all methods "
-        "share the backbone's first weights, the data order and the augmentation; top-1 is that of the last epoch."
+        f"{', '.join(plan.backbones)} on {plan.data}, recipe {', '.join(recipes)}{changed}; {plan.seeds} seed(s). Per "
+        "seed all variants share the backbone's first weights, the data order and the augmentation; top-1 is that of "
+        f"the last epoch{f', on the {results.split} split' if results.split else ''}."
     )
     lines.append("Top-1: mean over the seeds (n of them) ± one sample standard deviation.")
+    others = sum(row.variant != plan.baseline(row.variant) for row in results.rows)
+    again = f" and for {plan.judged} looks at it (Bonferroni)" if plan.judged > 1 else ""
     lines.append(
-        f"Gain: mean over seeds of (method - {first}), percentage points, with its own 95 % interval (paired "
-        f"Student t). The verdict is stricter: its p-value is corrected for the {len(plan.methods) - 1} methods of the "
-        "table (Holm), so that 'better' or 'worse' is false somewhere in at most 5 % of tables."
+        f"Gain: mean over seeds of (variant - {first}), percentage points, with its own 95 % interval (paired "
+        f"Student t). The verdict is stricter: its p-value is corrected for the {others} variants of the "
+        f"table (Holm){again}, so that 'better' or 'worse' is false somewhere in at most 5 % of tables."
     )
     if plan.seeds == 1:
         lines.append("One seed: no interval can be given, because nothing says how much a second run would differ.")
+    if results.visible is not None:
+        lines.append(
+            f"With seeds that vary as these do, a true gain of {100 * results.visible:.1f} points is found with a "
+            "probability of 80 %; smaller ones need more seeds."
+        )
+    if plan.budget is not None:
+        lines.append(f"Epochs and images were planned for {plan.budget:g} minutes (--budget).")
     costs = [row.cost for row in results.rows if row.cost]
     if costs:
         lines.append(
-            f"Latency (one image) and throughput ({costs[0]['batch']} images) are ratios to {first}, measured in turn "
-            f"in one session at {costs[0]['size']}x{costs[0]['size']}, with the middle 90 % of the rounds. MACs: "
-            "convolutions and matrix products, one image. Training memory: peak of one step of "
-            f"{costs[0]['batch']} images."
+            f"Latency (one image) and training step (forward and backward, {costs[0]['batch']} images) are ratios to "
+            f"{first}, measured in turn in one session at {costs[0]['size']}x{costs[0]['size']}, with the middle 90 % "
+            "of the rounds. MACs: convolutions and matrix products, one image. Training memory: peak of one such step."
         )
     if results.environment:
         lines.append(environment_text(results.environment))
@@ -113,22 +163,29 @@ def to_markdown(results: Results) -> str:
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes(results))])
 
 
+NUMBERS = (
+    "parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio", "throughput", "throughput_ratio",
+    "step_ms", "step_ratio", "training_memory",
+)  # fmt: skip
+
+
 def to_csv(results: Results) -> str:
-    """Return one line per method, numbers unrounded."""
+    """Return one line per variant, numbers unrounded."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["method", "parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio", "throughput",
-         "throughput_ratio", "training_memory", "seeds", "top1_mean", "top1_std", "gain", "gain_low", "gain_high",
-         "p", "p_holm", "verdict"]
+        ["variant", "method", "backbone", "baseline", *NUMBERS, "seeds", "top1_mean", "top1_std", "gain", "gain_low",
+         "gain_high", "p", "p_holm", "verdict", "epoch_seconds"]
     )  # fmt: skip
     for row in results.rows:
         cost: Mapping[str, object] = row.cost or {}
-        known = [cost.get(k, "") for k in ("parameters", "attention_parameters", "macs", "latency_ms", "latency_ratio",
-                                           "throughput", "throughput_ratio", "training_memory")]  # fmt: skip
         g = row.gain
         gains = [""] * 5 if g is None else [_blank(v) for v in (g.mean, g.low, g.high, g.p, g.p_holm)]
-        writer.writerow([row.method, *known, len(row.top1), _blank(row.mean), _blank(row.std), *gains, row.verdict])
+        epochs = sum(map(len, row.curves.values()))
+        who = [row.name, row.variant.method, row.variant.backbone, row.baseline]
+        numbers = [cost.get(name, "") for name in NUMBERS]
+        accuracies = [len(row.top1), _blank(row.mean), _blank(row.std)]
+        writer.writerow([*who, *numbers, *accuracies, *gains, row.verdict, row.seconds / epochs if epochs else ""])
     return out.getvalue()
 
 

@@ -1,0 +1,187 @@
+"""What a row of a comparison is: a method with its options and place on a backbone; and how people write it."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from excite.backbones.names import BACKBONES
+from excite.common.options import Option, check_names, parse_pairs
+from excite.errors import UsageError, unknown
+from excite.registry import METHODS
+
+BASELINE = "none"
+PLACEMENTS = ("all", "first", "last")
+ENTRIES = ("method", "label", "options", "placement", "sites", "backbone")
+HOW = "a variant is METHOD, METHOD:NAME=VALUE;NAME=VALUE, METHOD@first|last, or METHOD@sites=[PATH,PATH]"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: a method on a backbone. label: its name in tables; by default it is written as on the command line.
+
+    options: of the method (of `none`: of the backbone); placement: which blocks of a stage, for backbones of ours;
+    sites: where the method is attached instead, as for `excite.attach`.
+    """
+
+    method: str
+    backbone: str = "resnet20"
+    options: dict[str, Option] = field(default_factory=dict)
+    placement: str = "all"
+    sites: str | None = None
+    label: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the backbone is another library's or a Python file's: methods are attached to it."""
+        return self.backbone not in BACKBONES
+
+    @property
+    def attached(self) -> bool:
+        """Whether the method is attached to the plain backbone, not built into it."""
+        return self.method != BASELINE and (self.foreign or self.sites is not None)
+
+    @property
+    def name(self) -> str:
+        """Its label, else how it is written: `eca:kernel_size=3@first`."""
+        return self.label or self.written
+
+    @property
+    def written(self) -> str:
+        """How it is written on the command line, without the backbone."""
+        options = ";".join(f"{key}={_bracketed(value)}" for key, value in self.options.items())
+        place = f"@sites={_bracketed(self.sites)}" if self.sites else ""
+        place += f"@{self.placement}" if self.placement != "all" else ""
+        return self.method + (f":{options}" if options else "") + place
+
+    def folder(self, backbones: int) -> str:
+        """Return a name for its runs that is safe in every file system; backbones: how many there are in the plan."""
+        text = self.name if backbones == 1 else f"{self.name} on {self.backbone}"
+        safe = re.sub(r"[^\w.=-]+", "-", text, flags=re.ASCII).strip("-.")[:80]
+        if safe == text:
+            return safe
+        return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+    def check(self) -> None:
+        """Raise UsageError for an unknown method, backbone or place."""
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS)
+        if self.foreign and not self.backbone.startswith(("timm/", "torchvision/")) and ":" not in self.backbone:
+            raise unknown("backbone", self.backbone, BACKBONES)
+        if self.placement not in PLACEMENTS:
+            raise UsageError(f"{self.name}: placement {self.placement!r}; expected one of {', '.join(PLACEMENTS)}")
+        if self.placement != "all" and (self.attached or self.method == BASELINE):
+            what = "the baseline has no attention" if self.method == BASELINE else "it is attached; say @sites=PLACES"
+            raise UsageError(f"{self.name}: @{self.placement} places attention in a backbone of ours, and {what}")
+        if self.sites is not None and self.method == BASELINE:
+            raise UsageError(f"{self.name}: the baseline has no attention that could have a place")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain containers; `from_entry` reads them."""
+        return {
+            "method": self.method,
+            "backbone": self.backbone,
+            "options": self.options,
+            "placement": self.placement,
+            "sites": self.sites,
+            "label": self.label,
+        }
+
+
+def parse(text: str, backbone: str) -> Variant:
+    """Read one variant as people write it. Raises UsageError with the spelling."""
+    method = re.match(r"\s*[\w-]*", text)
+    assert method is not None
+    rest = text[method.end() :].strip()
+    options: dict[str, Option] = {}
+    placement, sites = "all", None
+    for mark, part in _marked(rest, text):
+        if mark == ":":
+            pairs = [pair for pair in _split(part, ";") if pair.strip()]
+            options |= {key: _unbracketed(value) for key, value in parse_pairs(pairs).items()}
+        elif part.startswith("sites="):
+            sites = str(_unbracketed(part.removeprefix("sites=")))
+        elif part in PLACEMENTS:
+            placement = part
+        else:
+            raise UsageError(f"variant {text.strip()!r}: {HOW}")
+    return Variant(method[0].strip(), backbone, options, placement, sites)
+
+
+def parse_all(text: str | Sequence[str | Variant], backbone: str) -> list[Variant]:
+    """Read variants separated by commas (those inside brackets belong to a value), or a list of them."""
+    parts: Sequence[str | Variant] = [p for p in _split(text, ",") if p.strip()] if isinstance(text, str) else text
+    variants = [replace(p, backbone=backbone) if isinstance(p, Variant) else parse(p, backbone) for p in parts]
+    for variant, part in zip(variants, parts, strict=True):
+        if variant.method not in METHODS and isinstance(part, str) and isinstance(text, str) and ":" in text:
+            near = unknown("method", variant.method, METHODS)
+            raise UsageError(f"{near}; commas inside a value go in brackets, as eca:kernel_size=[3,5,5,7]")
+    return variants
+
+
+# object: what a YAML or JSON file may hold.
+def from_entry(entry: object, backbone: str, source: str) -> Variant:
+    """Read a variant of a file: text, `{method: {option: value}}`, or a mapping of the fields.
+
+    Raises UsageError that names the source.
+    """
+    if isinstance(entry, str):
+        return parse(entry, backbone)
+    if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
+        raise UsageError(f"{source}: a variant is {entry!r}; {HOW}, or a mapping with {', '.join(ENTRIES)}")
+    if "method" not in entry:
+        if len(entry) != 1:
+            raise UsageError(f"{source}: a variant has {', '.join(map(repr, entry))} and no method")
+        [(method, options)] = entry.items()
+        entry = {"method": method, "options": options or {}}
+    check_names(f"{source}: a variant", list(entry), ENTRIES)
+    values = {"backbone": backbone, "options": {}, "placement": "all", "sites": None, "label": "", **entry}
+    for key, value in values.items():
+        kind: type = dict if key == "options" else str
+        if not isinstance(value, kind) and not (key == "sites" and value is None):
+            raise UsageError(f"{source}: a variant's {key} is {value!r}")
+    if not all(isinstance(key, str) for key in values["options"]):
+        raise UsageError(f"{source}: a variant's options are {values['options']!r}, not names and values")
+    return Variant(**values)
+
+
+def _marked(rest: str, text: str) -> list[tuple[str, str]]:
+    """`:a=1@first` -> [(":", "a=1"), ("@", "first")]; marks inside brackets belong to values."""
+    parts: list[tuple[str, str]] = []
+    depth, start = 0, 0
+    for i, character in enumerate(rest):
+        depth += (character in "[{(") - (character in ")}]")
+        if character in ":@" and depth == 0:
+            if i:
+                parts.append((rest[start], rest[start + 1 : i].strip()))
+            start = i
+    if rest:
+        if rest[0] not in ":@":
+            raise UsageError(f"variant {text.strip()!r}: {HOW}")
+        parts.append((rest[start], rest[start + 1 :].strip()))
+    return parts
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """Split at a mark that stands outside brackets."""
+    parts, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character in "[{(") - (character in ")}]")
+        if character == mark and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [*parts, text[start:]]
+
+
+def _unbracketed(value: Option) -> Option:
+    """A list of words in brackets is the text between them: [3,5,5,7] as on any command line, 3,5,5,7."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        return value[1:-1]
+    return value
+
+
+def _bracketed(value: Option) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f"[{text}]" if re.search(r"[,;:@]", text) else text

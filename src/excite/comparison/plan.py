@@ -17,6 +17,8 @@ from excite.recipes import comparison as plans
 from excite.registry import METHODS
 from excite.train.config import TrainConfig
 
+# Any: what JSON and YAML files hold; whoever reads an entry checks it.
+
 METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"

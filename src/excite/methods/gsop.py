@@ -174,6 +174,6 @@ GSOP = Method(
     paper="Gao, Xie, Wang, Li: Global Second-order Pooling ConvNets, CVPR 2019, arXiv:1811.12006, section 3.1",
     needs=(Need(("grid",), "where mode='channel'", lambda o: o["mode"] != "channel"),),
     equals="ZilinGao/GSoP, the channel attention",
-    differs="position attention and the fusions '+', 'M' and '&' agree with a copy of the source text, the original "
-    "network was not run",
+    differs="position attention and the fusions '+' and 'M' agree with the authors' lines run by hand, '&' is read off "
+    "them; the original network was not run",
 )

@@ -239,5 +239,5 @@ def test_a_found_rate_is_written_down_and_gives_the_same_run(tmp_path: Path) -> 
         DetectConfig(lr="find").check()
     with pytest.raises(UsageError, match="--lr find looks on one device"):
         TrainConfig(lr="find", devices=2).check()
-    with pytest.raises(UsageError, match="--lr fnd: expected a number or 'find'"):
+    with pytest.raises(UsageError, match="--lr 'fnd': expected a number or 'find'"):
         TrainConfig(lr="fnd").check()

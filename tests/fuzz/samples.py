@@ -1,5 +1,6 @@
 """Small valid samples of every format that is read, what each is opened with, and words that matter in it."""
 
+import contextlib
 import io
 import json
 import tarfile
@@ -21,8 +22,10 @@ from excite.checkpoints.reading import read_checkpoint
 from excite.common.files import write_json
 from excite.comparison.plan import make_plan, save
 from excite.comparison.results import collect
-from excite.data import open_data
+from excite.data import DataBundle, open_data
+from excite.data.arrays import ArrayImages
 from excite.data.preprocess import Preprocess, read_rgb
+from excite.data.shards import verify, write_shards
 from excite.detect.config import DetectConfig
 from excite.detect.data import open_split
 from excite.engine.config import read_run
@@ -64,6 +67,7 @@ XML = [
     b"nan",
 ]
 PICKLE = [b"cos\nsystem\n", b"(S'id'\ntR.", b"\x80\x04", b"cbuiltins\neval\n", b"}", b"]", b"N", b"."]
+GRAPH = [b"Conv", b"Loop", b"../../x", b"/etc/passwd", b"\xff\xff\xff\xff\x0f", b'"-1"', b'"99999999999"', b"images"]
 ZIP = [b"PK\x03\x04", b"PK\x05\x06", b"\xff\xff\xff\xff", b"\0\0\0\0"]
 
 
@@ -258,7 +262,34 @@ def data(folder: Path) -> dict[str, Format]:
         return read
 
     sealed = shard.getvalue()
+    out = folder / "shards"
+    parts = {}
+    for split in ("train", "val"):
+        images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+        parts[split] = ArrayImages(images, labels)
+    preparation = Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3).to_dict()
+    write_shards(DataBundle("some", parts["train"], parts["val"], ["cat", "dog"], preparation), out)
+    manifest, first = (out / "manifest.json").read_bytes(), (out / "train-000000.tar").read_bytes()
+
+    def beside(name: str, whole: bytes) -> Callable[[Path], Any]:
+        def read(path: Path) -> None:
+            (out / name).write_bytes(path.read_bytes())
+            try:
+                for check in (lambda: open_data(f"wds:{out}").train[0], lambda: verify(out)):
+                    with contextlib.suppress(ExciteError):  # the other one is asked too
+                        check()
+            finally:
+                (out / name).write_bytes(whole)
+
+        return read
+
     return {
+        "shards manifest": Format(
+            manifest, beside("manifest.json", manifest), "m.json", tuple(TEXT), json.loads(manifest), plain_json
+        ),
+        "shards tar": Format(
+            first, beside("train-000000.tar", first), "s.tar", (b"ustar", b"\0" * 512, b"7777777"), share=0.5
+        ),
         "parquet": Format(columns, opened("parquet", "", columns), "train-0.parquet", (b"PAR1", *ZIP[2:]), share=0.5),
         "wds": Format(
             sealed, opened("wds", "/{train,val}-0.tar", sealed), "train-0.tar", (b"ustar", b"\0" * 512, b"7777777")
@@ -338,10 +369,38 @@ def exported(network: torch.nn.Module, folder: Path) -> dict[str, Format]:
 
     whole = with_card(json.loads(card))
     found["onnx card"] = Format(whole, run, "x.onnx", (), json.loads(card), with_card, share=0.3)
+    found["onnx graph"] = Format(whole, run, "y.onnx", tuple(GRAPH), share=0.5)
+    found |= openvino(model, card, folder, run)
     program = io.BytesIO()
     torch.export.save(torch.export.export(network.eval(), (example,)), program, extra_files={"excite.json": card})
     found["pt2"] = Format(program.getvalue(), run, "x.pt2", (*ZIP, *PICKLE), share=0.5)
     return found
+
+
+def openvino(model: Any, card: str, folder: Path, run: Callable[[Path], None]) -> dict[str, Format]:
+    """The two files of an OpenVINO network: one is mutated, the other one lies beside it as it was."""
+    try:
+        import openvino
+    except ImportError:
+        return {}
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    network = openvino.convert_model(str(folder / "net.onnx"))
+    network.set_rt_info(card, "excite")
+    openvino.save_model(network, str(folder / "net.xml"), compress_to_fp16=False)
+    xml, weights = (folder / "net.xml").read_bytes(), (folder / "net.bin").read_bytes()
+
+    def of_xml(path: Path) -> None:
+        path.with_suffix(".bin").write_bytes(weights)
+        run(path)
+
+    def of_weights(path: Path) -> None:
+        path.with_suffix(".xml").write_bytes(xml)
+        run(path.with_suffix(".xml"))
+
+    return {
+        "openvino xml": Format(xml, of_xml, "a.xml", (*XML, *TEXT, *GRAPH), share=0.4),
+        "openvino bin": Format(weights, of_weights, "b.bin", tuple(ZIP), share=0.1),
+    }
 
 
 def kernels(folder: Path) -> dict[str, Format]:

@@ -1,6 +1,7 @@
 """Checkpoints of every broken kind: one line that names file and entry; no code, no traceback, not much memory."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ CHANGES: dict[str, tuple[Callable[[Content], object], str]] = {
     "no state_dict": (lambda c: c.pop("state_dict"), "holds a card and no weights"),
     "state_dict is a list": (lambda c: c.update(state_dict=[1]), "holds a card and no weights"),
     "config is a list": (lambda c: c.update(excite_config=[1]), "its configuration is list"),
+    "config says no data": (lambda c: c.update(excite_config={"data": ["x"]}), "says data: ['x'], which is no text"),
     "config holds tensors": (lambda c: c.update(excite_config={"data": torch.zeros(1)}), "its configuration holds"),
     "config has no end": (lambda c: c.update(excite_config={"a": laughs()}), "its configuration holds"),
     "a million classes": (lambda c: c["excite"].update(num_classes=10**6, class_names=None), "does not fit"),
@@ -136,6 +138,18 @@ def test_what_is_wrong_is_named(name: str, weights: dict[str, torch.Tensor], tmp
     content = content_of(weights)
     change(content)
     assert words in refused(tmp_path / "x.ckpt", content)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(content_of(weights), tmp_path / "x.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "x.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part))
+    with pytest.raises(ExciteError, match="its parts are compressed"):
+        excite.load(tmp_path / "bomb.ckpt")
 
 
 def test_a_block_of_a_high_number_asks_for_no_others(tmp_path: Path) -> None:

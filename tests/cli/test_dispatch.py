@@ -236,3 +236,28 @@ def test_error_classes_carry_exit_codes():
     assert ExciteError("x").exit_code == 1
     assert UsageError("x").exit_code == 2
     assert cli_main.FAILED == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 1),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294 bytes"),
+            1,
+        ),
+        (RuntimeError("CUDA out of memory."), 1),
+        (RuntimeError("a bug"), None),
+    ],
+)
+def test_no_memory_is_one_line_and_a_bug_is_not(error, code, monkeypatch, capsys) -> None:
+    def fail(args: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli_main, "_dispatch", fail)
+    if code is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            cli_main.main(["list"])
+        return
+    assert cli_main.main(["list"]) == code
+    assert capsys.readouterr().err == "excite: error: not enough memory for this\n"

@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 from excite.cli.main import main
+from excite.comparison.cost import Cost
+from excite.comparison.cost import read as read_costs
 from excite.comparison.results import collect
 from excite.data import open_data
 from excite.detect.config import DetectConfig
@@ -163,6 +165,25 @@ def test_files_of_a_comparison_of_every_broken_kind(
     ):
         (tmp_path / file).write_text(text)
         assert Path(file).name in one_line(capsys, ["compare", "--report", tmp_path])
+
+
+def test_costs_of_every_broken_kind(tmp_path: Path) -> None:
+    cost = dict.fromkeys(Cost.__annotations__, 1.0) | {"latency_spread": [1, 1], "throughput_spread": [1, 1]}
+    machine = {"processor": "x", "threads": 1}
+    file = tmp_path / "cost.json"
+    file.write_text(json.dumps({"costs": {"none": cost}, "environment": machine}))
+    known = read_costs(tmp_path)
+    assert known is not None
+    assert known["costs"] == {"none": cost}
+    for name in cost:
+        for odd in (None, "x", [1], {}, float("nan"), True, 10**400):
+            file.write_text(json.dumps({"costs": {"none": cost | {name: odd}}, "environment": machine}))
+            with pytest.raises(ExciteError, match=r"cost\.json is broken"):
+                read_costs(tmp_path)
+    for odd in (None, [], {}, {"threads": 1}):
+        file.write_text(json.dumps({"costs": {"none": cost}, "environment": odd}))
+        with pytest.raises(ExciteError, match=r"cost\.json is broken: its environment"):
+            read_costs(tmp_path)
 
 
 def png(colour: int) -> bytes:

@@ -155,7 +155,7 @@ def serve() -> None:
     excite.engine.history.draw_curves = lambda rows, panels, path: write_bytes(path, b"a picture")
     excite.comparison.experiment.draw = lambda results, folder: [write_bytes(folder / "bubbles.png", b"a picture")]
     measure = excite.comparison.cost.measure
-    excite.comparison.cost.measure = lambda *plan: measure(*plan, batch=2, rounds=2, min_time=0.001)
+    excite.comparison.cost.measure = lambda *plan: measure(*plan, batch=2, rounds=3, min_time=0.001)
     with tempfile.TemporaryDirectory() as folder:  # a first run imports what is imported on use
         options = ["--limit-train", "16", "--limit-val", "10", "--batch-size", "8", "--quiet", "--device", "cpu"]
         main(["train", "resnet20", "--options.width", "4", "--epochs", "1", *options, "--out", f"{folder}/run"])

@@ -150,6 +150,7 @@ def test_hf_datasets_from_a_folder(tmp_path, monkeypatch):
         ("digits:8", ["written digits"]),
         ("imagefolder:/nowhere/at/all", ["no folder /nowhere/at/all"]),
         ("parquet:/nowhere/at/all", ["no folder /nowhere/at/all"]),
+        ("wds:/nowhere/train-{000..999999999999}.tar", ["names more than 200000 shards"]),
         ("wds:/nowhere/train-{000..002}.tar", ["no file /nowhere/train-000.tar"]),
     ],
 )

@@ -1,6 +1,7 @@
 """Annotation and results files of every broken kind: one line; no traceback, no crash, not much memory."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 from PIL import Image
 
 from excite.detect.data import open_split
+from excite.detect.data.base import load_image
+from excite.detect.data.coco import read_json
 from excite.detect.data.segments import decode, problem, to_json
+from excite.detect.data.voc import read_xml
 from excite.detect.results import read_results
 from excite.errors import ExciteError
 
@@ -236,3 +240,12 @@ def test_voc_lists_are_texts(folder: Path) -> None:
     (folder / "Annotations/a.xml").write_text(VOC)
     (folder / "ImageSets/Main/train.txt").write_bytes(b"\xff\xfe")
     assert "is not UTF-8 text" in str(opened(folder, "voc"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for read in (read_json, read_xml, load_image):
+        with pytest.raises(ExciteError, match="it is no file"):
+            read(pipe)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from excite.checkpoints.hub import FILES, fetch, named_beside, on_hub
 from excite.checkpoints.inert import harmless
 from excite.checkpoints.layouts import OURS, Layout, recognise
 from excite.checkpoints.unwrap import CURRENT, State, Which, tensors, unwrap
+from excite.common.checks import shown
 from excite.common.options import Option
 from excite.errors import ExciteError, UsageError
 from excite.models import NetworkSpec
@@ -184,6 +186,8 @@ def _read_file(path: Path) -> object:
         raise unreadable(path, "it is empty")
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
         return _read_safetensors(path)
+    if zipfile.is_zipfile(path) and _is_packed(path):
+        raise unreadable(path, "its parts are compressed, as torch.save never writes them; they may fill the memory")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles help nobody here
@@ -193,6 +197,15 @@ def _read_file(path: Path) -> object:
         raise unreadable(path, _refusal(error)) from error
     except Exception as error:  # damaged bytes lead the unpickler anywhere: struct, index, runtime and zip errors
         raise unreadable(path, _damage(error)) from error
+
+
+def _is_packed(path: Path) -> bool:
+    """True where a part of an archive is compressed: it may hold far more than the file does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # torch says what is wrong
 
 
 def _read_safetensors(path: Path) -> dict[str, object]:
@@ -285,6 +298,9 @@ def _own(content: Mapping[object, object], entry: str, prefix: str, source: str,
         raise ExciteError(f"{source} holds a card and no weights (state_dict); its keys: {_some(content)}")
     if not isinstance(config, Mapping):
         raise ExciteError(f"{source}: its configuration is {type(config).__name__}, not a mapping of options")
+    for name in ("data", "val_split"):  # what commands take from it
+        if not isinstance(config.get(name, ""), str):
+            raise ExciteError(f"{source}: its configuration says {name}: {shown(config[name])}, which is no text")
     if not is_plain(config):
         raise ExciteError(f"{source}: its configuration holds more than numbers, texts, and lists and mappings of them")
     weights = {key.removeprefix(prefix): tensor for key, tensor in tensors(state).items() if key.startswith(prefix)}

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # of the machine: a full disk, a folder that nobody may write to
         _complain(f"{error.strerror or type(error).__name__}" + (f": {error.filename}" if error.filename else ""))
         return FAILED
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # Torch has no error of its own for a processor without memory.
+        if isinstance(error, RuntimeError) and not re.search("n't allocate memory|out of memory", str(error)):
+            raise
         _complain("not enough memory for this")
         return FAILED
     except KeyboardInterrupt as stop:

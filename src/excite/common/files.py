@@ -60,6 +60,12 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
         raise ExciteError(f"cannot write {target}: {error.strerror or error}") from None
 
 
+def check_file(path: Path) -> None:
+    """Raise ExciteError for what is there and no file: a folder, a pipe without a writer, a device without an end."""
+    if path.exists() and not path.is_file():
+        raise ExciteError(f"cannot read {path}: it is no file")
+
+
 _KINDS = {False: "file", True: "folder"}
 
 

@@ -1,6 +1,5 @@
 """What each variant costs: counted once, and timed against its baseline in one interleaved session."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -8,9 +7,12 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import nn
 
+from excite.common.checks import Number, fits, shown
 from excite.common.files import write_json
-from excite.comparison.plan import Plan
+from excite.comparison.plan import Plan, read_values
+from excite.errors import ExciteError
 from excite.measure.bench import environment, interleave, ratio
+from excite.measure.bench.environment import in_words
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
 from excite.runtime import pick_device
@@ -132,11 +134,43 @@ def training_step(network: nn.Module, size: int, batch: int, classes: int, devic
 
 def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> Costs:
     """Return the costs in the comparison's folder, measured first where the variants have changed."""
-    file = folder / FILE
-    if file.is_file():
-        known: Costs = json.loads(file.read_text(encoding="utf-8"))
-        if set(known["costs"]) == set(plan.names) and all("step_ms" in one for one in known["costs"].values()):
+    known = read(folder)
+    if known is not None and set(known["costs"]) == set(plan.names):
+        if all("step_ms" in one for one in known["costs"].values()):
             return known
     costs = measure(plan, num_classes, size)
-    write_json(file, costs)
+    write_json(folder / FILE, costs)
     return costs
+
+
+def read(folder: Path) -> Costs | None:
+    """Return the costs in a comparison's folder, None where there are none. Raises ExciteError for a broken file."""
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    values = read_values(file)
+    remedy = "remove it, and they are measured again"
+    costs, machine = values.get("costs"), values.get("environment")
+    if not isinstance(costs, dict) or not all(map(_is_cost, costs.values())):
+        raise ExciteError(f"{file} is broken: costs are {shown(costs)}; {remedy}")
+    if not isinstance(machine, dict):
+        raise ExciteError(f"{file} is broken: its environment is {shown(machine)}; {remedy}")
+    try:
+        in_words(machine)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExciteError(f"{file} is broken: its environment is {shown(machine)} ({error!r}); {remedy}") from None
+    return {"costs": costs, "environment": machine}
+
+
+def _is_cost(values: object) -> bool:
+    if not isinstance(values, dict) or not Cost.__required_keys__ <= values.keys():
+        return False
+    numbers: list[object] = []
+    for name in Cost.__annotations__.keys() & values.keys():
+        if name.endswith("_spread"):
+            if not isinstance(values[name], list) or len(values[name]) != 2:
+                return False
+            numbers += values[name]
+        else:
+            numbers.append(values[name])
+    return all(fits(number, Number) for number in numbers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from excite.common.checks import shown
-from excite.common.files import write_json
+from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
 from excite.comparison.variants import BASELINE, Variant, from_entry, parse_all
 from excite.engine.config import modernise
@@ -340,6 +340,7 @@ def _modern(values: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def read_values(file: Path) -> dict[str, Any]:  # what JSON holds; whoever reads an entry checks it
     """Return the mapping that a JSON file of a comparison holds. Raises ExciteError where it is broken."""
+    check_file(file)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from excite.common.checks import Number, fits, shown
+from excite.common.files import check_file
 from excite.comparison import cost
 from excite.comparison.cost import Cost
 from excite.comparison.plan import Plan, load, read_values
@@ -84,7 +85,9 @@ class Results:
 def collect(folder: Path) -> Results:
     """Read what a comparison's folder holds. Raises UsageError where it is none."""
     plan = load(folder)
-    costs, environment = _costs(folder)
+    known = cost.read(folder)
+    costs = known["costs"] if known else {}
+    machine = known["environment"] if known else None
     runs = plan.runs(folder)
     summaries: dict[str, dict[int, Summary]] = {name: {} for name in plan.names}
     for run in runs:
@@ -101,25 +104,13 @@ def collect(folder: Path) -> Results:
     splits = {str(summary.get("split", "")) for summary in finished}
     words = {str(key): word for key, word in WORDS.items()}
     split = words.get(splits.pop(), "") if len(splits) == 1 else ""
-    return Results(plan, judge(rows, plan.judged), len(finished), len(runs), environment, seen, split)
+    return Results(plan, judge(rows, plan.judged), len(finished), len(runs), machine, seen, split)
 
 
 def judge(rows: list[Row], looks: int = 1) -> list[Row]:
     """Return the rows with verdicts corrected for the number of variants in the table, and of looks at it."""
     gains = iter(corrected([row.gain for row in rows if row.gain is not None], looks))
     return [row if row.gain is None else replace(row, gain=next(gains)) for row in rows]
-
-
-def _costs(folder: Path) -> tuple[dict[str, Cost], dict[str, object] | None]:
-    file = folder / cost.FILE
-    if not file.is_file():
-        return {}, None
-    values = read_values(file)
-    names = cost.Cost.__required_keys__
-    costs, environment = values.get("costs"), values.get("environment")
-    if not isinstance(costs, dict) or not all(isinstance(c, dict) and names <= set(c) for c in costs.values()):
-        raise ExciteError(f"{file} is broken: costs are {shown(costs)}; remove it, and they are measured again")
-    return costs, environment if isinstance(environment, dict) else None
 
 
 def _row(plan: Plan, variant: Variant, summaries: Mapping[str, dict[int, Summary]], counted: Cost | None) -> Row:
@@ -151,6 +142,7 @@ def _curve(folder: Path) -> list[dict[str, float]]:
     import csv
 
     path = folder / "metrics.csv"
+    check_file(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

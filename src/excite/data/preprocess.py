@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from excite.card import Preparation
+from excite.common.files import check_file
 from excite.errors import ExciteError, UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def read_rgb(
         if isinstance(source, Image.Image):
             source.load()  # turns a TIFF, and forgets that it was turned
             return _rgb(_turned(source) if upright else source, window)
+        if not isinstance(source, bytes):
+            check_file(Path(source))
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if not upright and image.format == "TIFF":
                 image.getexif().pop(ExifTags.Base.Orientation, None)  # Pillow turns this format alone by itself

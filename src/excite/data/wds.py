@@ -5,6 +5,8 @@ and a resumed run sees the same order, which a stream of shards cannot promise.
 """
 
 import json
+import math
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from excite.errors import ExciteError, UsageError
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
 LABELS = ("cls", "json")
 NAMES: tuple[SplitName, ...] = ("train", "val", "test")
+MOST_SHARDS = 200_000
 LARGEST_LABEL = 2**20  # bytes of a file with a label
 
 
@@ -121,6 +124,9 @@ def open_wds(spec: str) -> Source:
 
 def _named(pattern: str) -> list[Path]:
     """Return the files that a pattern names."""
+    ranges = [(int(first), int(last)) for first, last in re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)]
+    if math.prod(max(last - first + 1, 1) for first, last in ranges) * (1 + pattern.count(",")) > MOST_SHARDS:
+        raise UsageError(f"wds:{shown(pattern)[1:-1]} names more than {MOST_SHARDS} shards")
     require("webdataset")
     from webdataset.shardlists import expand_urls
 

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import zipfile
 from collections.abc import Iterator
 from typing import Any  # of JSON that somebody else wrote
 
@@ -50,6 +51,9 @@ def checked(data: bytes) -> io.BytesIO:
     """
     # The reader that torch itself takes: another might see another archive in the same bytes.
     reader = torch._C.PyTorchFileReader(io.BytesIO(data))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ExciteError("its parts are compressed, as `excite export` never writes them; export it again")
     records = reader.get_all_records()
     for name in records:
         if not RECORDS.fullmatch(name):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
+from excite.common.checks import LARGEST
 from excite.common.options import Option, parse_value
 from excite.errors import UsageError
 
@@ -17,6 +18,8 @@ def parse_size(text: str) -> int | tuple[int, ...]:
     if not re.fullmatch(r"-?\d+([x,×]-?\d+)*", text.strip().lower()):
         raise UsageError(f"size {text!r} is none; expected a side as 224, or HEIGHTxWIDTH as 800x1280")
     sides = tuple(int(s) for s in re.split(r"[x,×]", text.strip().lower()))
+    if max(sides) > LARGEST:
+        raise UsageError(f"size {text!r}: no side may have more than {LARGEST} pixels")
     if min(sides) < 1:
         raise UsageError(f"size {text!r}: every side must be at least 1 pixel")
     return sides[0] if len(sides) == 1 else sides

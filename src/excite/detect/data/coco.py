@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from excite.common.checks import shown
+from excite.common.files import check_file
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.detect.data.division import divide
 from excite.detect.data.schema import Fields, Id
@@ -93,6 +94,7 @@ def _undivided(root: Path) -> Path | None:
 
 def read_json(path: Path) -> object:
     """Read a JSON file. Raises UsageError when it is missing, ExciteError with the line when it is broken."""
+    check_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from excite.common.checks import shown
+from excite.common.files import check_file
 from excite.data.folder import is_junk, split_folders
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.detect.data.division import divide
@@ -109,6 +110,7 @@ def read_xml(path: Path) -> ET.Element:
     parser.StartElementHandler = lambda tag, a: builder.start(tag, {**a, LINE: str(parser.CurrentLineNumber)})
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
+    check_file(path)
     try:
         parser.Parse(path.read_bytes(), True)
     except FileNotFoundError:

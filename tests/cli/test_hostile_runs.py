@@ -168,7 +168,8 @@ def test_files_of_a_comparison_of_every_broken_kind(
 
 
 def test_costs_of_every_broken_kind(tmp_path: Path) -> None:
-    cost = dict.fromkeys(Cost.__annotations__, 1.0) | {"latency_spread": [1, 1], "throughput_spread": [1, 1]}
+    cost: dict[str, Any] = dict.fromkeys(Cost.__annotations__, 1.0)
+    cost |= {name: [1, 1] for name in cost if name.endswith("_spread")}
     machine = {"processor": "x", "threads": 1}
     file = tmp_path / "cost.json"
     file.write_text(json.dumps({"costs": {"none": cost}, "environment": machine}))

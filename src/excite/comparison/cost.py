@@ -135,9 +135,9 @@ def training_step(network: nn.Module, size: int, batch: int, classes: int, devic
 def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> Costs:
     """Return the costs in the comparison's folder, measured first where the variants have changed."""
     known = read(folder)
-    if known is not None and set(known["costs"]) == set(plan.names):
-        if all("step_ms" in one for one in known["costs"].values()):
-            return known
+    timed = known is not None and all("step_ms" in one for one in known["costs"].values())
+    if known is not None and timed and set(known["costs"]) == set(plan.names):
+        return known
     costs = measure(plan, num_classes, size)
     write_json(folder / FILE, costs)
     return costs

@@ -91,13 +91,11 @@ class Block(nn.Module):
     def forward(self, x: FeatureMap, context: Sequence[Descriptor] = ()) -> FeatureMap | tuple[FeatureMap, Descriptor]:
         """Return the output `[n c h w]`; of a block that later ones read, also its descriptor `[n c k]`."""
         norm, act, attention = self.last_norm, self.last_act, self.attention
+        # The branch's map has no name here, so that it goes as soon as it is normalised.
+        skip: FeatureMap | None
         if self.where is None:
-            # The branch's map has no name here, so that it goes as soon as it is normalised.
-            skip: FeatureMap | None
             x = residual_tail(self.branch(x), norm, attention, skip := self.shortcut(x), act, self.keep(x, skip))
             return x if self.squeeze is None else (x, self.squeeze(x))
-        z, shortcut = self.branch(x), self.shortcut(x)
-        keep = self.keep(x, shortcut)
         if self.where == "branch" and (attention is not None or self.squeeze is not None):
             emca = cast("ContextAttention | None", attention)
 
@@ -105,9 +103,12 @@ class Block(nn.Module):
                 return cast("ContextAttention", emca).weights_of(descriptor, context)
 
             squeeze = cast(nn.Module, self.squeeze if emca is None else emca.squeeze)
-            x, descriptor = described_tail(z, norm, squeeze, None if emca is None else weigh, shortcut, act, keep)
+            x, descriptor = described_tail(
+                self.branch(x), norm, squeeze, None if emca is None else weigh, skip := self.shortcut(x), act,
+                self.keep(x, skip),
+            )  # fmt: skip
             return x if self.squeeze is None else (x, descriptor)
-        x = residual_tail(z, norm, None, shortcut, act, keep)
+        x = residual_tail(self.branch(x), norm, None, skip := self.shortcut(x), act, self.keep(x, skip))
         x = x if attention is None else attention(x, context)
         return x if self.squeeze is None else (x, self.squeeze(x))
 

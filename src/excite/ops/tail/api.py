@@ -152,6 +152,7 @@ def described_tail(
         return out, fused_descriptor
     own = owns(norm, None, squeeze)
     y = norm(z)
+    del z
     descriptor: Descriptor = squeeze(y)
     if weigh is not None:
         y = recalibrate(y, weigh(descriptor))

@@ -38,7 +38,7 @@ SHARED = {
     "skip_unreadable": ("flag", ("go on without images that cannot be read",)),
     "num_classes": ("number", ("outputs of the classifier", "classes of a network", "classes of networks")),
     "precision": ("text", ("",)),
-    "workers": ("number", ("processes that",)),
+    "workers": ("number", ("processes that", "threads that")),
     "top": ("number", ("how many classes to show",)),
     "threshold": ("number", ("lowest score",)),
 }

@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 import excite
+from excite.checkpoints import save_bundle
 from excite.errors import ExciteError, UsageError
 from excite.models import spec_of
 
@@ -208,10 +209,22 @@ def test_weights_within_excite_are_taken_by_every_verb(
         ["predict", name, "image.png"],
         ["explain", name, "image.png", "--classes", "3", "--out", "seen"],
         ["export", name, "--format", "torch-export", "--out", "net.pt2"],
-        ["bench", name, "--rounds", "3", "--warmup", "0", "--min-time", "0", "--size", "16", "--task", "latency"],
+        ["bench", name, "--rounds", "3", "--warmup", "1", "--min-time", "0", "--size", "16", "--task", "latency"],
         ["robustness", name, "--limit", "4", "--corruptions", "brightness", "--severities", "1", "--out", "robust"],
     ):
         assert main(words) == 0, (words, capsys.readouterr().err)
+    quick = ["--rounds", "3", "--warmup", "1", "--min-time", "0", "--size", "16", "--task", "latency", "--json"]
+    capsys.readouterr()
+    for others in (["eca_resnet20"], ["net.pt2"]):
+        assert main(["bench", name, *others, *quick]) == 0
+        assert json.loads(capsys.readouterr().out)["settings"]["input_shape"] == [1, 1, 16, 16]
+    save_bundle(tmp_path / "colour.safetensors", excite.create_model("eca_resnet20", num_classes=10))
+    for others, code, culprit in (
+        (["colour.safetensors"], 2, f"{name} takes 1 channels, colour.safetensors 3; "),
+        (["--in-channels", "3"], 1, "(1, 3, 16, 16)"),
+    ):
+        assert main(["bench", name, *others, *quick]) == code
+        assert culprit in capsys.readouterr().err
     # What is made of them goes to runs/, never beside them.
     assert (tmp_path / "runs" / name / "confusion.png").is_file()
     assert list((tmp_path / "within").rglob("*.*")) == [file]

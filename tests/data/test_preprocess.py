@@ -260,8 +260,13 @@ def test_preparations_that_are_none(values: dict) -> None:
 
 
 def test_other_channels_are_refused() -> None:
-    with pytest.raises(UsageError, match="takes 4"):
-        Preprocess.from_dict({"size": 8, "mean": [0.5], "std": [0.5]}, 4)
+    for channels, error, culprit in ((0, UsageError, "takes 0"), (5, ExciteError, "5 channels")):
+        with pytest.raises(error, match=culprit):
+            Preprocess.from_dict({"size": 8, "mean": [0.5] * 4, "std": [0.5] * 4}, channels)
+    for channels, of_image in ((3, 2), (3, 5), (1, 5), (4, 3), (4, 1), (2, 3)):  # nothing is left out or made up
+        how = Preprocess.from_dict({"size": 8, "mean": [0.5], "std": [0.5]}, channels)
+        with pytest.raises(UnreadableImageError, match="channels"):
+            how.image(np.zeros((9, 8, of_image), np.uint8))
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (160, 96), (96, 96)])

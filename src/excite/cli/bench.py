@@ -27,7 +27,7 @@ def bench(
     threads: int | None = None,
     memory: bool = True,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     placement: Literal["all", "first", "last"] = "all",
     attach: str | None = None,
     attach_sites: str | None = None,
@@ -62,7 +62,7 @@ def bench(
         threads: threads of torch on the CPU.
         memory: measure peak memory.
         num_classes: classes of networks given by name; 1000 unless told otherwise.
-        in_channels: channels of the input.
+        in_channels: channels of the input; unless told otherwise those of checkpoints and exported files, else 3.
         placement: which blocks of a stage get attention.
         attach: attach this attention method to each network.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
@@ -84,12 +84,12 @@ def bench(
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
     from excite.measure.bench.variants import is_exported, variants
-    from excite.measure.names import accuracies, builder, opener, parse_size
+    from excite.measure.names import accuracies, builder, channels_of, opener, parse_size
     from excite.measure.profile import input_shape
 
     if threads is not None:
         _set_threads(threads)
-    shape = input_shape(parse_size(size), in_channels)[1:]
+    sides = parse_size(size)
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
     settings: dict[str, Any] = {
@@ -110,6 +110,9 @@ def bench(
             f"{files[0]} is an exported network, with an engine and a precision of its own; measure it "
             "without --model, --engine, --precision and --mode"
         )
+    if in_channels is None:
+        in_channels = channels_of(list(filter(is_checkpoint, models)), model)
+    shape = input_shape(sides, in_channels)[1:]
     builders = {
         name: opener(name, model)
         if is_checkpoint(name)

@@ -12,18 +12,18 @@ from excite.cli.words import metavar
 
 GROUPS: dict[str, str] = {
     "model": "model options placement attach attach_sites attach_options init pretrained weights num_classes "
-    "in_channels kind neck neck_attention neck_attention_options frozen_stages frozen_norms freeze "
+    "start in_channels kind neck neck_attention neck_attention_options frozen_stages frozen_norms freeze "
     "freeze_backbone_epochs checkpoint methods backbone layer compare baseline class_names channels move_squeezes",
     "data": "data split val_fraction test_fraction train_split val_split limit limit_train limit_val limit_batches "
     "size resize window cache min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment "
     "corruptions severities corrupted probes results masks skip_unreadable classes source shard_size",
     "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
     "step_epochs milestones gamma warmup_epochs warmup_steps backbone_lr_factor layer_decay loss focal_gamma "
-    "balance label_smoothing ema accumulate clip best patience val_every seed seeds train",
+    "balance label_smoothing ema accumulate clip best patience val_every seed seeds until_clear budget train",
     "hardware": "device devices workers precision channels_last compile deterministic threads jobs ray engine mode "
     "memory task rounds warmup min_time dynamic",
     "output": "out overwrite resume quiet logger json format top pictures threshold report plot accuracy_plot "
-    "accuracy csv depth convention only table document verify",
+    "accuracy csv depth convention only table document verify private license message",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 COLUMN = 30

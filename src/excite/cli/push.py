@@ -29,7 +29,7 @@ def push(
         private: make a repository that only its owner sees.
         license: of the weights, as the hub writes it (apache-2.0, cc-by-4.0); without it the page names none.
         message: of the commit.
-        out: write the files into this folder instead of sharing them.
+        out: the folder to write to, instead of sharing the files.
         json: print JSON.
 
     Examples:

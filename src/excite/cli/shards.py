@@ -23,7 +23,8 @@ def shards(
 ) -> None:
     """Write a data set as WebDataset shards, which read faster than many small files: tar files and a manifest.
 
-    The same command goes on where one that was killed stopped. The shards are read as wds:FOLDER.
+    The same command goes on where one that was killed stopped. The shards are read as wds:FOLDER: excite train
+    --data wds:shards.
 
     Args:
         source: a data spec; with --verify and without --out, a folder of shards.
@@ -39,7 +40,6 @@ def shards(
     Examples:
         excite shards imagefolder:PATH -o shards --size 256 --workers 8
         excite shards --verify shards
-        excite train --data wds:shards
     """
     if out is None and not verify:
         raise UsageError("name the folder to write to: --out FOLDER")

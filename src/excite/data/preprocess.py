@@ -274,7 +274,7 @@ class Preprocess:
     def from_dict(cls, values: Mapping[str, Any], channels: int = 3) -> "Preprocess":
         """Read what a card says. Of three statistics a network with one channel takes the first.
 
-        Raises ExciteError for sizes and statistics that are none, UsageError for another number of channels.
+        Raises ExciteError for sizes and statistics that are none, UsageError for less than one channel.
         """
         if channels < 1:
             raise UsageError(f"images have one channel or more; the network takes {channels}")

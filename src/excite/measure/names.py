@@ -36,6 +36,28 @@ def opener(path: str, model: str | None = None) -> Callable[[], nn.Module]:
     return build
 
 
+def channels_of(paths: Sequence[str], model: str | None = None) -> int:
+    """Return the channels that the networks of checkpoints and exported files take; 3 where there are none.
+
+    model: as in `opener`. Raises UsageError where they differ.
+    """
+    from excite.export import open_exported
+    from excite.measure.bench.variants import is_exported
+    from excite.measure.profile import build_named
+    from excite.models import spec_of
+
+    channels: dict[int, str] = {}
+    for path in paths:
+        spec = open_exported(path).card if is_exported(path) else spec_of(build_named(opener(path, model), path))
+        channels.setdefault(spec.in_channels, path)
+    if len(channels) > 1:
+        (one, first), (other, second) = list(channels.items())[:2]
+        raise UsageError(
+            f"{first} takes {one} channels, {second} {other}; all are measured on the same input: measure them apart"
+        )
+    return next(iter(channels), 3)
+
+
 def builder(
     name: str,
     options: Mapping[str, Option],

@@ -1,7 +1,7 @@
 """Everything `excite robustness` does, as one function: errors, scores, pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from excite.common.files import write_json
-from excite.data import DataBundle
+from excite.data import DataBundle, Images
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
@@ -91,8 +91,8 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     for network in everyone:
         network.model.to(device)
     fixed = _fixed_baseline(request, families, networks)
-    bundle = replace(bundle, separate_test=Preprocess.of(everyone[0].card).read(bundle.test))
-    data = {shape: _load(bundle, shape) for shape in dict.fromkeys(map(geometry, everyone))}
+    images = Preprocess.of(everyone[0].card).read(bundle.test)
+    data = {shape: _load(images, shape) for shape in dict.fromkeys(map(geometry, everyone))}
     measured = measure(everyone, networks, data, families, published, request, say, device)
     baseline = fixed if opened is None else _measured_baseline(opened, measured)
     scores = {n.label: score(measured.clean[n.label], measured.errors[n.label], baseline) for n in networks if families}
@@ -122,8 +122,8 @@ def _measured_baseline(network: Network, measured: Measured) -> Baseline:
     return Baseline(network.label.removeprefix("baseline "), errors, measured.clean[network.label])
 
 
-def _load(bundle: DataBundle, shape: Geometry) -> Labelled:
-    return load_pixels((bundle.test[i] for i in range(len(bundle.test))), shape)
+def _load(images: Images, shape: Geometry) -> Labelled:
+    return load_pixels((images[i] for i in range(len(images))), shape)
 
 
 def measure(

@@ -15,6 +15,7 @@ import excite
 from excite.checkpoints import save_bundle
 from excite.errors import ExciteError, UsageError
 from excite.models import spec_of
+from excite.pretrained import bundled, bundled_card, bundled_file
 
 
 def run(code: str, **environment: str) -> str:
@@ -231,3 +232,22 @@ def test_weights_within_excite_are_taken_by_every_verb(
     capsys.readouterr()
     assert main(["test", "eca_resnet20.drwan"]) == 2
     assert "weights that come with excite (eca_resnet20.drawn)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tag", [f"{name}.{data}" for data, names in bundled().items() for name in names])
+def test_weights_that_come_with_excite(tag: str) -> None:
+    """Small, finite, and with a card that says how they came to be and how good they are."""
+    file = bundled_file(tag)
+    assert file is not None
+    assert file.stat().st_size < 700_000
+    name, _, data = tag.rpartition(".")
+    model = excite.create_model(name, pretrained=data).eval()
+    logits = model(torch.randn(2, 3, 32, 32))
+    assert torch.isfinite(logits).all()
+    trained = bundled_card(name, data)["trained"]
+    assert trained["test"]["images"] == 10_000
+    assert trained["test"]["top1"] > 0.85
+    assert (
+        trained["command"] == f"excite train {name} --recipe {trained['recipe']} --data {data} --seed {trained['seed']}"
+    )
+    assert torch.equal(excite.load(tag)(torch.ones(1, 3, 32, 32)), model(torch.ones(1, 3, 32, 32)))

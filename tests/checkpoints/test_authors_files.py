@@ -11,6 +11,7 @@ from PIL import Image
 from excite.checkpoints.public import PUBLIC
 from excite.cli.main import main
 from excite.models import NetworkSpec
+from excite.pretrained import bundled
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,8 @@ def test_list_of_public_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Nothing is downloaded" in text
     assert main(["list", "checkpoints", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [file.name for file in PUBLIC]
+    own = [f"{name}.{data}" for data, names in bundled().items() for name in names]
+    assert sorted(row["name"] for row in rows) == sorted([*own, *(file.name for file in PUBLIC)])
     assert main(["list", "checkpoints", "nothing*"]) == 2
 
 

@@ -102,7 +102,7 @@ CHANGES: dict[str, tuple[Callable[[Content], object], str]] = {
     "state_dict is a list": (lambda c: c.update(state_dict=[1]), "holds a card and no weights"),
     "config is a list": (lambda c: c.update(excite_config=[1]), "its configuration is list"),
     "config says no data": (lambda c: c.update(excite_config={"data": ["x"]}), "says data: ['x'], which is no text"),
-    "config holds tensors": (lambda c: c.update(excite_config={"data": torch.zeros(1)}), "its configuration holds"),
+    "config holds tensors": (lambda c: c.update(excite_config={"data": torch.zeros(1)}), "its configuration says data"),
     "config has no end": (lambda c: c.update(excite_config={"a": laughs()}), "its configuration holds"),
     "a million classes": (lambda c: c["excite"].update(num_classes=10**6, class_names=None), "does not fit"),
     "a wide network": (lambda c: c["excite"].update(options={"width": 2**18}), "does not fit"),

@@ -103,7 +103,9 @@ def run_tests(root: Path, tests: Sequence[str], report: Path) -> None:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     os.chdir(root)
-    sys.path[:] = [str(root / "src"), *(p for p in sys.path if not Path(p).is_relative_to(REPOSITORY))]
+    # An environment may lie inside the repository; its libraries stay.
+    others = [p for p in sys.path if "site-packages" in p or not Path(p).is_relative_to(REPOSITORY)]
+    sys.path[:] = [str(root / "src"), *others]
     os.environ |= {"PYTHONPATH": str(root / "src"), "EXCITE_CACHE": str(root.parent / "cache"), "MPLBACKEND": "Agg"}
     with contextlib.suppress(KeyError):
         del os.environ["PYTEST_XDIST_WORKER"]

@@ -15,7 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("datasets",),
     "wds": ("webdataset",),
     "ray": ("ray",),
-    "trackers": ("mlflow", "wandb"),
+    "trackers": ("alembic", "mlflow", "sqlalchemy", "sqlparse", "wandb"),
 }
 EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
 

@@ -1,6 +1,7 @@
 """Writing shards that dies at any file operation, or at random moments, goes on to the same bytes."""
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +62,15 @@ def test_random_moments(warm: Warm, reference: Reference, tmp_path: Path) -> Non
     """With two threads at work, each process killed, and what it left gone on with, until one comes to the end."""
     command, whole, _ = reference
     command = [*command[:-1], "2"]
+    started = time.monotonic()
+    assert warm.run(*command, "--out", tmp_path / "whole", folder=tmp_path) == 0, warm.output
+    took = time.monotonic() - started
     chance, hits = random.Random(0), 0
     for number in range(15):
         out = tmp_path / str(number)
         for _ in range(2):
             pid = warm.start(*command, "--out", out, folder=tmp_path)
-            if warm.wait(pid, chance.uniform(0.02, 0.15)) is None:
+            if warm.wait(pid, chance.uniform(0.1, 0.8) * took) is None:
                 warm.kill(pid)
                 hits += warm.wait(pid) == KILLED
         assert warm.run(*command, "--out", out, folder=tmp_path) == 0, warm.output

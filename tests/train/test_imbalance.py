@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from excite.cli.main import main
 from excite.common.tables import csv_text
+from excite.data.splits import labels_of
 from excite.engine.sampling import EpochSampler
 from excite.engine.seeds import balanced_order
 from excite.errors import UsageError
 from excite.train import TrainConfig, fit
-from excite.train.losses import ClassificationLoss, class_weights, labels_of
+from excite.train.losses import ClassificationLoss, class_weights
 from excite.train.scores import balanced_accuracy, macro_f1, most_confused
 
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
@@ -96,8 +97,8 @@ def test_labels_are_known_without_decoding_where_they_can_be() -> None:
     class Listed(list):
         labels = (2, 1)
 
-    assert labels_of(Listed()).tolist() == [2, 1]
-    assert labels_of([("a", 3), ("b", 0)]).tolist() == [3, 0]
+    assert labels_of(Listed()) == [2, 1]
+    assert labels_of([("a", 3), ("b", 0)]) == [3, 0]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def _show_checkpoints(pattern: str, json: bool) -> None:
         print(json_.dumps([*here, *public], indent=2))
         return
     if here:
-        print(f"{len(here)} networks whose weights come with excite; top-1 and top-5 on all test images of their data")
+        print(f"weights that come with excite ({len(here)}); top-1 and top-5 on all test images of their data")
         for row in here:
             print(f"  {row['name']:<36}{row['network']:<18}{row['scores'].replace(' ', ' / '):<15}  {row['place']}")
         print(f"Every command takes such a name: excite predict {here[0]['name']} IMAGE...\n")

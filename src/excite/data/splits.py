@@ -9,7 +9,7 @@ from torch import Tensor
 
 from excite.common.holdout import Cut
 from excite.data.bundle import DataBundle, Images, Split, chosen
-from excite.data.preprocess import Preprocess
+from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError, UsageError
 
 SplitName = Literal["train", "val", "test"]
@@ -46,12 +46,23 @@ def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[in
     return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 
 
-def labels_of(images: Images) -> list[int]:
-    """Return the labels as whole numbers; images that do not know them are decoded for it."""
+def labels_of(images: Images, unreadable: int | None = None) -> list[int]:
+    """Return the labels as whole numbers; images that do not know them are decoded for it.
+
+    unreadable: the label of images that cannot be decoded. Raises UnreadableImageError for one where it is None.
+    """
     labels = getattr(images, "labels", None)
-    if labels is None:
-        return [images[index][1] for index in range(len(images))]
-    return labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    if labels is not None:
+        return labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    found = []
+    for index in range(len(images)):
+        try:
+            found.append(images[index][1])
+        except UnreadableImageError:
+            if unreadable is None:
+                raise
+            found.append(unreadable)
+    return found
 
 
 def arrange(

@@ -16,12 +16,12 @@ from excite.data.bundle import Images, Split, chosen
 from excite.data.preprocess import RGB, Preprocess, read_as
 from excite.data.resized import ResizedImages
 from excite.data.sizes import LOOKED_AT, input_size
+from excite.data.splits import labels_of
 from excite.engine.sampling import Readers
 from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
 from excite.train.config import TrainConfig, is_small
 from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
-from excite.train.losses import labels_of
 
 CACHE_BYTES = 2 * 2**30
 
@@ -108,7 +108,8 @@ class ImageData(L.LightningDataModule):
     @cached_property
     def labels(self) -> Tensor:
         """The labels [n] of the training images."""
-        return labels_of(self.train_images if self.cached else self.bundle.train)
+        images = self.train_images if self.cached else self.bundle.train
+        return torch.tensor(labels_of(images, unreadable=-1), dtype=torch.long)
 
     @cached_property
     def readers(self) -> Readers[Decoded]:

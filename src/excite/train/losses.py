@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from excite.data.bundle import Images
-from excite.data.preprocess import UnreadableImageError
 from excite.train.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -41,20 +39,6 @@ class ClassificationLoss(nn.Module):
             return terms.sum() / len(logits)
         total = (terms * self.weight).sum()
         return total / (self.weight[targets].sum() if targets.dim() == 1 else len(logits))
-
-
-def labels_of(images: Images) -> Tensor:
-    """Return the labels [n] of images, -1 for those that cannot be read; decodes where nothing else says them."""
-    known = getattr(images, "labels", None)
-    if known is not None:
-        return torch.as_tensor(known, dtype=torch.long)
-    labels: list[int] = []
-    for index in range(len(images)):
-        try:
-            labels.append(images[index][1])
-        except UnreadableImageError:
-            labels.append(-1)
-    return torch.tensor(labels, dtype=torch.long)
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

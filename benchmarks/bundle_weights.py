@@ -1,4 +1,5 @@
-"""Put the last epoch of finished runs into the package: half-precision weights with a card that says where from.
+"""Put the last epoch of finished runs into the package: half-precision weights with a card that says where from,
+and the card once more as a page beside them.
 
     excite train eca_resnet20 --recipe cifar10-short --data cifar10
     python benchmarks/bundle_weights.py runs/eca_resnet20-cifar10
@@ -16,7 +17,8 @@ from record import add_out, commit, show, table, write
 
 from excite.checkpoints.bundle import load_bundle
 from excite.checkpoints.reading import read_checkpoint
-from excite.common.files import write_bytes
+from excite.checkpoints.sharing import page_of
+from excite.common.files import write_bytes, write_text
 from excite.data.specs import open_data
 from excite.measure.bench import environment
 from excite.measure.bench.environment import in_words
@@ -81,6 +83,7 @@ def main() -> None:
     rows, notes = [], set()
     for data, names in bundled().items():
         for name in names:
+            write_text(FOLDER / data / f"{name}.md", page_of(f"{name}.{data}"))
             facts = bundled_card(name, data)["trained"]
             test = facts["test"]
             rows.append(

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 import excite
 from excite.card import CARD
 from excite.checkpoints.bundle import save_bundle
-from excite.checkpoints.sharing import files_of
+from excite.checkpoints.sharing import files_of, page_of
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.models import describe, spec_of
+from excite.pretrained import bundled, bundled_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HOW = {"size": 24, "resize": 30, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3]}
@@ -338,3 +339,17 @@ def test_networks_that_timm_does_not_know_have_no_config(tmp_path: Path) -> None
     files = files_of(tmp_path / "x.safetensors", "me/x")
     assert set(files) == {"model.safetensors", "README.md"}
     assert "timm" not in files["README.md"].decode()
+
+
+@pytest.mark.parametrize("tag", [f"{name}.{data}" for data, names in bundled().items() for name in names])
+def test_the_page_beside_bundled_weights_is_their_card(tag: str) -> None:
+    """Written by benchmarks/bundle_weights.py."""
+    file = bundled_file(tag)
+    assert file is not None
+    page = file.with_suffix(".md").read_text()
+    assert page == page_of(tag)
+    front = yaml.safe_load(page.split("---")[1])
+    metrics = front["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0]["value"] > 80  # per cent of CIFAR-10's test images
+    assert f'excite.load("{tag}")' in page
+    assert "hf-hub" not in page

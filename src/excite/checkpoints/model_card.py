@@ -1,4 +1,4 @@
-"""The page that goes with shared weights: README.md as the Hugging Face hub reads it, of a card and its figures."""
+"""The page that goes with weights, shared or bundled: Markdown as the Hugging Face hub reads it, made of a card."""
 
 import json
 import re
@@ -29,12 +29,12 @@ TEMPLATE = """---
 ```python
 import excite
 
-model = excite.load("hf-hub:{repository}")     # in eval mode; model.excite_card says how images are prepared
+model = excite.load("{source}")     # in eval mode; model.excite_card says how images are prepared
 ```
 
 ```
-excite predict hf-hub:{repository} IMAGE...
-excite train --init hf-hub:{repository} {network} --data imagefolder:PATH
+excite predict {source} IMAGE...
+excite train {network} --init {source} --data imagefolder:PATH
 ```
 {timm}"""
 
@@ -51,19 +51,21 @@ model = timm.create_model("hf-hub:{repository}", pretrained=True)
 def model_card(
     spec: NetworkSpec,
     trained: Mapping[str, Any],
-    repository: str,
+    source: str,
     *,
     parameters: int,
     timm: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Return the text of README.md.
+    """Return the text of the page.
 
+    source: as `excite.load` takes the weights: "hf-hub:OWNER/NAME", or "NETWORK.DATA" of bundled ones.
     trained: what is known of the training: data, recipe, seed, epochs, command, commit, and under "test" or
     "validation" images, top1 and top5 (shares). timm: the architecture's name there, None where timm has none.
     """
     method = spec.attach or next((m for m in METHODS if spec.name.startswith(f"{m}_")), None)
     score, kind = _score(trained)
+    repository = source.removeprefix("hf-hub:")
     data = trained.get("data")
     rows = {"network": _code(spec.name) + (f" with {_code(spec.attach)} attached" if spec.attach else "")}
     rows |= {"options": ", ".join(_code(f"{k}={v}") for k, v in {**spec.options, **spec.attach_options}.items())}
@@ -77,7 +79,9 @@ def model_card(
             f"shorter side {how['resize']}, central {how['size']}x{how['size']}, mean {_numbers(how['mean'])}, "
             f"deviation {_numbers(how['std'])}"
         )
-    rows |= {word: _text(trained.get(word)) for word in ("data", "recipe", "epochs", "seed", "commit", "machine")}
+    rows |= {
+        word: _text(trained.get(word)) for word in ("data", "recipe", "epochs", "seed", "commit", "machine", "note")
+    }
     if trained.get("command"):
         rows["command"] = _code(trained["command"])
     if method:
@@ -110,7 +114,7 @@ def model_card(
         f"{spec.num_classes} classes.",
         rows=table,
         score=f"## Score\n\n{figures} on {images} images ({kind}) of {_text(data)}.\n\n" if score else "",
-        repository=repository,
+        source=source,
         network=spec.name,
         timm=usage if timm else "",
     )

@@ -22,7 +22,7 @@ from excite.models import NetworkSpec, spec_of
 
 # What timm must know of a network beside how images are prepared: where a head for other classes goes, and the like.
 OF_THE_NETWORK = ("classifier", "first_conv", "pool_size", "interpolation", "fixed_input_size")
-TOLD = ("data", "recipe", "seed", "epochs", "command", "commit", "machine", "versions", "test", "validation")
+TOLD = ("data", "recipe", "seed", "epochs", "command", "commit", "machine", "note", "versions", "test", "validation")
 
 
 def files_of(
@@ -44,7 +44,7 @@ def files_of(
     text = model_card(
         spec,
         trained,
-        repository,
+        f"hf-hub:{repository}",
         parameters=sum(p.numel() for p in network.parameters()),
         timm=None if config is None else config["architecture"],
         license=license,
@@ -53,6 +53,14 @@ def files_of(
     if config is not None:
         files[CONFIG] = (json.dumps(config, indent=2) + "\n").encode()
     return files
+
+
+def page_of(source: str) -> str:
+    """Return the model card of bundled weights, named as NETWORK.DATA; raises as `excite.load`."""
+    checkpoint = read_checkpoint(source)
+    network = network_of(checkpoint)[0]
+    parameters = sum(p.numel() for p in network.parameters())
+    return model_card(spec_of(network), _trained(checkpoint), source, parameters=parameters)
 
 
 def upload(files: Mapping[str, bytes], repository: str, *, private: bool = False, message: str | None = None) -> str:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import excite
+from excite import ops
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.measure.bench import Clock, Timing, environment, interleave, ratio
@@ -210,6 +212,20 @@ def test_peak_memory_on_the_cpu() -> None:
     step = training(only(), net(), (4, 3, 8, 8), "cpu")
     step()
     assert peak_memory(step, net(), "cpu") > 4 * 4 * 8 * 36  # at least the first convolution's output is kept
+
+
+def test_peak_memory_is_that_of_the_kernels_that_run() -> None:
+    model = excite.create_model("eca_resnet20", num_classes=10)
+    x = torch.randn(8, 3, 16, 16)
+
+    def step() -> None:
+        model(x).sum().backward()
+
+    with ops.use("reference"):
+        modules = peak_memory(step, model, "cpu")
+    with ops.use("fused"):
+        fused = peak_memory(step, model, "cpu")
+    assert fused < 0.95 * modules
 
 
 def small_report(**options):

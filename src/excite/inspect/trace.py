@@ -139,6 +139,8 @@ class _Recorder(TorchDispatchMode):
     known: storages (their `_cdata`) whose bytes are not counted.
     """
 
+    watches_memory = False  # True lets fused kernels run under it: they allocate less than the modules do
+
     def __init__(self, trace: Trace, known: set[int] | None = None) -> None:
         super().__init__()
         from torch.utils.flop_counter import flop_registry
@@ -333,7 +335,9 @@ class _Functions(TorchFunctionMode):
 @contextlib.contextmanager
 def live_bytes(trace: Trace, known: set[int]) -> Iterator[None]:
     """Record `peak_bytes` of what happens inside; `known`: storages (their `_cdata`) that are not counted."""
-    with _Recorder(trace, known):
+    recorder = _Recorder(trace, known)
+    recorder.watches_memory = True
+    with recorder:
         yield
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as dispatch_modes
 
 from excite.ops.mode import mode
 from excite.ops.tail.kernels import Kernels
@@ -213,8 +214,13 @@ def is_transformed() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
+        or (torch._C._len_torch_dispatch_stack() > 0 and not all(map(_watches_memory, dispatch_modes())))
     )
+
+
+def _watches_memory(dispatch_mode: object) -> bool:
+    """Tell whether a mode only follows storages, and so wants to see what the kernels allocate."""
+    return bool(getattr(dispatch_mode, "watches_memory", False))
 
 
 def _unfit_map(z: FeatureMap, shortcut: FeatureMap | None) -> str | None:

@@ -112,6 +112,49 @@ def csv_bare(root: Path) -> str:
     return table(root, [], [[f"{i}.png", CLASSES[i % 2]] for i in range(12)])
 
 
+def spreadsheet(root: Path, first: str, encoding: str = "utf-8", header: str = "Image File;Class Name") -> str:
+    """A table as a spreadsheet saves it, with semicolons and the paths of another machine."""
+    rows = [f"{first}{CLASSES[i % 2]}\\{i}.png;{CLASSES[i % 2]}" for i in range(12)]
+    for i in range(12):
+        draw(root / f"photos/{CLASSES[i % 2]}/{i}.png", i)
+    text = "\r\n".join([header, *rows, ";", ""])
+    (root / "table.csv").write_bytes(text.encode(encoding))
+    return str(root / "table.csv")
+
+
+def csv_spreadsheet(root: Path) -> str:
+    return spreadsheet(root, "photos\\", "utf-8-sig")
+
+
+def csv_other_machine(root: Path) -> str:
+    return spreadsheet(root, "C:\\Users\\me\\My photos\\", "utf-16")
+
+
+def csv_marked(root: Path) -> str:
+    return spreadsheet(root, "", header="sep=;\r\nid;breed")
+
+
+def csv_absolute(root: Path) -> str:
+    rows = [[str(root / f"images/{i}.png"), CLASSES[i % 2]] for i in range(12)]
+    for i in range(12):
+        draw(root / f"images/{i}.png", i)
+    (root / "out").mkdir()
+    (root / "out/labels.csv").write_text("\n".join(",".join(row) for row in [["path", "label"], *rows]))
+    return str(root / "out/labels.csv")
+
+
+def csv_kaggle(root: Path) -> str:
+    rows = [f"{i},{CLASSES[i % 2]}" for i in range(12)]
+    for i in range(12):
+        draw(root / f"train/{i}.jpg", i)
+    for i in range(3):
+        draw(root / f"test/{20 + i}.jpg", i)
+    (root / "train.csv").write_text("\n".join(["id,breed", *rows]))
+    (root / "test.csv").write_text("id\n20\n21\n22\n")
+    (root / "sample_submission.csv").write_text("id,breed\n20,cat\n")
+    return str(root)
+
+
 def csv_folder(root: Path) -> str:
     return str(Path(csv_words(root)).parent)
 
@@ -251,7 +294,17 @@ def voc_lower_case(root: Path) -> str:
 def voc_per_split(root: Path) -> str:
     voc(root / "set/train", "", "")
     voc(root / "set/valid", "", "")
-    return "voc:" + str(root / "set")
+    return str(root / "set")
+
+
+def voc_side_by_side(root: Path) -> str:
+    place = voc(root / "set", "", "")
+    for i, file in enumerate(sorted((root / "set").glob("*.xml"))):  # half of them without a size, half of size 0
+        text = file.read_text()
+        size = text[text.index("<size>") : text.index("</size>") + 7]
+        zeros = "<size><width>0</width><height>0</height></size>"
+        file.write_text(text.replace(size, zeros if i % 2 else ""))
+    return place
 
 
 def coco_content(folder: Path) -> str:
@@ -277,6 +330,22 @@ def coco_undivided(root: Path) -> str:
     content = coco_content(root / "set/images")
     (root / "set/annotations").mkdir()
     (root / "set/annotations/instances_default.json").write_text(content)
+    return str(root / "set")
+
+
+def coco_result(root: Path) -> str:
+    content = json.loads(coco_content(root / "set/images"))
+    for i, image in enumerate(content["images"]):
+        image["file_name"] = f"images\\{image['file_name']}" if i % 2 else f"images/{image['file_name']}"
+    (root / "set/result.json").write_text(json.dumps(content))
+    return str(root / "set")
+
+
+def coco_plain(root: Path) -> str:
+    for split in ("train", "val"):
+        content = coco_content(root / "set" / split)
+        (root / "set/annotations").mkdir(exist_ok=True)
+        (root / f"set/annotations/{split}.json").write_text(content)
     return str(root / "set")
 
 

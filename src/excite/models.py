@@ -1,12 +1,9 @@
 """NetworkSpec and create_model: what a network is, and every network by its name, ours and foreign."""
 
-import importlib
-import importlib.util
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from torch import nn
 
@@ -15,7 +12,8 @@ from excite.backbones.placement import PLACEMENTS
 from excite.card import CARD, CARD_FORMAT, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparation, carry, code_refused
 from excite.common.extras import require
 from excite.common.options import Option
-from excite.errors import ExciteError, UsageError, unknown
+from excite.common.pyfile import load_function
+from excite.errors import UsageError, unknown
 from excite.pretrained import Pretrained, find, timm_unfetched
 
 
@@ -261,22 +259,7 @@ def _torchvision(name: str, num_classes: int, in_channels: int, options: Mapping
 
 
 def _from_file(name: str, num_classes: int, in_channels: int, options: Mapping[str, Option]) -> nn.Module:
-    path, _, factory = name.rpartition(":")
-    file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"model {name!r}: no file {path!r}; expected path/to/file.py:factory")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"model {name!r}: {path!r} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ExciteError(f"model {name!r}: {path} failed on import: {type(error).__name__}: {error}") from error
-    if not hasattr(module, factory):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise unknown(f"factory in {path}:", factory, names)
-    build = getattr(module, factory)
+    build = load_function("model", name)
     parameters = inspect.signature(build).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     counts = {"num_classes": num_classes, "in_channels": in_channels}

@@ -30,6 +30,11 @@ LAYOUTS: dict[made.Maker, tuple[tuple[int, int, int], bool, str]] = {
     made.csv_numbers: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
     made.csv_splits: ((6, 2, 2), False, "took PLACE as csv: 2 classes, 10 images"),
     made.csv_bare: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
+    made.csv_spreadsheet: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
+    made.csv_other_machine: ((10, 2, 2), True, r"took C:\Users\me\My photos\cat\0.png as cat/0.png in "),
+    made.csv_marked: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
+    made.csv_absolute: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
+    made.csv_kaggle: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
     made.csv_folder: ((10, 2, 2), True, "took PLACE as csv: 2 classes, 12 images"),
     made.zipped: ((10, 2, 2), True, "took PLACE as imagefolder: 2 classes, 12 images"),
     made.with_junk: ((10, 2, 2), True, "passed over 1 folders without images: empty"),
@@ -102,6 +107,22 @@ def test_training_and_testing_name_the_folder_only(tmp_path: Path, capsys: pytes
     assert "10 training, 2 validation images" in out
     assert main(["test", run, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2
+    image = next(Path(place, "cat").glob("*.png"))
+    sample = image.rename(tmp_path / image.name)
+    Path(place).rename(tmp_path / "moved")
+    for command, remedy in (
+        (["test", run], "name the data with --data SPEC"),
+        (["explain", run], "name the data with --data SPEC"),
+        (["train", "--resume", run, "--epochs", "2"], "put them (or a link to them) there"),
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert f"run was trained on {place}: no folder or file {place}" in error.replace("/checkpoints/last.ckpt", "")
+        assert remedy in error
+        assert len(error.splitlines()) == 1
+    sample.rename(tmp_path / "moved/cat" / image.name)
+    assert main(["test", run, "--data", str(tmp_path / "moved"), "--json"]) == 0
+    assert main(["predict", run, str(tmp_path / "moved/dog")]) == 0
 
 
 # Traps -> what somebody did, and the words that name the mistake and the way out.
@@ -122,6 +143,13 @@ def one_class(root: Path) -> str:
 def loose(root: Path) -> str:
     for i in range(4):
         made.draw(root / f"photos/{i}.png", i)
+    return str(root / "photos")
+
+
+def heic(root: Path) -> str:
+    for name in CLASSES:
+        (root / "photos" / name).mkdir(parents=True)
+        (root / "photos" / name / "IMG_1.HEIC").write_bytes(b"ftypheic")
     return str(root / "photos")
 
 
@@ -170,7 +198,20 @@ def csv_without_images(root: Path) -> str:
 
 
 def csv_without_label(root: Path) -> str:
-    (root / "labels.csv").write_text("path,size\na.png,3\n")
+    (root / "labels.csv").write_text("path,width,height\na.png,3,3\n")
+    return str(root / "labels.csv")
+
+
+def csv_of_latin_1(root: Path) -> str:
+    made.csv_words(root)
+    (root / "labels.csv").write_bytes("path,label\nimages/0.png,Bär\n".encode("latin-1"))
+    return str(root / "labels.csv")
+
+
+def csv_of_two_machines(root: Path) -> str:
+    """Once without their folders, two images have one name."""
+    made.draw(root / "0.png", 0)
+    (root / "labels.csv").write_text("path,label\n/a/cat/0.png,cat\n/b/dog/0.png,dog\n")
     return str(root / "labels.csv")
 
 
@@ -203,6 +244,7 @@ TRAPS: dict[made.Maker, str] = {
     nested: "hold no images but folders, as animals/cat, animals/dog; classes are the folders directly below: name ",
     one_class: "has one class (cat); training needs two or more",
     loose: "lie in no class folders: list them with their labels in a file, csv:FILE",
+    heic: "there are 2 pictures (.heic) that are not read here; convert them to JPEG or PNG",
     misspelt: "did you mean ",
     no_train: "there is no folder train in ",
     other_classes: "classes ['cow'] are in ",
@@ -211,7 +253,9 @@ TRAPS: dict[made.Maker, str] = {
     half_a_list: "has no row for 3 of 4 images, such as ILSVRC2012_val_00000001.JPEG",
     foreign_label: "class 'n09' is not among the 2 of the training images",
     csv_without_images: "its images are not there, such as ",
-    csv_without_label: "no column label among path, size; expected a header such as path,label,split",
+    csv_without_label: "no column label among path, width, height; expected a header such as path,label,split",
+    csv_of_latin_1: "it is not UTF-8 text; save it as 'CSV UTF-8'",
+    csv_of_two_machines: "its images are not there, such as /a/cat/0.png",
     csv_strange_split: "'fold1' is no split; expected train",
     one_image: "is one image; data are a folder, a table",
     text_file: "is no data that is known here; expected a folder",
@@ -245,7 +289,10 @@ DETECTION: dict[made.Maker, tuple[int, int]] = {
     made.voc_without_lists: (8, 2),
     made.voc_lower_case: (8, 2),
     made.voc_per_split: (10, 10),
+    made.voc_side_by_side: (8, 2),
     made.roboflow: (10, 10),
+    made.coco_result: (8, 2),
+    made.coco_plain: (10, 10),
     made.coco_undivided: (8, 2),
     made.yolo: (10, 10),
     made.yolo_undivided: (8, 2),
@@ -376,3 +423,82 @@ def test_near_misses(words: list[str], code: int, said: str, capsys: pytest.Capt
     assert main(words) == code
     output = capsys.readouterr()
     assert said in (output.out if code == 0 else output.err)
+
+
+# What a layout or trap is called in the tables of docs/data.md.
+DOCUMENTED = {
+    "flat": "`photos/cat/*.jpg`, `photos/dog/*.jpg`",
+    "train_only": "`photos/train/cat/...` alone",
+    "train_val": "`train/` and `val/` (`valid/`, `validation/`)",
+    "train_test": "`Train/` and `Test/`, in any case of letters",
+    "three_splits": "`training/`, `validation/`, `testing/`",
+    "days": "`cat/monday/*.jpg`, `dog/monday/*.jpg`",
+    "wrapped": "one folder in another, as archives have it",
+    "with_junk": "`__MACOSX`, `._*`, hidden files, empty class folders",
+    "zipped": "`photos.zip`",
+    "tiny_imagenet": "Tiny-ImageNet: `train/n01/images/`, `val/images/`, `val/val_annotations.txt`",
+    "imagenet_solution": "ImageNet: `val/*.JPEG` flat, `LOC_val_solution.csv`",
+    "imagenet_numbers": "ImageNet: `val/*.JPEG` flat, `val.txt` with numbers",
+    "csv_words": "a table with `path,label` in words",
+    "csv_numbers": "a table with `id,target`, numbers, names without `.jpg`",
+    "csv_splits": "a table with `file,class,split`",
+    "csv_bare": "a table without a header",
+    "csv_folder": "a folder with images and one table",
+    "csv_kaggle": "`train/*.jpg` flat, `train.csv`, `test/*.jpg`, `sample_submission.csv`",
+    "csv_spreadsheet": "a table of a spreadsheet: semicolons, byte order mark, `photos\\cat\\1.jpg`",
+    "csv_marked": "a table that begins with `sep=;`, with columns of other names",
+    "csv_other_machine": "a table with `C:\\Users\\...` of another machine, UTF-16",
+    "csv_absolute": "a table with absolute paths",
+    "parquet": "`train*.parquet`, `test*.parquet` of `datasets`",
+    "parquet_numbers": "the same with numbers as labels",
+    "parquet_file": "one `.parquet` file",
+    "parquet_plain": "`.parquet` with plain bytes and words",
+    "shards": "`train-0.tar`, `val-0.tar`",
+    "saved_to_disk": "a folder of `save_to_disk`",
+    "turned": "photos of a telephone: EXIF, `.JPG`, many sizes",
+    "sixteen_bits": "16-bit TIFF",
+    "program": "a function that gives data sets",
+    "voc_lists": "VOC: `Annotations/`, `JPEGImages/`, lists",
+    "voc_without_lists": "VOC without lists",
+    "voc_lower_case": "`images/` and `annotations/*.xml`",
+    "voc_per_split": "a VOC export with a folder per split",
+    "voc_side_by_side": "LabelImg: `a.jpg` and `a.xml` side by side, with or without a size",
+    "coco_result": "Label Studio: `result.json` and `images/`",
+    "coco_plain": "`annotations/train.json`, `annotations/val.json`",
+    "roboflow": "Roboflow: `train/_annotations.coco.json`, `valid/`, `test/`",
+    "coco_undivided": "`annotations/instances_default.json` alone",
+    "yolo": "YOLO: `data.yaml`, `train/images`, `train/labels`",
+    "yolo_undivided": "YOLO: `images/`, `labels/`, `classes.txt`",
+    "nested": "class folders within class folders",
+    "one_class": "one class",
+    "loose": "images in no class folder",
+    "heic": "photos as `.heic`",
+    "misspelt": "a misspelt path",
+    "no_train": "`val/` and `test/` without `train/`",
+    "other_classes": "classes of val that train lacks",
+    "wrong_pattern": "a `wds:` pattern that matches nothing",
+    "wrong_wds_folder": "a `wds:` pattern in a folder that is not there",
+    "half_a_list": "a list of labels that lacks images",
+    "foreign_label": "a list with a class that train lacks",
+    "csv_without_images": "a table whose images are elsewhere",
+    "csv_without_label": "a table without a label column",
+    "csv_strange_split": "a table with splits called `fold1`",
+    "csv_of_latin_1": "a table in an old encoding",
+    "csv_of_two_machines": "a table of other machines where two images have one name",
+    "one_image": "one image as the data",
+    "text_file": "a file of another kind",
+    "boxes_for_classes": "boxes instead of classes",
+    "no_held_out": "nothing to validate on (`@val=0`)",
+    "cut_again": "`--val-fraction` where there is a val split",
+}
+
+
+def test_the_tables_of_the_docs_have_every_layout_and_trap() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    names = [make.__name__ for make in (*LAYOUTS, *DETECTION, *TRAPS)]
+    assert sorted([*names, "program"]) == sorted(DOCUMENTED)  # a function's data are in test_programs.py
+    for name, cell in DOCUMENTED.items():
+        assert f"\n| {cell} |" in page, name
+    attempts = re.findall(r"^\| .* \| `excite (?:detect )?train --data \S+` \| (\d+) \|", page, re.MULTILINE)
+    assert len(attempts) == len(LAYOUTS) + len(DETECTION) + 1
+    assert set(attempts) == {"1"}

@@ -218,7 +218,7 @@ def test_voc_degenerate_boxes_are_named_with_their_line(voc):
         (["<object><name>x</name></object>"], None, "line 2: object 'x' has no <bndbox>"),
         (["<object>\n<bndbox/></object>"], None, "line 2: <object> has no <name>"),
         ([thing("x", (1, 2, "three", 4))], None, "<xmax> is 'three', not a number"),
-        ([thing("x", (1, 2, 3, 4))], "", "no <size>"),
+        ([thing("x", (1, 2, 3, 4))], "<size><width>0</width><height>9</height></size>", "a whole number from 1"),
         ([thing("x", (1, 2, 3, 4))], "<size><width>50</width></size>", "has no <height>"),
     ],
 )

@@ -208,11 +208,11 @@ VOC = (
         VOC.replace("<width>16<", f"<width>{value}<")
         for value in ("1e400", "nan", "-1", "0", "1.5", "a", "", "9" * 500, "65536")
     ]
-    + ["", "<a>", "<a/>", VOC.replace("<size>", "<x>").replace("</size>", "</x>"), VOC.replace("cat", " "),
+    + ["", "<a>", "<a/>", VOC.replace("cat", " "),
        VOC.replace("cat", "c" * 5000), VOC.replace("bndbox", "box"), VOC.replace("<xmin>1<", "<xmin>one<"),
        '<?xml version="1.0" encoding="rot13"?>' + VOC, '<?xml version="1.0" encoding="UTF-16"?>' + VOC,
        "<annotation>" + "<a>" * 50 + "</annotation>"],
-    ids=range(20),
+    ids=range(19),
 )  # fmt: skip
 def test_voc_of_every_broken_kind(xml: str, folder: Path) -> None:
     (folder / "ImageSets/Main/train.txt").write_text("a\n")

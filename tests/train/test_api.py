@@ -1,6 +1,7 @@
 """`excite.fit`: names and networks, specs and data sets."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -8,15 +9,19 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassRecall
 
 import excite
 from captured import capture_compiled
 from excite.checkpoints.bundle import load_bundle
+from excite.cli.main import main
 from excite.data import open_data
+from excite.data.mapped import bundle_of
+from excite.data.splits import labels_of
 from excite.detect.config import DetectConfig
+from excite.engine.rates import resolve_rate
 from excite.errors import ExciteError, UsageError
 from excite.train import TrainConfig, fit
 
@@ -189,12 +194,24 @@ class Named(list):
     classes = ("dark", "bright")
 
 
+class Failing(Squares):
+    """A data set with a fault."""
+
+    targets = [0, 1] * 4
+
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        if index == 3:
+            raise KeyError("no such file")
+        return super().__getitem__(index)
+
+
 DATA = (Squares(8), Squares(4))
 
 
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
+        (Failing(8), {"metrics": {}}, r"cannot read image Failing\[3\]: KeyError: 'no such file'"),
         (DATA, {"loss": 3}, "loss is int; a function of logits and labels is needed"),
         (DATA, {"loss": "focl"}, "did you mean 'focal'"),
         (DATA, {"loss": nn.Linear(2, 1)}, "the loss has parameters of its own"),
@@ -206,9 +223,15 @@ DATA = (Squares(8), Squares(4))
         (DATA, {"metrics": {"per_class": MulticlassRecall(2, average="none")}}, "metric per_class gives Tensor"),
         (DATA, {"callbacks": [print]}, "is none of Lightning's"),
         (DataLoader(Squares(4)), {}, "data is a DataLoader; give its data set"),
-        ((Squares(4), DataLoader(Squares(4))), {}, "data is a DataLoader"),
-        (Squares(4), {}, "data is Squares; .*a pair"),
-        ((Squares(4),) * 3, {}, "data is 3 data sets"),
+        ((Squares(4), DataLoader(Squares(4))), {}, "the val set is a DataLoader"),
+        (3, {}, "data .int. has no length"),
+        (None, {}, "data .NoneType. has no length"),
+        ((Squares(4),) * 4, {}, "data is 4 data sets"),
+        ({"train": Squares(4), "tset": Squares(4)}, {}, "data has the key 'tset'"),
+        ({"val": Squares(4)}, {}, "no train among its data sets"),
+        (torch.zeros(4, 3, 8, 8), {}, "data is Tensor"),
+        (Squares(8), {"val_fraction": 1.5}, "--val-fraction must be in"),
+        (Squares(8), {"val_fraction": 0.0}, "no images are held out to validate on"),
         ((iter([]), Squares(4)), {}, "has no length or no"),
         (([(Image.new("L", (8, 8)), "cat")], Squares(4)), {}, r"list\[0\] has the label 'cat'; a whole number"),
         (([(Image.new("L", (8, 8)), -1)], Squares(4)), {}, "has the label -1; classes are counted from 0"),
@@ -219,8 +242,101 @@ DATA = (Squares(8), Squares(4))
     ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_what_a_fit_cannot_take(tmp_path: Path, data: object, options: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(ExciteError, match=message):
         excite.fit(small(), data, out=str(tmp_path / "r"), **QUICK, **options)
+
+
+def test_one_data_set_is_divided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {**QUICK, "quiet": False, "logger": "none"}
+    result = excite.fit(small(), Squares(20), out=str(tmp_path / "r"), **options)
+    assert "held out 4 of 20 training images as the val split, by class" in capsys.readouterr().out
+    assert (result.summary["train_images"], result.summary["val_images"]) == (16, 4)
+    again = excite.fit(small(), Squares(20), resume=str(result.run), **{**options, "epochs": 2, "quiet": True})
+    assert [row["epoch"] for row in again.rows] == [1, 2]
+    three = excite.fit(
+        small(), Squares(20), val_fraction=0.1, test_fraction=0.3, out=str(tmp_path / "s"), **{**options, "quiet": True}
+    )
+    assert (three.summary["train_images"], three.summary["val_images"]) == (12, 2)
+    assert "data: python:Squares@val=0.1,test=0.3" in (three.run / "config.yaml").read_text()
+    excite.fit(small(), Squares(20), resume=str(three.run), quiet=True, epochs=2)
+    for words, said in (
+        (["test", str(result.run), "--data", "digits"], "Sequential"),
+        (["train", "--resume", str(result.run)], "given by a program"),
+    ):
+        assert main(words) in (1, 2)
+        error = capsys.readouterr().err
+        assert said in error
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "counts", "names"),
+    [
+        (Squares(20), (16, 4, 4), ["0", "1"]),
+        ([(Image.new("L", (8, 8), 9 * i), i % 2) for i in range(20)], (16, 4, 4), ["0", "1"]),
+        (Subset(Squares(40, classes=("dark", "bright")), range(20)), (16, 4, 4), ["dark", "bright"]),
+        (Subset(Failing(8), [0, 1, 2, 4, 5, 6]), (4, 2, 2), ["0", "1"]),
+        (Failing(8), (6, 2, 2), ["0", "1"]),
+        ((Squares(8), Squares(4)), (8, 4, 4), ["0", "1"]),
+        ([Squares(8), Squares(4), Squares(6)], (8, 4, 6), ["0", "1"]),
+        ({"test": Squares(6), "train": Squares(8)}, (8, 6, 6), ["0", "1"]),
+        ({"train": Squares(8), "validation": Squares(4), "test": Squares(6)}, (8, 4, 6), ["0", "1"]),
+    ],
+    ids=["one", "list", "subset", "part", "listed", "pair", "triple", "by name", "three by name"],
+)
+def test_what_data_a_program_may_give(data: object, counts: tuple[int, int, int], names: list[str]) -> None:
+    bundle = bundle_of(data, "python:x")
+    assert (len(bundle.train), len(bundle.val), len(bundle.test)) == counts
+    assert bundle.class_names == names
+    assert labels_of(bundle.val) == [bundle.val[i][1] for i in range(len(bundle.val))]
+    few = bundle_of(data, "python:x", limit_train=4, limit_val=2)
+    assert (len(few.train), len(few.val)) == (4, 2)
+
+
+class Rows(Records):
+    """As `datasets` of the hub give them: columns by name, a ClassLabel."""
+
+    column_names = ["img", "label"]
+    features = {"label": SimpleNamespace(names=["dark", "bright"])}
+
+    def __getitem__(self, index: int | str) -> object:
+        if isinstance(index, str):
+            return [i % 2 for i in range(self.n)]
+        if index == 3:
+            raise AssertionError("images are not read for their labels")
+        return super().__getitem__(index)
+
+
+def test_rows_of_the_hub_are_listed_without_reading_images() -> None:
+    bundle = bundle_of(Rows(10), "python:x")
+    assert bundle.class_names == ["dark", "bright"]
+    assert (len(bundle.train), len(bundle.val)) == (8, 2)
+    assert sorted(labels_of(bundle.val)) == [0, 1]
+
+
+def test_a_rate_follows_the_images_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {**QUICK, "quiet": False, "logger": "none", "accumulate": 2}
+    result = excite.fit(small(), DATA, lr="auto", out=str(tmp_path / "r"), **options)
+    rate = 0.03 * 16 / 64
+    assert f"lr {rate} (auto: 0.03 of the recipe finetune x 16 / 64 images a step)" in capsys.readouterr().out
+    assert yaml.safe_load((result.run / "config.yaml").read_text())["lr"] == rate
+    fit(
+        TrainConfig.from_run(result.run, lr="auto", epochs=2, quiet=True),
+        network=small(),
+        bundle=bundle_of(DATA, "python:Squares"),
+    )
+    for changes, message in (
+        ({"optimizer": "adamw"}, "--lr auto scales the rate of the recipe finetune, which is for --optimizer sgd"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"recipe": str(tmp_path / "own.yaml")}, "is 'find'"),
+    ):
+        (tmp_path / "own.yaml").write_text("lr: find\n")
+        with pytest.raises(UsageError, match=message):
+            excite.fit(small(), DATA, **{"lr": "auto", **options, **changes})
+    recipe = DetectConfig.from_recipe("small")
+    detector = DetectConfig.from_recipe("small", lr="auto", batch_size=2)
+    detector.check()
+    assert resolve_rate(detector, recipe)[0].lr == pytest.approx(recipe.peak_lr * 2 / recipe.batch_size)
 
 
 def test_a_found_rate_is_written_down_and_gives_the_same_run(tmp_path: Path) -> None:
@@ -235,9 +351,9 @@ def test_a_found_rate_is_written_down_and_gives_the_same_run(tmp_path: Path) -> 
     assert [row["train_loss"] for row in given.rows] == [row["train_loss"] for row in found.rows]
     with pytest.raises(UsageError, match=rf"made with --lr {rate}, not find"):
         fit(TrainConfig.from_run(found.run, lr="find"))
-    with pytest.raises(UsageError, match="--lr 'find': expected a number"):
+    with pytest.raises(UsageError, match="--lr 'find': expected a number or 'auto'"):
         DetectConfig(lr="find").check()
     with pytest.raises(UsageError, match="--lr find looks on one device"):
         TrainConfig(lr="find", devices=2).check()
-    with pytest.raises(UsageError, match="--lr 'fnd': expected a number or 'find'"):
+    with pytest.raises(UsageError, match="--lr 'fnd': expected a number, 'auto' or 'find'"):
         TrainConfig(lr="fnd").check()

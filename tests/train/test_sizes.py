@@ -8,12 +8,12 @@ import torch
 import layouts as made
 from excite.cli.main import main
 from excite.data import open_data
+from excite.engine.rates import rate_advice
 from excite.errors import UsageError
 from excite.models import NetworkSpec
 from excite.runtime import free_memory
 from excite.train import TrainConfig
 from excite.train.datamodule import sized
-from excite.train.fit import rate_advice
 from excite.train.memory import check_memory, saved_bytes
 from imagesets import add, encoded
 
@@ -195,5 +195,6 @@ def test_free_memory(files: dict[str, str], free: int | None, tmp_path: Path) ->
     ],
 )
 def test_a_rate_for_other_batches_is_named(changes: dict[str, int | float | str], words: str | None) -> None:
-    advice = rate_advice(TrainConfig.from_recipe(LARGE, "ecanet-imagenet", **changes))
+    recipe = TrainConfig.from_recipe(LARGE, "ecanet-imagenet")
+    advice = rate_advice(TrainConfig.from_recipe(LARGE, "ecanet-imagenet", **changes), recipe)
     assert advice is None if words is None else words in (advice or "")

@@ -15,7 +15,9 @@ from excite.card import code_refused, is_plain
 from excite.cli.help import help_text
 from excite.cli.signature import REQUIRED, Option, gather, read_options
 from excite.cli.words import CommandLine, metavar, missing, read_words, tokens
+from excite.common.holdout import read_cut
 from excite.common.options import FORMER_OPTIONS, current, flag, merge
+from excite.common.pyfile import is_python
 from excite.errors import UsageError, near
 
 # Any: options have every kind of type and value; argparse and jsonargparse take them as they are.
@@ -55,13 +57,15 @@ def parse(function: Callable[..., Any], prog: str, argv: list[str]) -> dict[str,
 
 
 def _refuse_code(files: dict[str, dict[str, Any]], line: CommandLine) -> None:
-    """Raise ExciteError where a configuration file names a Python file as a network that the command line does not."""
+    """Raise ExciteError where a configuration file names a Python file, as network or data, that nobody typed."""
     for file, values in files.items():
         for name in NETWORKS - set(line.names()):
             words = values.get(name)
             for word in words if isinstance(words, list) else [words]:
                 if isinstance(word, str) and ":" in word.removeprefix("random:"):
                     raise code_refused(file, word, flag(name))
+        if "data" not in line.names() and is_python(place := read_cut(str(values.get("data", "")))[0]):
+            raise code_refused(file, place, "--data")
 
 
 def _defaults(function: Callable[..., Any], line: CommandLine, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

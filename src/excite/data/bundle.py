@@ -28,18 +28,22 @@ class Images(Protocol):
         """Say where image `index` comes from, for messages."""
 
 
-class Split(Images, Protocol):
-    """Images whose labels are known without decoding them, and of which some can be taken."""
+class LabelledSplit(Images, Protocol):
+    """Images whose labels can be listed, and of which some can be taken."""
 
     @property
     def labels(self) -> Sequence[int] | Tensor:
         """The labels, in the images' order."""
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Return the width and height of an image without decoding it. Raises UnreadableImageError."""
-
     def take(self, indices: Sequence[int]) -> Self:
         """Return these images alone."""
+
+
+class Split(LabelledSplit, Protocol):
+    """Images whose labels are known without decoding them, and their sizes too."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height of an image without decoding it. Raises UnreadableImageError."""
 
 
 @dataclass

@@ -19,6 +19,7 @@ SPLITS: dict[SplitName, tuple[str, ...]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+FOREIGN = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".psd", ".svg"}
 JUNK = ("__MACOSX", "lost+found", "$RECYCLE.BIN")  # what archives and file systems leave
 
 
@@ -50,10 +51,11 @@ class FolderImages:
 
 
 class Passed(NamedTuple):
-    """What a look through folders left aside."""
+    """What a look through folders left aside; foreign: pictures of kinds that are not read here."""
 
     junk: list[Path]
     empty: list[Path]
+    foreign: dict[Path, None]
 
     def notes(self) -> list[str]:
         """Return it in words, with counts."""
@@ -63,7 +65,14 @@ class Passed(NamedTuple):
         if self.empty:
             names = ", ".join(path.name for path in self.empty[:3])
             words.append(f"passed over {len(self.empty)} folders without images: {names}")
+        if self.foreign:
+            words.append(f"passed over {self.strangers()}")
         return words
+
+    def strangers(self) -> str:
+        """Return in words which pictures are not read here, and what to do."""
+        kinds = ", ".join(sorted({path.suffix.lower() for path in self.foreign}))
+        return f"{len(self.foreign)} pictures ({kinds}) that are not read here; convert them to JPEG or PNG"
 
 
 def open_folder(spec: str) -> Source:
@@ -80,7 +89,7 @@ def open_folder(spec: str) -> Source:
 
 def open_root(spec: str, root: Path) -> Source:
     """Open a folder, or the one that is alone in it, as archives have it. Raises what `open_folder` raises."""
-    passed = Passed([], [])
+    passed = Passed([], [], {})
     notes: list[str] = []
     inner = root
     while (alone := _wrapped(inner)) is not None:
@@ -119,18 +128,19 @@ def class_folders(folder: Path, passed: Passed | None = None) -> list[str]:
     passed: takes what was left aside.
     """
     names = []
+    passed = passed or Passed([], [], {})
     for path in sorted(folder.iterdir()):
         if is_junk(path):
-            if passed is not None:
-                passed.junk.append(path)
+            passed.junk.append(path)
         elif path.is_dir():
-            if next(_images(path), None) is not None:
+            if next(_images(path, passed.foreign), None) is not None:
                 names.append(path.name)
-            elif passed is not None:
+            else:
                 passed.empty.append(path)
     if not names:
-        lie = next(_images(folder), None) is not None
+        lie = next(_images(folder, passed.foreign), None) is not None
         hint = "; its images lie in no class folders: list them with their labels in a file, csv:FILE" if lie else ""
+        hint = hint or (f"; there are {passed.strangers()}" if passed.foreign else "")
         raise ExciteError(f"{folder} holds no class folders with images; expected {folder}/CLASS/image.jpg{hint}")
     return names
 
@@ -140,16 +150,26 @@ def is_junk(path: Path) -> bool:
     return path.name.startswith(".") or path.name in JUNK
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted by path, without hidden ones."""
-    return sorted(_images(folder))
+def image_files(folder: Path, foreign: dict[Path, None] | None = None) -> list[Path]:
+    """Return the image files below a folder, sorted by path, without hidden ones.
+
+    foreign: takes the pictures of kinds that are not read here.
+    """
+    return sorted(_images(folder, foreign))
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _images(folder: Path, foreign: dict[Path, None] | None = None) -> Iterator[Path]:
     for path in folder.rglob("*"):
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES and (foreign is None or suffix not in FOREIGN):
+            continue
         inside = path.relative_to(folder)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(map(is_junk, (inside, *inside.parents[:-1]))):
+        if any(map(is_junk, (inside, *inside.parents[:-1]))) or not path.is_file():
+            continue
+        if suffix in SUFFIXES:
             yield path
+        elif foreign is not None:
+            foreign[path] = None
 
 
 def _folders(folder: Path) -> list[str]:
@@ -206,7 +226,7 @@ def _scan(
     extra = sorted(set(inside) - set(classes))
     if extra:
         raise ExciteError(f"{spec}: classes {extra[:5]} are in {folder} but not in the training images")
-    labelled = [(file, known[name]) for name in inside for file in image_files(folder / name)]
+    labelled = [(file, known[name]) for name in inside for file in image_files(folder / name, passed.foreign)]
     loose = sum(1 for _ in _direct(folder))
     if loose:
         notes.append(f"passed over {loose} images of {folder} that lie in no class folder")

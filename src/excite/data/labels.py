@@ -1,6 +1,8 @@
 """Files that say the labels of images which lie flat in a folder."""
 
+import codecs
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,17 +23,25 @@ class Labels(NamedTuple):
 def read_table(file: Path) -> list[list[str]]:
     """Return the rows of a text file: cells between tabs, commas, semicolons or blanks, the first of them that occurs.
 
+    Text is UTF-8, or UTF-16 with its mark, as spreadsheets write it; so is a first line `sep=;`.
     Raises ExciteError for a file that is no text.
     """
     try:
         if file.stat().st_size > LARGEST:
             raise ExciteError(f"{file} is too large for a list of images")
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExciteError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
+        content = file.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except OSError as error:
+        raise ExciteError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ExciteError(f"cannot read {file}: it is not UTF-8 text; save it as 'CSV UTF-8'") from None
     lines = [line for line in text.splitlines() if line.strip()]
+    marks = "\t,;"
+    if lines and re.fullmatch(r"sep=.", lines[0].strip('" ')):
+        marks = lines.pop(0).strip('" ')[-1]
     head = lines[0] if lines else ""
-    mark = next((m for m in "\t,;" if m in head), None)
+    mark = next((m for m in marks if m in head), None)
     try:
         rows = list(csv.reader(lines, delimiter=mark)) if mark else [line.split() for line in lines]
     except csv.Error as error:
@@ -53,7 +63,9 @@ def find_labels(folder: Path, files: Sequence[Path], classes: Mapping[str, int])
     for file in places:
         if file.suffix.lower() not in TABLES or not file.is_file() or file.name.startswith("."):
             continue
-        listed = {Path(row[0]).name: row[1] for row in read_table(file) if len(row) > 1 and row[1]}
+        listed = {
+            row[0].replace("\\", "/").rpartition("/")[2]: row[1] for row in read_table(file) if len(row) > 1 and row[1]
+        }
         cells = [listed.get(path.name, listed.get(path.stem)) for path in files]
         missing = [path for path, cell in zip(files, cells, strict=True) if cell is None]
         if len(missing) == len(files):

@@ -7,6 +7,9 @@ from excite.data.folder import SUFFIXES, is_junk, split_folders
 from excite.data.hf import SAVED
 from excite.errors import UsageError, near
 
+# COCO's boxes for all images of a folder, as Roboflow, Label Studio, FiftyOne and others call them.
+COCO_FILES = ("_annotations.coco.json", "result.json", "labels.json", "annotations.json", "coco.json", "instances.json")
+
 
 def recognise(path: Path) -> str:
     """Return the spec that a folder or file stands for, such as `imagefolder:PATH`.
@@ -32,20 +35,25 @@ def recognise(path: Path) -> str:
         )
     folders = [name for name in names if (path / name).is_dir()]
     tables = sorted(name for name in names if Path(name).suffix.lower() in (".csv", ".tsv"))
-    classes = split_folders(path) or len(folders) > 1
-    if tables and not classes:
-        if len(tables) > 1:
+    splits = split_folders(path)
+    flat = bool(splits) and not any(e.is_dir() and not is_junk(e) for e in splits.get("train", path).iterdir())
+    classes = len(folders) > 1 and not splits
+    if tables and not classes and (flat or not splits):
+        training = [name for name in tables if name.lower().startswith(("train", "label"))]
+        if len(tables) > 1 and len(training) != 1:
             raise UsageError(f"{path} holds several tables; name one: csv:{path / tables[0]}")
-        return f"csv:{path / tables[0]}"
+        return f"csv:{path / (training or tables)[0]}"
     return f"imagefolder:{path}"
 
 
 def detection_kind(path: Path) -> str | None:
     """Return which layout of boxes a folder has: voc, coco or yolo; None for another."""
     places = [path, *split_folders(path).values()]
-    if any((place / "_annotations.coco.json").is_file() for place in places):
+    if any((place / COCO_FILES[0]).is_file() for place in places):
         return "coco"
-    if any((path / "annotations").glob("instances_*.json")):
+    if any((path / "annotations").glob("instances_*.json")) or any((path / name).is_file() for name in COCO_FILES):
+        return "coco"
+    if any((path / "annotations" / f"{split}.json").is_file() for split in ("train", "val")):
         return "coco"
     if (path / "data.yaml").is_file() or any(
         (place / "labels").is_dir() and (place / "images").is_dir() for place in places
@@ -53,8 +61,8 @@ def detection_kind(path: Path) -> str | None:
         return "yolo"
     if (path / "JPEGImages").is_dir():
         return "voc"
-    annotations = next((path / name for name in ("Annotations", "annotations") if (path / name).is_dir()), None)
-    return "voc" if annotations is not None and any(annotations.glob("*.xml")) else None
+    holders = [*places, *(place / name for place in places for name in ("Annotations", "annotations"))]
+    return "voc" if any(any(folder.glob("*.xml")) for folder in holders if folder.is_dir()) else None
 
 
 def _file(path: Path) -> str:

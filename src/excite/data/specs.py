@@ -2,16 +2,21 @@
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from excite.common.holdout import read_cut
+from excite.card import code_refused
+from excite.common.holdout import Cut, read_cut
+from excite.common.pyfile import is_python
 from excite.data.bundle import DataBundle
 from excite.data.splits import Source, arrange
 from excite.errors import UsageError, near
 
 if TYPE_CHECKING:
     from excite.models import NetworkSpec
+
+GIVEN = "python:"  # before the name of data that a program gave to `excite.fit`
 
 
 class Spec(NamedTuple):
@@ -44,12 +49,16 @@ def open_data(
     """Open a data spec; the limits keep that many images of a split (always the same ones).
 
     spec may end in shares of the training images to hold out: `digits@val=0.1`, `imagefolder:PATH@val=0.2,test=0.2`.
-    A path of a folder or file stands for what it is seen to be: `photos`, `photos.zip`, `labels.csv`.
+    A path of a folder or file stands for what it is seen to be: `photos`, `photos.zip`, `labels.csv`; that of a
+    function in a Python file, `my.py:factory`, for what the function gives (`bundle_of`).
     Raises UsageError for an unknown spec (with near ones) or a missing place, ExciteError for data that cannot be used.
     """
     place, cut = read_cut(spec)
     kind, colon, rest = place.partition(":")
     note = None
+    if kind not in SPECS and is_python(place):
+        limits = {"limit_train": limit_train, "limit_val": limit_val, "limit_test": limit_test}
+        return _of_program(place, spec, cut, limits)
     if kind not in SPECS:
         note, place = place, _recognised(place, cut.written(place))
         kind, colon, rest = place.partition(":")
@@ -68,10 +77,24 @@ def open_data(
     return bundle
 
 
+def _of_program(place: str, spec: str, cut: Cut, limits: dict[str, int | None]) -> DataBundle:
+    """Return the data that a function in a Python file gives; it may give the spec of other data, too."""
+    from excite.data.mapped import bundle_of
+    from excite.data.program import call_factory
+
+    data = call_factory(place)
+    if isinstance(data, str):
+        inner, own = read_cut(data)
+        return replace(open_data(own.updated(*cut).written(inner), **limits), spec=spec)
+    return replace(bundle_of(data, spec, cut, **limits), spec=spec)
+
+
 def _recognised(place: str, spec: str) -> str:
     """Return the spec of a file or folder. Raises UsageError for what is neither that nor nearly a spec."""
     from excite.data.recognise import missing_path, recognise
 
+    if place.startswith(GIVEN):
+        raise UsageError(f"data {spec!r} were given by a program, excite.fit(MODEL, DATA); only that program has them")
     path = Path(place).expanduser()
     close = near(place.partition(":")[0], SPECS)
     if path.exists():
@@ -128,6 +151,14 @@ def open_run_data(
         listed = ", ".join(f"{source} on {spec}" for source, spec in own.items())
         raise UsageError(f"the networks were trained on different data ({listed}); name one with --data SPEC")
     spec = data if data is not None else next(iter(own.values()))
+    place = read_cut(spec)[0]
+    if data is None and is_python(place):
+        raise code_refused(networks[0].source, place, "--data")
+    if data is None and place.startswith(GIVEN):
+        raise UsageError(
+            f"{networks[0].source} was trained on data that a program gave ({place.removeprefix(GIVEN)}); name data "
+            "with the same classes with --data SPEC"
+        )
     try:
         bundle = open_data(spec, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
     except UsageError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from excite.common.holdout import Cut
-from excite.data.bundle import DataBundle, Images, Split, chosen
+from excite.data.bundle import DataBundle, Images, LabelledSplit, chosen
 from excite.data.preprocess import Preprocess, UnreadableImageError
 from excite.errors import ExciteError, UsageError
 
@@ -25,9 +25,9 @@ class Source:
     when others were held out; notes: what was passed over or taken for something.
     """
 
-    splits: Mapping[SplitName, Split]
+    splits: Mapping[SplitName, LabelledSplit]
     class_names: list[str]
-    prepare: Callable[[Split], Preprocess]
+    prepare: Callable[[LabelledSplit], Preprocess]
     notes: list[str] = field(default_factory=list)
 
 
@@ -116,6 +116,6 @@ def arrange(
     )
 
 
-def _limited(images: Split, limit: int | None) -> Split:
+def _limited(images: LabelledSplit, limit: int | None) -> LabelledSplit:
     kept = chosen(len(images), limit)
     return images if len(kept) == len(images) else images.take(kept)

@@ -65,7 +65,7 @@ class DetectConfig(RunConfig):
     colour: float = 0.0
     epochs: int = 12
     batch_size: int = 8
-    lr: float = 0.01
+    lr: float | Literal["auto"] = 0.01
     schedule: Literal["cosine", "step", "exponential", "constant"] = "step"
     milestones: list[int] = field(default_factory=lambda: [8, 11])
     warmup_steps: int | None = 500
@@ -98,7 +98,7 @@ class DetectConfig(RunConfig):
         at_least(self, 0, "pictures", "freeze_backbone_epochs")
         if self.patience and self.val_split == "none":
             raise UsageError("--patience waits for a better score, and --val-split none gives none")
-        if self.lr <= 0:
+        if not isinstance(self.lr, str) and self.lr <= 0:
             raise UsageError(f"--lr must be more than 0, got {self.lr}")
         for name in ("flip", "vertical_flip", "colour"):
             if not 0 <= getattr(self, name) <= 1:

@@ -21,6 +21,7 @@ from excite.detect.module import Batch, DetectionModule
 from excite.detect.report import write_report
 from excite.engine.history import History
 from excite.engine.module import Row
+from excite.engine.rates import resolve_rate
 from excite.engine.run import RunDirectory
 from excite.engine.sampling import SplitLoader
 from excite.engine.trainer import compiled, make_trainer, seeded_run, train
@@ -47,12 +48,18 @@ def fit(config: DetectConfig) -> DetectResult:
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
+    rate = None
+    if config.lr == "auto":
+        config.check()
+        config, rate = resolve_rate(config, DetectConfig.from_recipe(config.recipe, data=config.data))
     with seeded_run(config) as directory:
         train_data, val_data = open_splits(config)
         detector = build(config, train_data.class_names)
         directory.claim(COMMAND)
         if directory.first:
             _announce(config, directory.path, detector, train_data, val_data)
+            if rate is not None and not config.quiet:
+                print(f"lr {config.lr} ({rate})")
         trainer, history = make_trainer(
             config,
             directory,

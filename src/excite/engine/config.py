@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from excite.card import code_refused, is_plain
 from excite.common.checks import LARGEST, MOST, describe, shown
+from excite.common.holdout import read_cut
 from excite.common.options import Option, Precision, current, flag
+from excite.common.pyfile import is_python
 from excite.engine.optimizers import check_optimizer
 from excite.errors import UsageError, near
 
@@ -33,7 +35,8 @@ class RunConfig:
         epochs: passes over the training images.
         batch_size: images per step and device.
         optimizer: sgd, adam, adamw, or one of timm's by its name there (lamb, lion, muon, ...).
-        lr: peak learning rate; find takes that at which the loss falls most steeply in a short trial (classifiers).
+        lr: peak learning rate; auto scales the recipe's with the images per step (the linear rule); find takes that at
+            which the loss falls most steeply in a short trial (classifiers).
         momentum: momentum of SGD and its kin (first beta of Adam and its kin).
         nesterov: Nesterov momentum (SGD).
         weight_decay: weight decay.
@@ -79,7 +82,7 @@ class RunConfig:
     epochs: int = 30
     batch_size: int = 64
     optimizer: str = "sgd"
-    lr: float | Literal["find"] = 0.1
+    lr: float | Literal["auto", "find"] = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -125,6 +128,11 @@ class RunConfig:
         assert not isinstance(self.lr, str)
         return self.lr
 
+    @property
+    def images_per_step(self) -> int:
+        """The images of an optimizer step, of all devices."""
+        return self.batch_size * self.accumulate * self.devices
+
     def to_dict(self) -> Values:
         """Return all values as plain containers."""
         return asdict(self)
@@ -139,7 +147,7 @@ class RunConfig:
         check_values(type(self), self.to_dict(), flag)
         at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
         at_least(self, 0, "weight_decay", "warmup_epochs", "clip", "seed", "patience")
-        if self.lr != "find":
+        if not isinstance(self.lr, str):
             at_least(self, 0, "lr")
         at_least(self, -1, "workers")
         at_most(self, 1024, "workers", "devices")
@@ -234,13 +242,15 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
     """Return the values that a recipe's or a run's file holds, under today's names.
 
     given: options that somebody names beside it. Raises UsageError for what is no mapping of options to values of their
-    types, ExciteError where a network is a Python file and nobody named another: what a file names is not run.
+    types, ExciteError where network or data are a Python file and nobody named others: what a file names is not run.
     """
     if not isinstance(content, dict) or not is_plain(content):
         raise UsageError(f"{where} is not a mapping of option: value")
     for option in ("model", "backbone"):
         if ":" in str(content.get(option, "")) and option not in given:
             raise code_refused(where, str(content[option]), flag(option))
+    if "data" not in given and is_python(place := read_cut(str(content.get("data", "")))[0]):
+        raise code_refused(where, place, "--data")
     values = check_keys(kind, content, where)
     for name, annotation in typing.get_type_hints(kind).items():
         # In YAML a number such as 1e-4, without a dot, is a text.
@@ -308,7 +318,7 @@ def check_resume(config: RunConfig) -> None:
     if config.resume is None:
         return
     kind = type(config)
-    before = kind(**read_run(kind, config.resume, ("model", "backbone"))).recorded()
+    before = kind(**read_run(kind, config.resume, ("model", "backbone", "data"))).recorded()
     for name, value in config.recorded().items():
         if name in config.FREE_ON_RESUME or plain(value) == plain(before[name]):
             continue

@@ -1,24 +1,20 @@
 """`excite.fit`: train from Python, on a network and data that need no name."""
 
-import operator
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Protocol
 
 from lightning.pytorch.callbacks import Callback
-from PIL.Image import Image
 from torch import nn
-from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from excite.card import CARD
-from excite.common.checks import shown
+from excite.common.holdout import read_cut
 from excite.common.options import Option
 from excite.data import DataBundle
-from excite.data.bundle import Images, chosen
-from excite.data.preprocess import read_rgb
-from excite.data.sizes import usual_for
+from excite.data.mapped import LabelledImages, bundle_of, kind_of
+from excite.data.specs import GIVEN
+from excite.data.splits import NO_CUT
+from excite.engine.config import read_run
 from excite.errors import UsageError
 from excite.models import NetworkSpec
 from excite.train.config import TrainConfig
@@ -26,78 +22,17 @@ from excite.train.fit import FitResult
 from excite.train.fit import fit as fit_config
 from excite.train.losses import Loss
 
-IMAGE_KEYS = ("image", "img", "pixel_values")
-LABEL_KEYS = ("label", "labels", "target", "fine_label")
 BUILT_IN = ("loss", "top1", "top5", "macro_f1", "balanced_accuracy")
-
-
-class LabelledImages(Protocol):
-    """A map-style data set of (image, label): a PIL image, an array [h w c], a tensor [c h w], or a file."""
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, index: int, /) -> tuple[Any, Any]:  # of the many kinds above
-        """Return an image and its label."""
-
-
-class MapImages:
-    """A map-style data set, or some images of it, as a run reads them: RGB, with whole numbers as labels."""
-
-    def __init__(self, dataset: LabelledImages, indices: Sequence[int], classes: int | None = None) -> None:
-        self.dataset, self.indices, self.classes = dataset, indices, classes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Image, int]:
-        image, label = self._pair(index)
-        number = whole(label, self.name(index))
-        if self.classes is not None and number >= self.classes:
-            raise UsageError(f"{self.name(index)} has the label {number}; there are {self.classes} classes, from 0")
-        return read_rgb(image, self.name(index)), number
-
-    def _pair(self, index: int) -> tuple[Any, Any]:  # of the many kinds above
-        """Return an image and its label, as the data set has them."""
-        item = self.dataset[self.indices[index]]
-        if isinstance(item, Mapping):
-            pair = [next((item[key] for key in keys if key in item), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
-            if any(part is None for part in pair):
-                needed = f"an image ({', '.join(IMAGE_KEYS)}) and a label ({', '.join(LABEL_KEYS)}) are needed"
-                raise UsageError(f"{self.name(index)} has the keys {', '.join(map(str, item))}; {needed}")
-            return pair[0], pair[1]
-        if not isinstance(item, Sequence) or isinstance(item, str) or len(item) != 2:
-            raise UsageError(f"{self.name(index)} gives {type(item).__name__}; a pair (image, label) is needed")
-        return item[0], item[1]
-
-    @cached_property
-    def labels(self) -> list[int]:
-        """The labels, in order: the data set's own list of them where it has one."""
-        for name in ("targets", "labels"):
-            known = getattr(self.dataset, name, None)
-            if known is not None and not callable(known) and len(known) == len(self.dataset):
-                return [int(known[i]) for i in self.indices]
-        return [whole(self._pair(i)[1], self.name(i)) for i in range(len(self))]
-
-    def name(self, index: int) -> str:
-        """Say where image `index` comes from."""
-        return f"{type(self.dataset).__name__}[{self.indices[index]}]"
-
-
-def whole(label: object, where: str) -> int:
-    """Return a label as a number. Raises UsageError for anything but a whole number from 0."""
-    try:
-        number = operator.index(label.item() if hasattr(label, "item") else label)  # type: ignore[arg-type]  # tried
-    except (TypeError, ValueError, RuntimeError):
-        raise UsageError(f"{where} has the label {shown(label)}; a whole number is needed, counted from 0") from None
-    if number < 0:
-        raise UsageError(f"{where} has the label {number}; classes are counted from 0")
-    return number
 
 
 def fit(
     model: str | nn.Module,
-    data: str | DataBundle | tuple[LabelledImages, LabelledImages],
+    data: str
+    | os.PathLike[str]
+    | DataBundle
+    | LabelledImages
+    | Sequence[LabelledImages]
+    | Mapping[str, LabelledImages],
     recipe: str = "finetune",
     *,
     loss: str | Loss | None = None,
@@ -108,9 +43,10 @@ def fit(
     """Train a classifier and return what came out; its directory can be tested, explained and exported.
 
     model: a name (eca_resnet50, timm/NAME, ...), or a network with as many outputs as the data have classes, which is
-    trained in place. data: a spec (digits, imagefolder:PATH, ...), a DataBundle, or a pair of map-style data sets
-    (training, validation) of (image, label), also as {"image": ..., "label": ...}. recipe: a recipe's name or file;
-    options: those of `excite train` that differ from it, as epochs=4, out="runs/mine".
+    trained in place. data: a spec (digits, a folder's path, ...), a DataBundle, or map-style data sets of (image,
+    label), also as {"image": ..., "label": ...}: one, of which a fifth of each class is held out (or `val_fraction`),
+    two (training, validation), or three (and test). recipe: a recipe's name or file; options: those of `excite train`
+    that differ from it, as epochs=4, out="runs/mine". resume="runs/mine" goes on with a run, by its own options.
     loss: the word that `--loss` takes, or a function of logits [n c] and labels [n] (or shares [n c], where images are
     mixed) that gives one number; it is used in validation, too. metrics: torchmetrics of logits and labels; each fills
     a column val_NAME. callbacks: Lightning's.
@@ -119,14 +55,15 @@ def fit(
     check_parts(loss, metrics or {}, callbacks)
     if loss is not None:
         options["loss"] = loss if isinstance(loss, str) else "own"
+    if isinstance(data, os.PathLike):
+        data = os.fspath(data)
+    name = model if isinstance(model, str) else name_of(model)
+    config = config_of(name, spec_of_data(data), recipe, options)
     bundle: DataBundle | None = None
-    if isinstance(data, str):
-        spec = data
-    else:
-        limits = (options.get("limit_train"), options.get("limit_val"))
-        bundle = limited(data if isinstance(data, DataBundle) else bundle_of(*pair_of(data)), *limits)
-        spec = bundle.spec
-    config = TrainConfig.from_recipe(model if isinstance(model, str) else name_of(model), recipe, data=spec, **options)
+    if not isinstance(data, str):
+        config.check()
+        cut = NO_CUT if isinstance(data, DataBundle) else read_cut(config.data)[1]
+        bundle = bundle_of(data, config.data, cut, limit_train=config.limit_train, limit_val=config.limit_val)
     return fit_config(
         config,
         network=None if isinstance(model, str) else model,
@@ -135,6 +72,25 @@ def fit(
         metrics=metrics or {},
         callbacks=callbacks,
     )
+
+
+def spec_of_data(data: object) -> str:
+    """Return what a run records of its data. Raises UsageError for what is no data."""
+    if isinstance(data, str):
+        return data
+    return data.spec if isinstance(data, DataBundle) else f"{GIVEN}{kind_of(data)}"
+
+
+def config_of(model: str, spec: str, recipe: str, options: Mapping[str, Option]) -> TrainConfig:
+    """Return the configuration of a new run by its recipe, or that of the run which is resumed. Raises UsageError."""
+    run = options.get("resume")
+    if not run:
+        return TrainConfig.from_recipe(model, recipe, data=spec, **options)
+    recorded = str(read_run(TrainConfig, run, ("model", "data")).get("data"))
+    if read_cut(recorded)[0] in (spec, spec.removeprefix(GIVEN)):
+        spec = recorded  # with the shares that it held out
+    changes = dict(options) if recipe == "finetune" else {"recipe": recipe, **options}
+    return TrainConfig.from_run(run, **{"model": model, "data": spec, **changes})
 
 
 def check_parts(loss: object, metrics: Mapping[str, object], callbacks: Sequence[object]) -> None:
@@ -153,48 +109,7 @@ def check_parts(loss: object, metrics: Mapping[str, object], callbacks: Sequence
             raise UsageError(f"callback {type(callback).__name__} is none of Lightning's (lightning.Callback)")
 
 
-def pair_of(data: object) -> tuple[LabelledImages, LabelledImages]:
-    """Return the training and the validation set. Raises UsageError for anything but a pair of map-style data sets."""
-    for part in data if isinstance(data, tuple | list) else [data]:
-        if isinstance(part, DataLoader):
-            raise UsageError("data is a DataLoader; give its data set (LOADER.dataset), the run makes its own batches")
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        what = f"{len(data)} data sets" if isinstance(data, tuple | list) else type(data).__name__
-        raise UsageError(f"data is {what}; a spec, a DataBundle, or a pair (training set, validation set) is needed")
-    for part, name in zip(data, ("training", "validation"), strict=True):
-        if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
-            raise UsageError(
-                f"the {name} set ({type(part).__name__}) has no length or no [index]: it is no map-style data set"
-            )
-    return data[0], data[1]
-
-
 def name_of(model: nn.Module) -> str:
     """Return the name in a network's card, else that of its class."""
     card = getattr(model, CARD, None)
     return card.name if isinstance(card, NetworkSpec) else type(model).__name__
-
-
-def bundle_of(train: LabelledImages, val: LabelledImages) -> DataBundle:
-    """Return two map-style data sets as a run's data.
-
-    Classes are named by the training set's `classes` (as torchvision has them), else numbered up to the largest label.
-    Images with a median side of up to 64 pixels keep it, larger ones are cut to 224. Raises UsageError for empty sets.
-    """
-    first, second = (MapImages(dataset, range(len(dataset))) for dataset in (train, val))
-    if not len(first) or not len(second):
-        raise UsageError("a training and a validation set with at least one image each are needed")
-    names = [str(name) for name in getattr(train, "classes", ())]
-    if not names:
-        names = [str(i) for i in range(max(*first.labels, *second.labels) + 1)]
-    first.classes = second.classes = len(names)
-    return DataBundle(type(train).__name__, first, second, names, usual_for(first).to_dict())
-
-
-def limited(bundle: DataBundle, train: int | None, val: int | None) -> DataBundle:
-    """Return a bundle with so many images at most, always the same ones."""
-
-    def few(images: Images, limit: int | None) -> Images:
-        return images if limit is None else MapImages(images, chosen(len(images), limit))
-
-    return replace(bundle, train=few(bundle.train, train), val=few(bundle.val, val))

@@ -20,7 +20,7 @@ class TrainConfig(RunConfig):
 
     Args:
         model: a name of ours (eca_resnet50), timm/NAME, torchvision/NAME or path/to/file.py:factory.
-        data: data spec: digits, cifar10, cifar100, imagefolder:PATH, parquet:PATH, hfds:NAME or wds:PATTERN.
+        data: a folder's or file's path, a spec (digits, cifar10, imagefolder:PATH, ...), or path/to/file.py:factory.
         recipe: a recipe's name or YAML file; auto takes the one that fits the data and model.
         out: run directory; by default runs/MODEL-DATA, numbered where that exists.
         options: options of the model or its method, as --options.kernel_size 3,5,5,7.
@@ -97,7 +97,7 @@ class TrainConfig(RunConfig):
     def from_recipe(cls, model: str = "eca_resnet20", recipe: str = "auto", **changes: Option) -> "TrainConfig":
         """Return a recipe's configuration with `changes`. Raises UsageError for unknown recipes and options."""
         chosen = resolve_recipe(recipe, model, changes.get("data", "digits"))
-        values = file_values(cls, recipes.load(chosen), f"recipe {chosen}", ["model"])
+        values = file_values(cls, recipes.load(chosen), f"recipe {chosen}", ["model", *changes])
         return cls(**check_keys(cls, {**values, "recipe": chosen, "model": model, **changes}, "configuration"))
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class ImageData(L.LightningDataModule):
             raise UsageError(
                 "--val-fraction and --test-fraction divide what a spec names; these data have their splits"
             )
-        self.bundle = bundle or open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
+        self.bundle = bundle or _open(config)
         if self.bundle.num_classes < 2:
             raise UsageError(
                 f"{self.bundle.spec} has one class ({self.bundle.class_names[0]}); training needs two or more"
@@ -74,7 +74,7 @@ class ImageData(L.LightningDataModule):
         limit, count = int(self.config.cache * 2**30), len(self.train_source) + len(self.val_source)
         sources = []
         for images in (self.train_source, self.val_source):
-            if not hasattr(images, "take"):
+            if not hasattr(images, "size"):
                 raise UsageError("--cache is for data on disk; these images are given by a program")
             sources.append(ResizedImages(cast(Split, images), self.bundle.spec, side, limit * len(images) // count))
         self.train_source, self.val_source = sources
@@ -128,6 +128,19 @@ class ImageData(L.LightningDataModule):
     def unreadable(self) -> list[str]:
         """Return the names of the images that were passed over so far."""
         return sorted(self.skipped.union(*(loader.skipped for loader in self.loaders)))
+
+
+def _open(config: TrainConfig) -> DataBundle:
+    """Open the data of a run. Raises what `open_data` raises; of a resumed run the error says that it needs its own."""
+    try:
+        return open_data(config.data, limit_train=config.limit_train, limit_val=config.limit_val)
+    except UsageError as error:
+        if config.resume is None:
+            raise
+        raise UsageError(
+            f"{config.resume} was trained on {config.data}: {error}; a resumed run goes on with the data it had: put "
+            "them (or a link to them) there"
+        ) from None
 
 
 def with_statistics(preprocess: Preprocess, train: Images, channels: int) -> Preprocess:

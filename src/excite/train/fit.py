@@ -19,6 +19,7 @@ from excite.common.options import flag
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.module import Row
+from excite.engine.rates import rate_advice, resolve_rate
 from excite.engine.trainer import compiled, completed, make_trainer, seeded_run, train
 from excite.errors import UsageError
 from excite.models import spec_of
@@ -67,11 +68,16 @@ def fit(
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
+    rate = None
+    if config.lr == "auto":
+        config.check()
+        recipe = TrainConfig.from_recipe(config.model, config.recipe, data=config.data)
+        config, rate = resolve_rate(config, recipe)
     with seeded_run(config) as directory, ExitStack() as after:
         if config.loss == "own" and loss is None:
             raise UsageError("this run has a loss of its own; go on with excite.fit(..., loss=FUNCTION)")
         if not config.quiet and directory.first:
-            print(header(config, directory))
+            print(header(config, directory, rate))
         data = ImageData(config, bundle)
         if network is None:
             model = build_network(config, data, init_state)
@@ -181,25 +187,17 @@ def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[st
     if config.patience and not data.bundle.selects:
         watched = f"note: --patience looks at the {data.bundle.val_name} split, on which the result is measured"
         lines.append(f"{watched}; --val-fraction 0.1 holds out other images")
-    return lines + ([] if (advice := rate_advice(config)) is None else [f"note: {advice}"])
+    recipe = usual_config(config)
+    advice = rate_advice(config, recipe) if recipe is not None else None
+    return lines + ([] if advice is None else [f"note: {advice}"])
 
 
-def rate_advice(config: TrainConfig) -> str | None:
-    """Return a warning where a recipe's learning rate goes with batches of a very different size; None elsewhere.
-
-    The rule is the linear one (Goyal et al., arXiv:1706.02677): the rate follows the images per optimizer step.
-    """
+def usual_config(config: TrainConfig) -> TrainConfig | None:
+    """Return what a run's recipe says without any option; None where the recipe is gone."""
     try:
-        recipe = TrainConfig.from_recipe(config.model, config.recipe, data=config.data)
-    except UsageError:  # of a run whose recipe is gone
+        return TrainConfig.from_recipe(config.model, config.recipe, data=config.data)
+    except UsageError:
         return None
-    images, usual = (c.batch_size * c.accumulate * c.devices for c in (config, recipe))
-    if config.optimizer != "sgd" or config.lr != recipe.lr or usual / 2 <= images <= 2 * usual:
-        return None
-    return (
-        f"the rate {config.peak_lr:g} of the recipe {config.recipe} is for {usual} images a step, these are {images}; "
-        f"by the linear rule that is --lr {config.peak_lr * images / usual:.2g}"
-    )
 
 
 def save_samples(data: ImageData, folder: Path, most: int = 10) -> None:

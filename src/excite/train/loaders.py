@@ -6,9 +6,11 @@ order and augmentation from (seed, epoch, index).
 
 import multiprocessing
 import multiprocessing.context
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from torch.utils.data import Dataset
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
+from excite.data.mapped import MapImages
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.sampling import EpochSampler, Readers, SplitLoader, worker_count
 from excite.engine.seeds import balanced_order, derive, epoch_order, generator
@@ -97,7 +100,9 @@ def image_readers(config: TrainConfig, **splits: tuple[Images, Transform]) -> Re
     """Return the processes that decode and augment the images of all splits (the calling one if `workers` is 0)."""
     workers = worker_count(config.workers)
     datasets = {name: _Prepared(images, transform, config.seed) for name, (images, transform) in splits.items()}
-    return Readers(datasets, _collate, workers, _context() if workers else None)
+    ours = all(type(images).__module__.startswith("excite.") for images, _ in splits.values())
+    ours = ours and not any(isinstance(images, MapImages) for images, _ in splits.values())
+    return Readers(datasets, _collate, workers, _context(ours) if workers else None)
 
 
 class WorkerLoader(Loader):
@@ -136,8 +141,16 @@ class WorkerLoader(Loader):
                 yield images, labels
 
 
-def _context() -> multiprocessing.context.BaseContext:
-    """Workers come from a server that has imported what they need; a plain fork would copy locks held by threads."""
+def _context(ours: bool) -> multiprocessing.context.BaseContext:
+    """Workers come from a server that has imported what they need; a plain fork would copy locks held by threads.
+
+    ours: False for a data set of the caller's own. The server may have no way to import its class (of a notebook), and
+    it would run a caller's script once more, which need not have `if __name__ == "__main__"`. There workers are forked,
+    as torch does by itself.
+    """
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").suffix == ".py"
+    if not ours or (script and getattr(sys.modules["__main__"], "__spec__", None) is None):
+        return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["excite.train.loaders"])
     return context

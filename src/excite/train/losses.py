@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from excite.train.config import TrainConfig
@@ -16,6 +16,7 @@ class ClassificationLoss(nn.Module):
 
     Focal loss: each class's term is multiplied with (1 - p)^gamma, p its probability (Lin et al., ICCV 2017, eq. 5);
     gamma 0 is the cross-entropy. As there, labels give a mean weighted by their classes, shares a mean over images.
+    Where several processes share a step, its images are weighted together, as in one process.
     """
 
     weight: Tensor | None
@@ -28,17 +29,31 @@ class ClassificationLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss."""
+        labels = targets if targets.dim() == 1 else None
+        share = 1.0 if self.weight is None or labels is None else share_of_process(self.weight[labels].sum())
         if self.gamma == 0:
-            return F.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.smoothing)
+            return share * F.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.smoothing)
         classes = logits.shape[1]
-        shares = F.one_hot(targets, classes).to(logits.dtype) if targets.dim() == 1 else targets
+        shares = targets if labels is None else F.one_hot(labels, classes).to(logits.dtype)
         shares = shares * (1 - self.smoothing) + self.smoothing / classes
         logs = F.log_softmax(logits, 1)
         terms = -shares * logs * (1 - logs.exp()).clamp_min(0) ** self.gamma
         if self.weight is None:
             return terms.sum() / len(logits)
         total = (terms * self.weight).sum()
-        return total / (self.weight[targets].sum() if targets.dim() == 1 else len(logits))
+        return share * total / (len(logits) if labels is None else self.weight[labels].sum())
+
+
+def share_of_process(weight: Tensor) -> Tensor | float:
+    """Return the weight of a process's images by the mean of all processes; 1 in training on one.
+
+    Processes mean their gradients; each one's loss times this has the gradient of the weighted mean over all images.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and torch.is_grad_enabled()):
+        return 1.0
+    whole = weight.detach().clone()
+    distributed.all_reduce(whole)
+    return weight.detach() * distributed.get_world_size() / whole
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

@@ -26,10 +26,13 @@ def count(model: nn.Module, size: int, channels: int = 3) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), trace.macs
 
 
-def header(config: TrainConfig, directory: RunDirectory) -> str:
-    """Return what a run says before its work: the network, the recipe, where it runs, where its files go."""
+def header(config: TrainConfig, directory: RunDirectory, rate: str | None = None) -> str:
+    """Return what a run says before its work: the network, the recipe, where it runs, where its files go.
+
+    rate: where the learning rate is from.
+    """
     device = pick_device(config.device) + (" (auto)" if config.device == "auto" else "")
-    how = f"batches of {config.batch_size}, {config.optimizer}, lr {config.lr}"
+    how = f"batches of {config.batch_size}, {config.optimizer}, lr {config.lr}" + (f" ({rate})" if rate else "")
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}, {how}"
     name = f"{config.model} + {config.attach}" if config.attach else config.model
     recipe = "options alone" if config.recipe == "auto" else f"recipe {config.recipe}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from excite.common.checks import shown
 from excite.common.files import check_file
+from excite.data.recognise import COCO_FILES
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.detect.data.division import divide
 from excite.detect.data.schema import Fields, Id
@@ -16,15 +17,22 @@ from excite.detect.data.segments import problem
 from excite.errors import ExciteError, UsageError
 
 EXPORTED = "_annotations.coco.json"
+PREFIX = "instances_"
+FOLDERS = ("images", "data")  # of the images of a set without splits
 KINDS = {"images": "image", "categories": "category", "annotations": "annotation"}  # lists, and one of them
 
 
 def splits(root: Path) -> list[str]:
     """Return the names of the splits that have an annotation file."""
     inside = [p.parent.name for p in root.glob(f"*/{EXPORTED}")]
-    return sorted(
-        [*inside, *(p.stem.removeprefix("instances_") for p in (root / "annotations").glob("instances_*.json"))]
-    )
+    return sorted({*inside, *_listed(root)})
+
+
+def _listed(root: Path) -> dict[str, Path]:
+    """Return the files annotations/instances_SPLIT.json, also without that prefix, by their splits."""
+    folder = root / "annotations"
+    plain = [p for p in folder.glob("*.json") if p.stem.startswith(("train", "val", "test"))]
+    return {p.stem.removeprefix(PREFIX): p for p in [*plain, *folder.glob(f"{PREFIX}*.json")]}
 
 
 def find_split(root: Path, split: str) -> str:
@@ -50,11 +58,11 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     undivided = _undivided(root)
     if undivided is not None:
         path = undivided
-        folder = path.parent if path.parent == root and not (root / "images").is_dir() else root / "images"
+        folder = next((root / name for name in FOLDERS if (root / name).is_dir()), root)
     else:
         name = find_split(root, split)
         inside = root / name / EXPORTED
-        path = inside if inside.is_file() else root / "annotations" / f"instances_{name}.json"
+        path = inside if inside.is_file() else _listed(root)[name]
         folder = root / name if (root / name).is_dir() else root / "images"
     content = read_json(path)
     categories = _entries(content, "categories", path)
@@ -66,7 +74,9 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
     present = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     for fields in _entries(content, "images", path):
         file = fields.file("file_name", folder)
-        if file.name not in present:
+        if file.parent != folder:  # a name with folders, which may begin beside the images' own
+            file = next((f for f in (file, fields.file("file_name", root)) if f.is_file()), file)
+        if not (file.name in present if file.parent == folder else file.is_file()):
             raise ExciteError(f"{fields.where} names {file}, which is missing")
         samples[fields.id("id")] = Sample(fields.id("id"), *fields.size(), path=file)
     skipped: list[str] = []
@@ -85,10 +95,10 @@ def open_coco(root: Path, split: str) -> DetectionDataset:
 
 def _undivided(root: Path) -> Path | None:
     """Return the one annotation file of a set without splits; None where there are splits."""
-    files = [*root.glob("annotations/instances_*.json"), *root.glob(EXPORTED)]
+    files = [*root.glob(f"annotations/{PREFIX}*.json"), *(root / n for n in COCO_FILES if (root / n).is_file())]
     if len(files) != 1 or any(root.glob(f"*/{EXPORTED}")):
         return None
-    name = files[0].stem.removeprefix("instances_")
+    name = files[0].stem.removeprefix(PREFIX)
     return None if name.startswith(("train", "val", "test")) else files[0]
 
 

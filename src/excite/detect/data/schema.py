@@ -80,8 +80,8 @@ class Fields:
         return int(value)
 
     def file(self, key: str, folder: Path) -> Path:
-        """Return the path of a file below `folder`."""
-        name = self.text(key)
+        """Return the path of a file below `folder`; slashes may be those of Windows."""
+        name = self.text(key).replace("\\", "/")
         if not is_inside(name):
             raise self.wrong(key, f"the name of a file in {folder}")
         return folder / name

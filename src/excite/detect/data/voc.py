@@ -11,6 +11,7 @@ from xml.parsers import expat
 from excite.common.checks import shown
 from excite.common.files import check_file
 from excite.data.folder import is_junk, split_folders
+from excite.data.preprocess import UnreadableImageError, stored_size
 from excite.detect.data.base import Annotation, DetectionDataset, Sample, check_not_empty, clip_box
 from excite.detect.data.division import divide
 from excite.detect.data.schema import LONGEST_NAME, Fields, is_inside
@@ -146,12 +147,16 @@ def _number(element: ET.Element, name: str, path: Path) -> float:
 
 def _sample(path: Path, label_of: dict[str, int], skipped: list[str]) -> Sample:
     tree = read_xml(path)
-    size = tree.find("size")
-    if size is None:
-        raise ExciteError(f"{path}: no <size>")
-    line = f"{path}, line {size.get(LINE)}: <size>"
-    width, height = Fields({key: _number(size, key, path) for key in ("width", "height")}, line).size()
-    sample = Sample(path.stem, width, height, path=_image(path))
+    image, size = _image(path), tree.find("size")
+    sides = {} if size is None else {key: _number(size, key, path) for key in ("width", "height")}
+    if size is None or not any(sides.values()):  # some tools write no size, or zeros
+        try:
+            width, height = stored_size(image)
+        except UnreadableImageError as error:
+            raise ExciteError(f"{path} has no <size>, and {image} cannot be read: {error.reason}") from None
+    else:
+        width, height = Fields(sides, f"{path}, line {size.get(LINE)}: <size>").size()
+    sample = Sample(path.stem, width, height, path=image)
     for element in tree.findall("object"):
         annotation = _annotation(element, path, sample, label_of, skipped)
         if annotation is not None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import lightning as L
 import pytest
@@ -296,8 +297,8 @@ def test_what_data_a_program_may_give(data: object, counts: tuple[int, int, int]
 class Rows(Records):
     """As `datasets` of the hub give them: columns by name, a ClassLabel."""
 
-    column_names = ["img", "label"]
-    features = {"label": SimpleNamespace(names=["dark", "bright"])}
+    column_names: ClassVar = ["img", "label"]
+    features: ClassVar = {"label": SimpleNamespace(names=["dark", "bright"])}
 
     def __getitem__(self, index: int | str) -> object:
         if isinstance(index, str):

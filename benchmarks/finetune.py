@@ -96,12 +96,10 @@ def arms(weights: str, epochs: int) -> dict[str, dict[str, object]]:
     tuned = {"recipe": "finetune", "epochs": epochs}
     scratch = {"recipe": "finetune", "epochs": epochs, "lr": 0.1, "no_decay": []}
     identity = {"attach": "eca", "attach_options": {"init": "identity"}}
-    longer = {**scratch, "epochs": LONGER * epochs}
     return {
         "resnet20 from scratch": {"model": "resnet20", **scratch},
         "eca_resnet20 from scratch": {"model": "eca_resnet20", **scratch},
-        "resnet20 from scratch, longer": {"model": "resnet20", **longer},
-        "eca_resnet20 from scratch, longer": {"model": "eca_resnet20", **longer},
+        "eca_resnet20 from scratch, longer": {"model": "eca_resnet20", **scratch, "epochs": LONGER * epochs},
         "resnet20 fine-tuned": {"model": "resnet20", "init": weights.format("resnet20"), **tuned},
         "resnet20 + ECA at identity, fine-tuned": {
             "model": "resnet20",

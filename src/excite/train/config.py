@@ -20,7 +20,7 @@ class TrainConfig(RunConfig):
 
     Args:
         model: a name of ours (eca_resnet50), timm/NAME, torchvision/NAME or path/to/file.py:factory.
-        data: a folder's or file's path, a spec (digits, cifar10, imagefolder:PATH, ...), or path/to/file.py:factory.
+        data: data spec: a folder's or file's path, digits, cifar10, imagefolder:PATH, ..., or path/to/file.py:factory.
         recipe: a recipe's name or YAML file; auto takes the one that fits the data and model.
         out: run directory; by default runs/MODEL-DATA, numbered where that exists.
         options: options of the model or its method, as --options.kernel_size 3,5,5,7.

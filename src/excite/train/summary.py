@@ -123,8 +123,8 @@ def show(summary: dict[str, Any]) -> str:
         names = ", ".join(summary["unreadable_names"][:3])
         rows.append(("unreadable", f"{summary['unreadable']} images passed over: {names}"))
     parts = ("config.yaml", "metrics.csv", "curves.png", "summary.json", "checkpoints", "tensorboard", "samples")
-    names = (f"{part}/" if (Path(run) / part).is_dir() else part for part in parts if (Path(run) / part).exists())
-    rows.append(("files", f"{run}: {' '.join(names)}"))
+    there = (f"{part}/" if (Path(run) / part).is_dir() else part for part in parts if (Path(run) / part).exists())
+    rows.append(("files", f"{run}: {' '.join(there)}"))
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]
     place, samples = shlex.quote(run), shlex.quote(f"{run}/samples")

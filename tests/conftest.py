@@ -11,6 +11,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+DRAWN = {}  # the function that draws curves, once its module is there
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let runs leave a mere file for their curves, which take longer to draw than such a run; `curves` draws them."""
+    history = sys.modules.get("excite.engine.history")
+    if history is not None:
+        drawn = DRAWN.setdefault("curves", history.draw_curves)
+        wanted = "curves" in getattr(item, "fixturenames", ())
+        history.draw_curves = drawn if wanted else lambda rows, panels, path: path.write_bytes(b"no picture")
+
+
+@pytest.fixture
+def curves() -> None:
+    """Asked for by tests of the picture."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """Epochs and images for some minutes: from a measured pace, said in a line, kept when the comparison goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,18 +63,29 @@ def test_lengths_of_a_schedule() -> None:
     assert shrunk(steps, 0.1)["milestones"] == [10, 15]
 
 
-def test_a_comparison_with_a_budget_goes_on_as_it_was_planned(tmp_path: Path) -> None:
-    """The pace is really measured here, and not again when the same command is given."""
-    small = {"limit_train": 96, "limit_val": 20, "epochs": 40, "batch_size": 16}
+def test_a_comparison_with_a_budget_goes_on_as_it_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pace is really measured here, and not again when the same command is given; a slow machine is pretended."""
+    measure, measured = budget.measure_pace, []
+
+    def slow(*arguments: Any) -> Pace:
+        measured.append(measure(*arguments))
+        return Pace(0.1, 0.0)
+
+    monkeypatch.setattr(budget, "measure_pace", slow)
+    small = {"limit_train": 96, "limit_val": 20, "epochs": 3, "batch_size": 16}
     lines: list[str] = []
     one = make_plan("none,se_var1", seeds=1, train=small)
     run_plan(one, tmp_path / "c", budget=1.0, report=lines.append)
     first = load(tmp_path / "c")
     assert first.budget == 1.0
-    assert any(line.startswith("budget of 60 seconds: 2 runs of") for line in lines)
+    assert first.changes["limit_train"] == 80  # 1.1 * 2 runs * 3 epochs * 80 images * 0.1 s = 53 s
+    assert len(measured) == 2
+    assert all(0 < pace.train < 60 and 0 <= pace.val < 60 for pace in measured)
+    assert any(line.startswith("budget of 60 seconds: 2 runs of 3 epochs") for line in lines)
     assert "Epochs and images were planned for 1 minutes" in (tmp_path / "c" / "results.md").read_text()
     lines.clear()
     run_plan(one, tmp_path / "c", budget=1.0, report=lines.append)
+    assert len(measured) == 2
     assert load(tmp_path / "c") == first
     assert lines == ["2 of 2 runs are there already"]
     with pytest.raises(UsageError, match="a budget of 1 minutes, not 2"):

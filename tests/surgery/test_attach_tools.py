@@ -1,6 +1,7 @@
 """What people do with a network afterwards: copy, pickle, move, compile, export, distribute, detect."""
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attach_ddp import CASES as CASES_IN_TWO
 from attach_ddp import train_two_steps
 from attach_hosts import Residual, build
 from torch import nn
@@ -244,10 +246,11 @@ def test_attention_after_converted_norms() -> None:
     assert len(report.sites) == 4
 
 
-@pytest.mark.parametrize("method", ["eca", pytest.param("emca_eca", marks=pytest.mark.slow)])
-def test_two_processes(method: str, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(train_two_steps, (f"{tmp_path}/store", method, f"{tmp_path}/sum"), nprocs=2)
-    first, second = ((tmp_path / f"sum.{rank}").read_text() for rank in (0, 1))
+def test_two_processes(tmp_path: Path) -> None:
+    """With attached attention and in EMCA networks: the same weights in both, and no parameter without a gradient."""
+    torch.multiprocessing.spawn(train_two_steps, (f"{tmp_path}/store", f"{tmp_path}/sum"), nprocs=2)
+    first, second = (json.loads((tmp_path / f"sum.{rank}").read_text()) for rank in (0, 1))
     assert first == second
+    assert first.keys() == CASES_IN_TWO.keys()
     with pytest.raises(excite.UsageError, match=r"already|wrapped"):
         excite.attach(nn.DataParallel(attached("residual")), "eca")

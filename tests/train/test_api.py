@@ -29,11 +29,6 @@ from excite.train import TrainConfig, fit
 QUICK = {"epochs": 1, "batch_size": 8, "workers": 0, "quiet": True}
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-
-
 class Squares:
     """Dark and bright squares, as grey PIL images or as tensors."""
 

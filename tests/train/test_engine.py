@@ -64,11 +64,6 @@ def tiny(out: Path | None, **changes: object) -> TrainConfig:
     return TrainConfig(out=None if out is None else str(out), **{**small, **changes})
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_option_is_explained(kind: type[RunConfig]) -> None:
     texts: dict[str, str] = {}

@@ -18,11 +18,6 @@ TINY = {"epochs": 1, "batch_size": 16, "limit_train": 48, "limit_val": 20, "work
 TINY |= {"options": {"width": 4}, "logger": "none"}
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an eca_resnet20 that look trained: the norms have moved."""

@@ -21,13 +21,6 @@ from imagesets import image_folder
 TIMING = {"seconds", "images_per_s", "waiting"}
 
 
-@pytest.fixture(autouse=True)
-def fast_drawing(request, monkeypatch):
-    """Pictures take most of a tiny run's time; one test draws them."""
-    if request.function is not test_run_directory_holds_everything:
-        monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-
-
 def tiny(out: Path, **changes) -> TrainConfig:
     base = {"epochs": 2, "batch_size": 16, "limit_train": 48, "limit_val": 20, "workers": 0, "quiet": True, "lr": 0.05}
     return TrainConfig(**{"model": "eca_resnet20", "out": str(out), **base, **changes})
@@ -41,7 +34,7 @@ def weights(path: Path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_run_directory_holds_everything(tmp_path):
+def test_run_directory_holds_everything(tmp_path, curves):
     result = fit(tiny(tmp_path / "run"))
     run = tmp_path / "run"
     with open(run / "metrics.csv") as file:
@@ -83,8 +76,23 @@ def test_same_seed_same_numbers_other_seed_others(tmp_path):
 
 VARIANTS = {
     "plain": {},
-    "averaged_and_mixed": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0, "accumulate": 2, "clip": 1.0, "flip": True},
-    "randaugment": {"randaugment": 9, "label_smoothing": 0.1, "warmup_epochs": 1.0, "optimizer": "adamw", "lr": 1e-3},
+    "averaged_and_mixed": {
+        "ema": 0.9,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "accumulate": 2,
+        "clip": 1.0,
+        "flip": True,
+        "options": {"width": 4},
+    },
+    "randaugment": {
+        "randaugment": 9,
+        "label_smoothing": 0.1,
+        "warmup_epochs": 1.0,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "options": {"width": 4},
+    },
     "balanced": {
         "balance": "sampler",
         "loss": "focal",
@@ -107,7 +115,7 @@ VARIANTS = {
         "lr": 1e-3,
         "balance": "loss",
     },
-    "dropout": {"model": "eca_mobilenet_v2_cifar", "options": {"width_mult": 0.35}, "limit_train": 32},
+    "dropout": {"options": {"width": 4, "drop_rate": 0.3, "drop_path_rate": 0.3}},
 }
 
 

@@ -139,12 +139,10 @@ def test_no_cell_is_a_formula(cell: object, written: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-        options = {"epochs": 2, "batch_size": 16, "limit_train": 64, "limit_val": 40, "workers": 0, "quiet": True}
-        out = tmp_path_factory.mktemp("runs") / "a run"
-        config = TrainConfig("resnet20", options={"width": 4}, best="macro_f1", balance="loss", out=str(out), **options)
-        return fit(config).run
+    options = {"epochs": 2, "batch_size": 16, "limit_train": 64, "limit_val": 40, "workers": 0, "quiet": True}
+    out = tmp_path_factory.mktemp("runs") / "a run"
+    config = TrainConfig("resnet20", options={"width": 4}, best="macro_f1", balance="loss", out=str(out), **options)
+    return fit(config).run
 
 
 def test_the_run_has_the_scores(run: Path) -> None:

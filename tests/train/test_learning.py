@@ -21,11 +21,6 @@ CLASSES = 10
 HALF = Preprocess(5, 5, (0.5,) * 3, (0.25,) * 3)
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("excite.engine.history.draw_curves", lambda rows, panels, path: path.write_bytes(b""))
-
-
 class Watched(nn.Module):
     """Keeps the images that it is trained on, and what it gives for them."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from excite.engine.process import end_with
 from excite.engine.sampling import Readers, SplitLoader
@@ -68,7 +69,7 @@ def wait_until(wanted: Callable[[], bool]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
-@pytest.mark.parametrize("kind", ["train", "detect"])
+@pytest.mark.parametrize("kind", ["train", pytest.param("detect", marks=pytest.mark.slow)])
 def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: str) -> None:
     if kind == "train":
         data = f"imagefolder:{image_folder(tmp_path, per_class=8)}"
@@ -129,6 +130,13 @@ def test_splits_take_turns(workers: int) -> None:
         assert list(val) == [[[10], [20]], [[30]]]
         with pytest.raises(RuntimeError, match="another reading"):
             next(begun)
+
+
+def test_reading_draws_nothing_from_the_networks_generator() -> None:
+    loader = SplitLoader(Readers({"train": [1, 2, 3]}, lists, 0), "train", range(3), 2)  # type: ignore[arg-type]
+    before = torch.get_rng_state()
+    assert list(loader) == [[1, 2], [3]]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def lists(items: list) -> list:

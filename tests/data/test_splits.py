@@ -123,6 +123,13 @@ def test_every_source_has_held_out_images(kind: str, splits: tuple[str, ...], tm
             open_data(spec + "@val=0")
 
 
+def test_the_second_cut_is_a_share_of_all_images(tmp_path: Path) -> None:
+    spec = folders(tmp_path, ("train",), per_class=20)
+    usual, cut = open_data(spec), open_data(spec + "@val=0.25,test=0.25")
+    assert (len(usual.train), len(usual.val)) == (32, 8)
+    assert (len(cut.train), len(cut.val), len(cut.test)) == (20, 10, 10)
+
+
 def test_digits() -> None:
     whole, cut = open_data("digits"), open_data("digits@val=0.1")
     assert (len(whole.train), len(whole.val), whole.selects, whole.val_name) == (1437, 360, False, "test")

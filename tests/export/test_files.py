@@ -15,6 +15,7 @@ from excite.cli.export import top1
 from excite.cli.main import main
 from excite.errors import ExciteError, UsageError
 from excite.export import export_model, open_engine, open_exported, write
+from excite.export.runtime import ExportedModel
 from excite.models import describe
 
 
@@ -60,6 +61,20 @@ def test_round_trip(network, tmp_path: Path, format, file, precision, tolerance,
         wanted = network(x)
     assert float((opened(x) - wanted).abs().max() / wanted.abs().max()) <= tolerance
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 9])
+def test_a_fixed_batch_is_met_by_cutting_and_padding(network, n: int) -> None:
+    seen = []
+
+    def engine(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape))
+        return network(x)
+
+    fixed = ExportedModel(Path("m.onnx"), engine, network.excite_card, "onnx", "fp32", 16, batch=4)
+    with torch.no_grad():
+        torch.testing.assert_close(fixed(images(n)), network(images(n)))
+    assert seen == [(4, 3, 16, 16)] * -(-n // 4)
 
 
 @pytest.mark.parametrize(("format", "file"), [("onnx", "q.onnx"), ("openvino", "q.xml")])

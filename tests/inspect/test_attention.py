@@ -146,6 +146,8 @@ def test_structure_is_recognised() -> None:
     assert not is_attention(Squeezed(8, last=nn.ReLU()))
     assert not is_attention(nn.Sequential(nn.Linear(8, 2), nn.ReLU(), nn.Linear(2, 8), nn.Sigmoid())), "an autoencoder"
     assert not is_attention(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(8, 8, 1), nn.Sigmoid()))
+    head = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    assert not is_attention(head), "a convolution over the map, then a pool: a head of several labels"
     assert not is_attention(nn.AdaptiveAvgPool2d(1))
     assert not is_attention(nn.Identity())
     for block in (nn.Sequential(wide, Weights(8)), nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), Squeezed(8))):

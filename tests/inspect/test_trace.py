@@ -1,5 +1,7 @@
 """One recorder: counters, surgery, the training summary and the method cards read the same trace."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -49,6 +51,21 @@ def test_every_way_of_running_sees_the_same_graph(training: bool) -> None:
         assert (other.macs, other.outputs) == (first.macs, first.outputs)
     assert model.training is training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_shapes_without_data_are_those_with_data() -> None:
+    for dims in (1, 2, 3):
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+        for k, s, p, d, groups in itertools.product((1, 3), (1, 2, 3), (0, 2), (1, 2, 3), (1, 2)):
+            model = conv(2, 4, k, s, p, d, groups)
+            shape = (1, 2, *(9, 8, 7)[:dims])
+            assert run_on_meta(model, shape).nodes[-1].shape == tuple(model(torch.zeros(shape)).shape), model
+    for k, s, p in itertools.product((2, 3), (1, 2, None), (0, 1)):
+        pool = nn.MaxPool2d(k, s, p)
+        shape = (1, 2, 9, 8)
+        assert (
+            run_on_meta(nn.Sequential(nn.Conv2d(2, 2, 1), pool), shape).outputs["1"] == pool(torch.zeros(shape)).shape
+        )
 
 
 def test_tensors_that_are_gone_are_not_mistaken_for_new_ones() -> None:

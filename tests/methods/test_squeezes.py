@@ -79,9 +79,12 @@ def test_one_position_has_no_deviation() -> None:
     assert torch.isfinite(MeanStd()(torch.randn(2, 3, 1, 1))).all()
 
 
-def test_deviation_survives_a_large_mean_in_half_precision() -> None:
-    x = torch.tensor([1000.0, 1002.0]).half().expand(1, 1, 2)
-    assert abs(float(MeanStd()(x)[0, 0, 1]) - 2**0.5) < 1e-3
+@pytest.mark.parametrize("values", [(1000.0, 1002.0), (-3000.0, 3000.0)])
+@pytest.mark.parametrize("squeeze", [MeanStd(), L1(), L2()], ids=lambda s: type(s).__name__)
+def test_large_maps_of_half_precision(squeeze: nn.Module, values: tuple[float, float]) -> None:
+    """Sums of squares, and sums of many positions, are beyond float16."""
+    x = torch.tensor(values).repeat(64).half().expand(1, 1, 128)
+    torch.testing.assert_close(squeeze(x).double(), squeeze(x.double()), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [7, 14, 28, 56, 5, 13, 20])

@@ -11,6 +11,7 @@ import excite
 from excite.backbones.blocks import Block
 from excite.backbones.names import BACKBONES
 from excite.errors import UsageError
+from excite.inspect.attention import attention_paths
 from excite.models import NetworkSpec, spec_of
 from excite.ops import use
 
@@ -227,16 +228,35 @@ def test_output_stride_of_small_networks(case: str, output_stride: int) -> None:
     assert model.forward_features(images(1, 16))[-1].shape[-1] == 16 // output_stride
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_dilated_networks_equal_timms(name: str, output_stride: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "output_stride"),
+    [("resnet18", 8), ("resnet18", 16), ("resnet50", 8), ("resnet18d", 32)],
+)
+def test_networks_and_dilated_ones_equal_timms(name: str, output_stride: int) -> None:
     timm = pytest.importorskip("timm")
     theirs = timm.create_model(name, num_classes=7, output_stride=output_stride).eval()
-    ours = excite.create_model(name, num_classes=7, output_stride=output_stride).eval()
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):  # timm's last ones start from zero: branches would not matter
+                module.weight.uniform_(0.5, 1, generator=torch.Generator().manual_seed(0))
+    how = {"stem": "deep", "avg_down": True} if name.endswith("d") else {}
+    ours = excite.create_model(name.removesuffix("d"), num_classes=7, output_stride=output_stride, **how).eval()
     ours.load_state_dict(theirs.state_dict())
+    x = images(2, 72)  # the maps of 9 positions are halved, too
     with torch.inference_mode():
-        assert torch.allclose(ours(images()), theirs(images()), atol=1e-5)
-        assert torch.allclose(ours.forward_features(images())[-1], theirs.forward_features(images()), atol=1e-5)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.forward_features(x)[-1], theirs.forward_features(x), rtol=1e-4, atol=1e-4)
+
+
+def test_norms_of_attention_start_from_the_scale_that_was_asked_for() -> None:
+    """CBAM's spatial gate with a norm of scale 0 weighs all positions alike; the networks' own norms start from 1."""
+    model = excite.create_model("cbam_resnet20", num_classes=3, width=8, norm_scale=0).eval()
+    attention: list[Any] = [model.get_submodule(path) for path in attention_paths(model)]
+    assert len(attention) == 9
+    for module in attention:
+        x = 0.5 + torch.rand(2, module.channels, 6, 5)
+        weights = module(x) / x
+        torch.testing.assert_close(weights, weights.mean((2, 3), keepdim=True).expand_as(weights))
 
 
 @pytest.mark.parametrize("case", SMALL)

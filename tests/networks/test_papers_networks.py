@@ -6,6 +6,7 @@ from torch import nn
 
 import excite
 from excite.backbones.names import ALIASES, list_models
+from excite.backbones.regnet import SHAPES
 from excite.backbones.resnet_small import PadShortcut
 
 
@@ -76,6 +77,21 @@ def test_regnets(name: str, side: int) -> None:
     assert maps[-1].shape[-1] == side
     model(torch.randn(2, 3, 32, 32)).square().mean().backward()
     assert not [k for k, p in model.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_exact_counts_of_regnets(name: str) -> None:
+    """The inner SE of a block has a quarter of the block's inputs, not of its outputs."""
+    shape = SHAPES[name]
+    inputs, total = 64, 64 * 3 * 9 + 2 * 64
+    for stage, (depth, width) in enumerate(zip(shape.depths, shape.widths, strict=True)):
+        for i in range(depth):
+            hidden = round(inputs * shape.se_ratio)
+            total += inputs * width + width * shape.group_width * 9 + width * width + 3 * 2 * width
+            total += (2 * width * hidden + hidden + width) if hidden else 0
+            total += (inputs * width + 2 * width) if inputs != width or (i == 0 and stage > 1) else 0
+            inputs = width
+    assert count(build(name, num_classes=10)) == total + inputs * 10 + 10
 
 
 def test_deep_stem_and_averaging_projections() -> None:

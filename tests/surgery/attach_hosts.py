@@ -34,7 +34,8 @@ def enliven(model: nn.Module) -> nn.Module:
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.running_mean.normal_(0, 0.1, generator=generator)
         for name, value in model.named_parameters():
-            if "gamma" in name or "layer_scale" in name or "skipinit_gain" in name:
+            # The weights of EMCA's scales start alike: their order would not matter.
+            if any(part in name for part in ("gamma", "layer_scale", "skipinit_gain", "fusion.weight")):
                 value.uniform_(0.5, 1.0, generator=generator)
     return model
 

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def command() -> str:
     return "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
+@cache
 def commit() -> str | None:
     """Return the commit that ran, with a + where files differ from it; None outside a clone."""
     git = ["git", "-C", str(HERE)]

@@ -173,6 +173,14 @@ def code_refused(source: str, name: str, option: str = "--model") -> ExciteError
     )
 
 
+def command_refused(source: str, data: str) -> ExciteError:
+    """Return the error for a file that names a command as its data, which would be run."""
+    return ExciteError(
+        f"{source} names the command {data!r} as its data, and what a file names is not run; where you trust it, name "
+        "it yourself: --data wds:pipe:..."
+    )
+
+
 @dataclass(frozen=True)
 class DetectorCard:
     """What a checkpoint says of its detector.

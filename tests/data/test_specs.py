@@ -205,6 +205,11 @@ def test_broken_shards(tmp_path):
     shards(tmp_path)
     with tarfile.open(tmp_path / "train-000.tar", "w") as tar:
         add(tar, "a.png", encoded(0))
+    train = open_data(f"wds:{tmp_path}/*.tar").train
+    with pytest.raises(UnreadableImageError, match=r"train-000.tar:a: there is no label"):
+        train[0]
+    assert train[1][1] in (0, 1)
+    (tmp_path / "train-001.tar").unlink()
     with pytest.raises(ExciteError, match="sample a has no label"):
         open_data(f"wds:{tmp_path}/*.tar")
     (tmp_path / "train-000.tar").write_bytes(b"no tar at all")

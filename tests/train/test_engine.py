@@ -39,6 +39,7 @@ CHOICES = {
     "augment": "none", "kind": "retinanet", "neck": "c4", "no_decay": ["norm"], "milestones": [3], "min_size": [77],
     "window": [0.0, 4095.0],
     "lr": 0.25, "loss": "focal", "balance": "sampler", "best": "loss", "logger": "none", "freeze": ["layer1"],
+    "non_finite": "skip", "decoder": "pillow", "checkpoint_every": "30m",
     "options": {"kernel_size": 3}, "attach_options": {"reduction": 2}, "neck_attention_options": {"reduction": 2},
 }  # fmt: skip
 
@@ -187,7 +188,8 @@ def test_only_the_first_process_makes_a_directory(tmp_path: Path, monkeypatch: p
     first = RunDirectory(config)
     first.claim("excite train")
     assert first.path.is_dir()
-    for variables in ({"RANK": "1", "LOCAL_RANK": "0"}, {"LOCAL_RANK": "1"}, {"RANK": "3", "LOCAL_RANK": "1"}):
+    launched = {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "0"}  # by torchrun, on the second machine
+    for variables in (launched, {"LOCAL_RANK": "1"}, {"NODE_RANK": "1", "LOCAL_RANK": "0"}, {"NODE_RANK": "1"}):
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)

@@ -45,7 +45,7 @@ for name, options in more.items():
     with torch.no_grad():  # a trained network's norm, so that there is something to hold
         model.append(nn.GroupNorm(1, 3)); model[7].bias += 0.01
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    result = excite.fit(model, data, epochs=2, batch_size=8 // devices, devices=devices, device="cpu", augment="none",
+    result = excite.fit(model, data, epochs=2, batch_size=8, devices=devices, device="cpu", augment="none",
                         lr=0.2, out=f"{out}/{name}", logger="none", quiet=True, overwrite=True,
                         **{"freeze_backbone_epochs": 0, "backbone_lr_factor": 1.0, **options})
     after = model.state_dict()

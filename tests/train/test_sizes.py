@@ -190,7 +190,8 @@ def test_free_memory(files: dict[str, str], free: int | None, tmp_path: Path) ->
         ({"batch_size": 4}, "is for 256 images a step, these are 4; by the linear rule that is --lr 0.0016"),
         ({"batch_size": 4, "accumulate": 64}, None),
         ({"batch_size": 4, "lr": 0.002}, None),
-        ({"batch_size": 1024, "devices": 2}, "these are 2048; by the linear rule that is --lr 0.8"),
+        ({"batch_size": 2048, "devices": 2}, "these are 2048; by the linear rule that is --lr 0.8"),
+        ({"devices": 8}, None),
         ({"batch_size": 4, "optimizer": "adamw"}, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""`excite bench`: how fast networks are, measured in turn."""
+"""`excite bench`: how fast networks are, measured in turn, or how fast an input pipeline is."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,10 @@ from excite.errors import UsageError
 
 
 def bench(
-    models: list[str],
+    models: list[str] = [],  # noqa: B006  (read, never written)
     *,
+    data: str | None = None,
+    workers: int = 0,
     model: str | None = None,
     task: list[Literal["latency", "throughput", "training"]] | None = None,
     batch_size: list[int] | None = None,
@@ -20,7 +22,7 @@ def bench(
     precision: list[Precision] | None = None,
     engine: list[Literal["torch", "onnxruntime", "openvino"]] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    size: str = "224",
+    size: str | None = None,
     rounds: int = 15,
     warmup: int = 3,
     min_time: float = 0.2,
@@ -39,7 +41,7 @@ def bench(
     out: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Measure latency, throughput, training steps and peak memory of networks.
+    """Measure latency, throughput, training steps and peak memory of networks, or with --data an input pipeline.
 
     The networks run in turn (A B C, C B A, ...), so that a drifting machine drifts under all of them. Times are medians
     over the rounds with quartiles; ratios to the first network are taken within each round.
@@ -47,6 +49,8 @@ def bench(
     Args:
         models: names (eca_resnet50, timm/NAME, torchvision/NAME, path.py:factory), checkpoints, or exported files
             (.onnx, .xml, .pt2); ratios refer to the first.
+        data: data spec whose training batches are measured alone: images/s, per core.
+        workers: processes that read them; 0 reads in this one, on one thread.
         model: build this network for the weights of checkpoints instead of the ones that they name.
         task: what is timed (latency: batch 1); latency and throughput unless told otherwise, latency alone where
             exported files are among the models.
@@ -55,7 +59,7 @@ def bench(
         precision: of weights and inputs (training: by autocast); fp32 unless told otherwise.
         engine: what runs it; torch unless told otherwise.
         device: where to run; auto takes a GPU if there is one.
-        size: side of the input in pixels, or HEIGHTxWIDTH.
+        size: side of the input in pixels, or HEIGHTxWIDTH; 224 unless told otherwise, with --data the data's own.
         rounds: how often each network is timed.
         warmup: calls of each network before anything is timed.
         min_time: seconds that one sample lasts at least.
@@ -78,8 +82,14 @@ def bench(
     Examples:
         excite bench resnet50 eca_resnet50 timm/ecaresnet50d --task latency throughput training
         excite bench model.onnx model.xml
+        excite bench --data imagefolder:PATH --workers 4
         excite bench resnet18 se_resnet18 --engine torch onnxruntime --rounds 9 --plot speed.png
     """
+    if (data is None) == (not models):
+        raise UsageError("name networks to measure, or with --data SPEC an input pipeline; one of the two")
+    if data is not None:
+        _input(data, workers, size, batch_size, rounds, min_time, out, json)
+        return
     from excite.checkpoints.reading import is_checkpoint
     from excite.common.options import options_of, to_pairs
     from excite.measure.bench.run import bench as run
@@ -89,7 +99,7 @@ def bench(
 
     if threads is not None:
         _set_threads(threads)
-    sides = parse_size(size)
+    sides = parse_size(size or "224")
     chosen = variants(models, mode or ["eager"], precision or ["fp32"], engine or ["torch"])
     known, label = accuracies(models, accuracy)
     settings: dict[str, Any] = {
@@ -140,6 +150,44 @@ def bench(
     )
     values = report.to_dict({name: " ".join(to_pairs(options_of(name, models, options))) for name in models})
     _write(report, values, plot, accuracy_plot, known, label, out, json)
+
+
+def _input(
+    data: str,
+    workers: int,
+    size: str | None,
+    batch_size: list[int] | None,
+    rounds: int,
+    seconds: float,
+    out: Path | None,
+    json: bool,
+) -> None:
+    """Measure an input pipeline, with the batches of the recipe that fits its data."""
+    import json as json_
+
+    from excite.common.files import write_text
+    from excite.measure.bench.environment import environment, in_words
+    from excite.measure.pipeline import input_speed
+    from excite.train.config import TrainConfig
+
+    changes: dict[str, Any] = {"data": data, "workers": workers}
+    if size is not None and not size.isdecimal():
+        raise UsageError(f"--size {size}: images of a training are square; one number of pixels is needed")
+    if size is not None:
+        changes["size"] = int(size)
+    if batch_size:
+        changes["batch_size"] = batch_size[0]
+    if rounds < 3 or seconds <= 0:
+        raise UsageError(f"--rounds {rounds}, --min-time {seconds}: at least 3 rounds and some time")
+    config = TrainConfig.from_recipe("eca_resnet50", **changes)
+    config.check()
+    speed = input_speed(
+        config, rounds=rounds, seconds=seconds, progress=lambda done, total: _progress("input", done, total)
+    )
+    values = {**speed.to_dict(), "environment": environment()}
+    print(json_.dumps(values, indent=2) if json else f"{speed.in_words()}\n{in_words(environment())}")
+    if out is not None:
+        print(f"wrote {write_text(out, json_.dumps(values, indent=1) + chr(10))}", file=sys.stderr)
 
 
 def _set_threads(threads: int) -> None:

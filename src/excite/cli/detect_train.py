@@ -23,9 +23,12 @@ def train(config: DetectConfig, *, json: bool = False) -> None:
     """
     from excite.detect.evaluate import show
     from excite.detect.fit import fit
+    from excite.engine.launch import speaks
 
     config.quiet = config.quiet or json
     result = fit(config)
+    if not speaks():
+        return
     if json:
         print(json_.dumps(result.summary, indent=2))
     elif not config.quiet:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from excite.card import code_refused, is_plain
+from excite.card import code_refused, command_refused, is_plain
 from excite.cli.help import help_text
 from excite.cli.signature import REQUIRED, Option, gather, read_options
 from excite.cli.words import CommandLine, metavar, missing, read_words, tokens
@@ -66,6 +66,8 @@ def _refuse_code(files: dict[str, dict[str, Any]], line: CommandLine) -> None:
                     raise code_refused(file, word, flag(name))
         if "data" not in line.names() and is_python(place := read_cut(str(values.get("data", "")))[0]):
             raise code_refused(file, place, "--data")
+        if "wds:pipe:" in str(values.get("data", "")) and "data" not in line.names():
+            raise command_refused(file, str(values["data"]))
 
 
 def _defaults(function: Callable[..., Any], line: CommandLine, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

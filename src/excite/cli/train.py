@@ -23,13 +23,14 @@ def train(config: TrainConfig, *, json: bool = False) -> None:
         excite train eca_resnet50_cifar --data cifar10 --recipe emanet-cifar10 --out runs/eca50
         excite train timm/regnety_016 --attach eca --data imagefolder:PATH --options.drop_path_rate 0.1
     """
+    from excite.engine.launch import speaks
     from excite.train.fit import fit
 
     config.quiet = config.quiet or json
     if config.resume and Path(config.resume).is_file():
         config.start, config.resume = config.resume, None
     result = fit(config)
-    if json:
+    if json and speaks():
         print(json_.dumps(result.summary, indent=2))
 
 

@@ -13,7 +13,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "robustness": ("kornia",),
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),
     "hf": ("datasets",),
-    "wds": ("webdataset",),
+    "wds": ("webdataset", "fsspec", "aiohttp"),
+    "jpeg": ("simplejpeg",),
     "ray": ("ray",),
     "trackers": ("alembic", "mlflow", "sqlalchemy", "sqlparse", "wandb"),
 }

@@ -5,7 +5,7 @@ Reading gives 8-bit RGB; `Preprocess.image` resizes and crops it; `Preprocess.no
 
 import copy
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -223,16 +223,24 @@ def _eight_bits(values: Array, window: Window | None = None) -> Array:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the images of a data set become RGB, or other channels: `read_rgb`, `read_channels` with these options."""
+    """How the images of a data set become RGB, or other channels: `read_rgb`, `read_channels` with these options.
+
+    decode: tried first for files and their bytes; what it gives None for is read as ever.
+    """
 
     window: Window | None = None
     least: int | None = None
     channels: int = 3
+    decode: Callable[[str | Path | bytes, int | None], Tensor | None] | None = None
 
     def __call__(self, source: Readable, name: str | None = None) -> Image.Image | Tensor:
         """Return an 8-bit RGB image, or uint8 `[channels h w]` where there are others. Raises UnreadableImageError."""
         if self.channels not in RGB:
             return read_channels(source, self.channels, name, window=self.window)
+        if self.decode is not None and isinstance(source, str | Path | bytes):
+            pixels = self.decode(source, self.least)
+            if pixels is not None:
+                return pixels
         return read_rgb(source, name, window=self.window, least=self.least)
 
 

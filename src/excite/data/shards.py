@@ -278,8 +278,9 @@ def verify(folder: Path) -> Manifest:
             raise ExciteError(f"{folder}: {shard.name} holds {len(samples)} samples, its manifest says {shard.samples}")
         known = keys.setdefault(shard.split, set())
         for sample in samples:
-            if sample.key in known or sample.label >= len(manifest.classes):
-                fault = "is there twice" if sample.key in known else f"has label {sample.label}, which is no class"
+            if sample.key in known or not sample.length or not 0 <= sample.label < len(manifest.classes):
+                fault = f"has label {sample.label}, which is no class" if sample.label >= 0 else "has no label"
+                fault = "is there twice" if sample.key in known else fault if sample.length else "has no image"
                 raise ExciteError(f"{folder}: {shard.name}: sample {sample.key} {fault}")
             known.add(sample.key)
     for split, number in manifest.images.items():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from excite.card import code_refused
+from excite.card import code_refused, command_refused
 from excite.common.holdout import Cut, read_cut
 from excite.common.pyfile import is_python
 from excite.data.bundle import DataBundle
@@ -159,6 +159,8 @@ def open_run_data(
             f"{networks[0].source} was trained on data that a program gave ({place.removeprefix(GIVEN)}); name data "
             "with the same classes with --data SPEC"
         )
+    if data is None and "wds:pipe:" in spec:
+        raise command_refused(networks[0].source, spec)
     try:
         bundle = open_data(spec, limit_train=limit_train, limit_val=limit_val, limit_test=limit_test)
     except UsageError as error:

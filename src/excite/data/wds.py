@@ -1,4 +1,7 @@
-"""`wds:PATTERN`: WebDataset shards on disk, as `wds:/data/{train,val}-{000..031}.tar` (extra `wds`), or `wds:FOLDER`.
+"""`wds:PATTERN`: WebDataset shards, as `wds:/data/{train,val}-{000..031}.tar` (extra `wds`), or `wds:FOLDER`.
+
+They are on disk, or elsewhere: `wds:https://HOST/train-{000..031}.tar`, `wds:s3://...`, `wds:pipe:COMMAND`; a folder
+of `excite shards` is then written with a slash at its end.
 
 The shards' tables of contents are read once, then samples are read by position. So they are shuffled over all shards
 and a resumed run sees the same order, which a stream of shards cannot promise.
@@ -18,8 +21,9 @@ from torch import Tensor
 from excite.card import MOST_CLASSES
 from excite.common.checks import shown
 from excite.common.extras import require
-from excite.data.manifest import NAME, whole_shards
-from excite.data.preprocess import Preprocess, Reading, stored_size
+from excite.data.manifest import NAME, read_manifest, whole_shards
+from excite.data.preprocess import Preprocess, Reading, UnreadableImageError, stored_size
+from excite.data.remote import fetch, is_remote
 from excite.data.sizes import usual_for
 from excite.data.splits import Source, SplitName
 from excite.errors import ExciteError, UsageError
@@ -32,7 +36,10 @@ LARGEST_LABEL = 2**20  # bytes of a file with a label
 
 
 class Sample(NamedTuple):
-    """Where one encoded image lies: shard, byte offset, bytes; its label and key."""
+    """Where one encoded image lies: shard, byte offset, bytes; its label and key.
+
+    One without an image has no bytes, one without a label the label -1: neither can be read.
+    """
 
     shard: str
     offset: int
@@ -53,11 +60,15 @@ class ShardImages:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
+        if self.samples[index].label < 0:
+            raise UnreadableImageError(self.name(index), "there is no label")
         return self.reading(self.encoded(index), self.name(index)), self.samples[index].label
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of an image, as it was stored."""
         sample = self.samples[index]
+        if not sample.length:
+            raise UnreadableImageError(self.name(index), "there is no image")
         with open(sample.shard, "rb") as file:
             file.seek(sample.offset)
             return file.read(sample.length)
@@ -87,19 +98,26 @@ def open_wds(spec: str) -> Source:
 
     A sample is KEY.jpg (or png, webp) with KEY.cls (a number) or KEY.json (`{"label": number}`). Class names come
     from a file classes.txt beside the shards, one per line, else they are the numbers.
-    Raises UsageError for missing shards, ExciteError for samples without image or label.
+    A sample without one of the two cannot be read. Raises UsageError for missing shards, ExciteError for damaged ones.
     """
     pattern = spec.partition(":")[2]
     manifest = None
-    folder = Path(pattern).expanduser()
-    if folder.is_dir() and (folder / NAME).is_file():
+    remote = is_remote(pattern)
+    if remote and pattern.endswith("/"):
+        folder = _fetched_folder(pattern)
+    else:
+        folder = Path(pattern).expanduser()
+    if remote and not pattern.endswith("/"):
+        shards = fetch(_named(pattern), ["classes.txt"])
+    elif folder.is_dir() and (folder / NAME).is_file():
         manifest, shards = whole_shards(folder)
     elif folder.is_dir():
         shards = sorted(folder.glob("*.tar"))
         if not shards:
             raise UsageError(f"{spec}: {folder} holds no shards (.tar) and no {NAME}")
     else:
-        shards = _named(pattern)
+        places = [Path(place).expanduser() for place in _named(pattern)]
+        shards = [p for s in places for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]
     missing = [s for s in shards if not s.is_file()]
     if missing or not shards:
         raise _missing(spec, missing[0] if missing else Path(pattern).expanduser())
@@ -122,16 +140,22 @@ def open_wds(spec: str) -> Source:
     return Source(splits, names, usual_for if manifest is None else lambda _: how)
 
 
-def _named(pattern: str) -> list[Path]:
-    """Return the files that a pattern names."""
+def _fetched_folder(url: str) -> Path:
+    """Return the folder into which a folder of `excite shards` was fetched."""
+    folder = fetch([f"{url}{NAME}"])[0].parent
+    fetch([f"{url}{shard.name}" for shard in read_manifest(folder).shards])
+    return folder
+
+
+def _named(pattern: str) -> list[str]:
+    """Return the places that a pattern names."""
     ranges = [(int(first), int(last)) for first, last in re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)]
     if math.prod(max(last - first + 1, 1) for first, last in ranges) * (1 + pattern.count(",")) > MOST_SHARDS:
         raise UsageError(f"wds:{shown(pattern)[1:-1]} names more than {MOST_SHARDS} shards")
     require("webdataset")
     from webdataset.shardlists import expand_urls
 
-    places = [Path(url).expanduser() for url in expand_urls(pattern)]
-    return [p for s in places for p in (sorted(s.parent.glob(s.name)) if "*" in s.name else [s])]
+    return list(expand_urls(pattern))
 
 
 def _missing(spec: str, path: Path) -> UsageError:
@@ -147,6 +171,9 @@ def _split(shards: list[Path]) -> ShardImages:
     samples = [sample for shard in shards for sample in contents(shard)]
     if not samples:
         raise ExciteError(f"{shards[0]} holds no samples")
+    if not any(sample.length and sample.label >= 0 for sample in samples):
+        first = samples[0]
+        raise ExciteError(f"{first.shard}: sample {first.key} has no {'label' if first.length else 'image'}")
     return ShardImages(samples)
 
 
@@ -165,7 +192,7 @@ class Part(TypedDict, total=False):
 
 
 def contents(shard: Path) -> list[Sample]:
-    """Return the samples of a shard. Raises ExciteError for a damaged one, and for a sample without image or label."""
+    """Return the samples of a shard. Raises ExciteError for a damaged one."""
     parts: dict[str, Part] = {}
     try:
         with tarfile.open(shard) as tar:
@@ -186,10 +213,7 @@ def contents(shard: Path) -> list[Sample]:
                     parts.setdefault(key, {})["label"] = _label(content.read() if content else b"", suffix)
     except (tarfile.TarError, OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         raise ExciteError(f"cannot read shard {shard}: {error!r}") from error
-    for key, part in parts.items():
-        if len(part) < 2:
-            raise ExciteError(f"{shard}: sample {key} has no {'label' if 'image' in part else 'image'}")
-    return [Sample(str(shard), part["image"][0], part["image"][1], part["label"], key) for key, part in parts.items()]
+    return [Sample(str(shard), *part.get("image", (0, 0)), part.get("label", -1), key) for key, part in parts.items()]
 
 
 def _label(content: bytes, suffix: str) -> int:

@@ -20,7 +20,9 @@ from excite.detect.metrics import Metrics
 from excite.detect.module import Batch, DetectionModule
 from excite.detect.report import write_report
 from excite.engine.history import History
+from excite.engine.launch import settle
 from excite.engine.module import Row
+from excite.engine.norms import synchronised
 from excite.engine.rates import resolve_rate
 from excite.engine.run import RunDirectory
 from excite.engine.sampling import SplitLoader
@@ -48,6 +50,7 @@ def fit(config: DetectConfig) -> DetectResult:
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
+    config = settle(config)
     rate = None
     if config.lr == "auto":
         config.check()
@@ -70,7 +73,8 @@ def fit(config: DetectConfig) -> DetectResult:
         )
         module = DetectionModule(detector, config, val_data)
         loaders = _loaders(config, trainer, directory, train_data, val_data)
-        with compiled(detector.get_submodule("backbone"), config.compile):  # the detector itself is all branches
+        backbone = detector.get_submodule("backbone")  # the detector itself is all branches
+        with synchronised(detector, config.sync_bn), compiled(backbone, config.compile):
             train(trainer, module, directory, COMMAND, **loaders)
         summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer)
         metrics: Metrics = {}
@@ -164,6 +168,9 @@ def _loaders(
     val_data: DetectionDataset | None,
 ) -> dict[str, SplitLoader[Batch] | None]:
     rank, world = trainer.global_rank, trainer.world_size
+    for dataset, name in ((train_data, "training"), (val_data, "validation")):
+        if dataset is not None and len(dataset) < world:
+            raise UsageError(f"{len(dataset)} {name} images are too few for {world} processes")
     loader, val_loader = run_loaders(train_data, val_data, config, rank, world)
     if directory.start is not None:
         # Lightning fetches the first batch of a resumed run before it tells the sampler the epoch.

@@ -1,6 +1,5 @@
 """Batches for a detector, in an order and with an augmentation that depend on (seed, epoch, index) alone."""
 
-import torch
 from torch.utils.data import Dataset
 
 from excite.detect.config import DetectConfig
@@ -8,7 +7,7 @@ from excite.detect.data.base import DetectionDataset, Item
 from excite.detect.data.transforms import Transform, collate, evaluation_transform, training_transform
 from excite.detect.module import Batch
 from excite.engine.sampling import EpochSampler, Key, Readers, SplitLoader, worker_count
-from excite.engine.seeds import derive
+from excite.engine.seeds import derive, seeded
 from excite.errors import ExciteError
 
 
@@ -27,8 +26,7 @@ class Augmented(Dataset[Item]):
             image, target = self.dataset[index]
         except ExciteError as error:
             raise ExciteError(f"{error}; repair or remove it, or go on with --skip-unreadable") from None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive("augmentation", self.seed, epoch, index=index))
+        with seeded(derive("augmentation", self.seed, epoch, index=index)):
             return self.transform(image, target)
 
 
@@ -57,7 +55,7 @@ def run_loaders(
     if val is not None:
         splits["val"] = Evaluated(val)
     readers = Readers(splits, collate, worker_count(config.workers))
-    order, size = EpochSampler(len(train), config.seed, rank, world), config.batch_size
+    order, size = EpochSampler(len(train), config.seed, rank, world), config.own_batch
     loader = SplitLoader(readers, "train", order, size, drop_last=len(order) >= size)
     return loader, None if val is None else SplitLoader(readers, "val", range(rank, len(val), world), size)
 

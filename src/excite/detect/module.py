@@ -9,7 +9,7 @@ from excite.detect.data.base import DetectionDataset, Target
 from excite.detect.detector import card_of
 from excite.detect.metrics import Metrics, coco_metrics
 from excite.detect.results import Result, to_results
-from excite.engine.module import SCORE, Panel, Row, RunModule
+from excite.engine.module import SCORE, Panel, Row, RunModule, gather
 from excite.engine.seeds import derive
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -42,16 +42,17 @@ class DetectionModule(RunModule):
         body = next(m for m in self.detector.modules() if isinstance(m, Body))
         body.pause(self.current_epoch < self.config.freeze_backbone_epochs)
         self.sums, self.steps, self.metrics = {}, 0, {}
+        super().on_train_epoch_start()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the sum of the detector's losses. Raises NonFiniteLossError."""
         losses = self.detector(*batch)
         total = torch.stack([v.float() for v in losses.values()]).sum()
         parts = {k.removeprefix("loss_"): v.detach().float() for k, v in losses.items()}
-        self.watch(total.detach(), index, parts)
-        for name, value in {"loss": total.detach(), **parts}.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=total.device)) + value
-        self.steps += 1
+        if self.watch(total.detach(), index, parts):
+            for name, value in {"loss": total.detach(), **parts}.items():
+                self.sums[name] = self.sums.get(name, torch.zeros((), device=total.device)) + value
+            self.steps += 1
         self.log("train/loss_step", total.detach(), batch_size=len(batch[0]))
         return total
 
@@ -77,9 +78,20 @@ class DetectionModule(RunModule):
         self.log(SCORE, best, logger=False)
 
     def epoch_row(self) -> Row:
-        """Return the mean losses and, where the epoch was evaluated, the AP of boxes and masks."""
+        """Return the mean losses of all processes and, where the epoch was evaluated, the AP of boxes and masks."""
+        parts = gather([self.losses])
+        losses = {name: sum(part[name] for part in parts) / len(parts) for name in self.losses}
         scores = {f"{kind}_{n}": v[n] for kind, v in self.metrics.items() for n in ("AP", "AP50", "AP75")}
-        return {**self.losses, **scores}
+        return {**losses, **scores}
+
+    def epoch_sums(self) -> dict[str, Tensor]:
+        """Return the sums of the losses so far, and how many steps they are of."""
+        return {**self.sums, "steps": torch.tensor(self.steps)}
+
+    def go_on_with(self, sums: dict[str, Tensor]) -> None:
+        """Take over such sums."""
+        self.steps = int(sums.pop("steps"))
+        self.sums = sums
 
     def describe(self, row: Row) -> str:
         """Return the loss and the AP of boxes and masks in percent."""
@@ -108,12 +120,3 @@ class DetectionModule(RunModule):
         """Put the card and the configuration beside the weights: enough to build the detector again."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["excite_detector"] = card_of(self.detector).to_dict()
-
-
-def gather(results: list[Result]) -> list[Result]:
-    """Return the results of all processes."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return results
-    parts: list[list[Result]] = [[]] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, results)
-    return [r for part in parts for r in part]

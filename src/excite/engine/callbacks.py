@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from excite.common.files import replacing
-from excite.engine.config import RunConfig
+from excite.engine.config import RunConfig, interval
 from excite.engine.history import History
 from excite.engine.module import SCORE, RunModule
 from excite.engine.run import RunDirectory
@@ -50,6 +50,8 @@ class CheckpointFiles(TorchCheckpointIO):
 class CheckpointCallback(Checkpoint):
     """Writes `last.ckpt` after every epoch and `best.ckpt` when the score rose, after all other callbacks have run.
 
+    `step.ckpt` comes in between, where the configuration asks for it, and goes once `last.ckpt` is newer.
+
     A process may end between the two. `last.ckpt` carries the history, which says what the best epoch is: a resumed run
     writes `best.ckpt` anew where that is the last one.
 
@@ -57,18 +59,52 @@ class CheckpointCallback(Checkpoint):
     when averaged weights have replaced the trained ones; a run could not be continued from that.
     """
 
-    def __init__(self, directory: RunDirectory, history: History) -> None:
+    def __init__(self, directory: RunDirectory, history: History, config: RunConfig) -> None:
         self.directory, self.history = directory, history
+        self.every = interval(config.checkpoint_every) if config.checkpoint_every else None
+        self.accumulate = config.accumulate
+        self.written = time.monotonic()
 
     @property
     def last(self) -> Path:
         """The file written after every epoch."""
-        return self.directory.path / "checkpoints" / "last.ckpt"
+        return self.directory.last
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Write step.ckpt where it is time to; not after the last batch, nor between the batches of a step."""
+        assert isinstance(pl_module, RunModule)
+        done = batch_idx + 1
+        if self.every is None or done == trainer.num_training_batches or done % self.accumulate:
+            return
+        if self.every.steps is not None:
+            due = trainer.global_step % self.every.steps == 0
+        else:  # the first process's clock is everybody's
+            due = time.monotonic() - self.written >= (self.every.seconds or 0)
+            due = trainer.strategy.reduce_boolean_decision(due and trainer.is_global_zero, all=False)
+        if not due:
+            return
+        pl_module.check_losses()
+        norm = torch.nn.utils.get_total_norm([p.detach() for p in pl_module.parameters()])
+        if not torch.isfinite(norm):  # the next loss will say so
+            return
+        pl_module.within = True
+        try:
+            trainer.save_checkpoint(self.directory.step)
+        finally:
+            pl_module.within = False
+        self.written = time.monotonic()
+        at = f"kept: {self.directory.step}, written after batch {done} of epoch {trainer.current_epoch + 1}"
+        pl_module.last_good = at
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write last.ckpt, and copy it to best.ckpt if this epoch is the best so far."""
         assert isinstance(pl_module, RunModule)
         trainer.save_checkpoint(self.last)
+        self.written = time.monotonic()
+        if trainer.is_global_zero:
+            self.directory.step.unlink(missing_ok=True)
         self._keep_best(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,14 +3,15 @@
 import contextlib
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from excite.card import code_refused, is_plain
+from excite.card import code_refused, command_refused, is_plain
 from excite.common.checks import LARGEST, MOST, describe, shown
 from excite.common.holdout import read_cut
 from excite.common.options import Option, Precision, current, flag
@@ -33,7 +34,7 @@ class RunConfig:
         overwrite: empty the run directory first if it exists.
         resume: go on with the run in this directory, exactly where its last checkpoint stands.
         epochs: passes over the training images.
-        batch_size: images per step and device.
+        batch_size: images per step, of all processes together.
         optimizer: sgd, adam, adamw, or one of timm's by its name there (lamb, lion, muon, ...).
         lr: peak learning rate; auto scales the recipe's with the images per step (the linear rule); find takes that at
             which the loss falls most steeply in a short trial (classifiers).
@@ -54,13 +55,19 @@ class RunConfig:
         channels_last: keep maps in channels-last memory order.
         compile: run the network through torch.compile (of a detector, its backbone).
         device: where to run; auto takes a GPU if there is one.
-        devices: how many devices.
+        devices: how many devices of this machine, a process for each; under torchrun leave it out.
+        nodes: how many machines, each with so many devices.
+        sync_bn: batch norms take their statistics from the images of all processes.
         workers: processes that read images; -1 takes one per processor, less one.
         seed: seed of weights, order and augmentation.
         deterministic: only deterministic algorithms.
         limit_train: use that many training images only.
         limit_val: use that many validation images only.
         limit_batches: end each epoch after that many training batches.
+        checkpoint_every: write a checkpoint inside epochs too, after so long or so many steps: 30m, 1000s, 500steps.
+        non_finite: what a step does whose loss or gradient is not finite: stop ends the run, skip leaves the step out.
+        trace_non_finite: name the layer where it began (slower: every layer is watched).
+        grad_norm: record the norm of the gradient, before it is clipped.
         patience: stop after that many validations in a row without a better score; 0 goes on to the last epoch.
         logger: where the numbers go beside metrics.csv; wandb and mlflow are extras of their own.
         skip_unreadable: go on without images that cannot be read; the summary counts them.
@@ -70,7 +77,7 @@ class RunConfig:
     # What may differ when a run goes on: how and where it is computed. What is learned may not.
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
         "device", "workers", "precision", "compile", "channels_last", "deterministic", "skip_unreadable", "patience",
-        "logger",
+        "logger", "devices", "nodes", "checkpoint_every", "non_finite", "trace_non_finite", "grad_norm",
     )  # fmt: skip
     # Options about this very call, not about the run.
     NOT_RECORDED: ClassVar[tuple[str, ...]] = ("out", "overwrite", "resume", "quiet")
@@ -101,12 +108,18 @@ class RunConfig:
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
+    nodes: int = 1
+    sync_bn: bool = False
     workers: int = -1
     seed: int = 0
     deterministic: bool = False
     limit_train: int | None = None
     limit_val: int | None = None
     limit_batches: int | None = None
+    checkpoint_every: str | None = None
+    non_finite: Literal["stop", "skip"] = "stop"
+    trace_non_finite: bool = False
+    grad_norm: bool = False
     patience: int = 0
     logger: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
     skip_unreadable: bool = False
@@ -130,8 +143,18 @@ class RunConfig:
 
     @property
     def images_per_step(self) -> int:
-        """The images of an optimizer step, of all devices."""
-        return self.batch_size * self.accumulate * self.devices
+        """The images of an optimizer step, of all processes."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def processes(self) -> int:
+        """The processes of the run, on all machines."""
+        return self.devices * self.nodes
+
+    @property
+    def own_batch(self) -> int:
+        """The images per step of one process."""
+        return self.batch_size // self.processes
 
     def to_dict(self) -> Values:
         """Return all values as plain containers."""
@@ -145,18 +168,27 @@ class RunConfig:
         """Raise UsageError for the first value that cannot work."""
         check_words(self)
         check_values(type(self), self.to_dict(), flag)
-        at_least(self, 1, "epochs", "batch_size", "accumulate", "devices")
+        at_least(self, 1, "epochs", "batch_size", "accumulate", "devices", "nodes")
         at_least(self, 0, "weight_decay", "warmup_epochs", "clip", "seed", "patience")
         if not isinstance(self.lr, str):
             at_least(self, 0, "lr")
         at_least(self, -1, "workers")
         at_most(self, 1024, "workers", "devices")
+        at_most(self, 2**16, "nodes")
         at_most(self, LARGEST, "batch_size", "epochs")
         if self.warmup_steps is not None:
             at_least(self, 0, "warmup_steps")
         at_least(self, 1, *(n for n in ("limit_train", "limit_val", "limit_batches") if getattr(self, n) is not None))
         below_one(self, "ema", "momentum")
         check_optimizer(self.optimizer, self.momentum)
+        if self.checkpoint_every is not None:
+            interval(self.checkpoint_every)
+        if self.batch_size % self.processes:
+            near_by = max(self.own_batch, 1) * self.processes
+            raise UsageError(
+                f"--batch-size {self.batch_size} is for all processes together, and {self.processes} cannot share it "
+                f"evenly; take {near_by} or {near_by + self.processes}"
+            )
         if self.seed >= 2**32:
             raise UsageError(f"--seed must be less than 2**32, got {self.seed}")
         if self.step_epochs <= 0:
@@ -170,6 +202,24 @@ class RunConfig:
 
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
+class Interval(NamedTuple):
+    """A time in seconds or a number of steps."""
+
+    seconds: float | None
+    steps: int | None
+
+
+def interval(text: str) -> Interval:
+    """Return what 30m, 1000s, 2h or 500steps says. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d{1,9}) ?(s|m|h|steps?)", text)
+    if match is None or not int(match[1]):
+        raise UsageError(f"--checkpoint-every {text}: expected a time or a number of steps: 1000s, 30m, 2h, 500steps")
+    number, unit = int(match[1]), match[2]
+    if unit.startswith("step"):
+        return Interval(None, number)
+    return Interval(number * {"s": 1, "m": 60, "h": 3600}[unit], None)
 
 
 def check_words(config: RunConfig) -> None:
@@ -251,6 +301,8 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
             raise code_refused(where, str(content[option]), flag(option))
     if "data" not in given and is_python(place := read_cut(str(content.get("data", "")))[0]):
         raise code_refused(where, place, "--data")
+    if "wds:pipe:" in str(content.get("data", "")) and "data" not in given:
+        raise command_refused(where, str(content["data"]))
     values = check_keys(kind, content, where)
     for name, annotation in typing.get_type_hints(kind).items():
         # In YAML a number such as 1e-4, without a dot, is a text.

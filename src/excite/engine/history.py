@@ -32,6 +32,10 @@ class History(L.Callback):
         self.drawn = time.perf_counter()
         self.images = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of an epoch that a run goes on inside."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self.started = self.trained = time.perf_counter()
@@ -54,7 +58,7 @@ class History(L.Callback):
         pl_module.check_losses()
         training = max(self.trained - self.started, 1e-9)
         row: Row = {"epoch": trainer.current_epoch + 1, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        row |= pl_module.epoch_row()
+        row |= pl_module.epoch_row() | pl_module.guarded_row()
         row["seconds"] = round(time.perf_counter() - self.started, 3)
         row["images_per_s"] = round(self.images / training, 2)
         waited = getattr(trainer.train_dataloader, "waited", None)

@@ -1,6 +1,6 @@
 """The learning rate that belongs to a batch: the linear rule (Goyal et al., arXiv:1706.02677).
 
-A recipe's rate is for its images per optimizer step (batch x accumulated batches x devices) and follows them.
+A recipe's rate is for its images per optimizer step (batch of all processes x accumulated batches) and follows them.
 """
 
 from dataclasses import replace

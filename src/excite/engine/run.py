@@ -1,7 +1,6 @@
 """The run directory: where it is, whether it may be used, what to go on from."""
 
 import itertools
-import os
 import re
 import shutil
 import zipfile
@@ -15,9 +14,8 @@ import yaml
 from excite.common.checks import LARGEST, shown
 from excite.common.files import LOCK, locked, partial_files, write_text
 from excite.engine.config import RunConfig
+from excite.engine.launch import note_run, rank_of
 from excite.errors import ExciteError, UsageError
-
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where launchers say which process this is, the surest first
 
 
 class RunDirectory:
@@ -62,6 +60,7 @@ class RunDirectory:
                 leftover.unlink(missing_ok=True)
         except OSError as error:
             raise ExciteError(f"cannot write {self._path}: {error.strerror or error}") from error
+        note_run(str(self._path.absolute()))
         header = f"# every option of this run; `{command} --config THIS_FILE` repeats it\n"
         write_text(self._path / "config.yaml", header + yaml.safe_dump(self.config.recorded(), sort_keys=False))
 
@@ -82,6 +81,11 @@ class RunDirectory:
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
+    def step(self) -> Path:
+        """The checkpoint inside the epoch under way, where `checkpoint_every` asks for one."""
+        return self.path / "checkpoints" / "step.ckpt"
+
+    @property
     def best(self) -> Path:
         """The checkpoint of the best epoch: the last one where no epoch was validated."""
         best = self.path / "checkpoints" / "best.ckpt"
@@ -89,47 +93,58 @@ class RunDirectory:
 
     @property
     def start(self) -> Path | None:
-        """The checkpoint that a resumed run goes on from; None for a new run, or where no epoch was completed."""
-        return self.last if self.config.resume and self.last.is_file() else None
+        """The checkpoint that a resumed run goes on from; None for a new run, or where none was written.
+
+        Raises ExciteError where it is damaged.
+        """
+        return self._start[0]
+
+    @property
+    def epochs(self) -> int:
+        """The epochs that the run had completed when it was resumed; 0 for a new one. Raises what `start` raises."""
+        return self._start[1]
 
     @cached_property
-    def epochs(self) -> int:
-        """The epochs that the run had completed when it was resumed; 0 for a new one.
+    def _start(self) -> tuple[Path | None, int]:
+        """The checkpoint to go on from, and the epochs completed: the one inside an epoch if `last` is not newer."""
+        completed = self._epoch(self.last) + 1 if self.config.resume and self.last.is_file() else 0
+        if self.config.resume and self.step.is_file() and self._epoch(self.step) >= completed:
+            return self.step, self._epoch(self.step)
+        return (self.last if completed else None), completed
 
-        Raises ExciteError where its last checkpoint is damaged.
-        """
-        if self.start is None:
-            return 0
+    def _epoch(self, file: Path) -> int:
+        """Return the number of the epoch, from 0, in or after which a checkpoint was written."""
         import torch
 
         try:
-            with zipfile.ZipFile(self.start) as archive:  # torch does not look at the sums that it wrote
+            with zipfile.ZipFile(file) as archive:  # torch does not look at the sums that it wrote
                 damaged = archive.testzip()
             if damaged is not None:
                 raise ValueError(f"its part {damaged} is damaged")
-            epoch = torch.load(self.start, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+            epoch = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["epoch"]
         except Exception as error:  # damaged bytes lead the unpickler anywhere
-            raise self.broken(error) from error
+            raise self.broken(error, file) from error
         if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch < LARGEST:
-            raise self.broken(ValueError(f"its epoch is {shown(epoch)}"))
-        return epoch + 1
+            raise self.broken(ValueError(f"its epoch is {shown(epoch)}"), file)
+        return epoch
 
-    def broken(self, error: Exception) -> ExciteError:
-        """Return the error for a last checkpoint that cannot be gone on from: what is wrong, and what can be done."""
+    def broken(self, error: Exception, file: Path) -> ExciteError:
+        """Return the error for a checkpoint that cannot be gone on from: what is wrong, and what can be done."""
         best = self.best
         remedy = (
             f"`cp {best} {self.last}` goes back to the best epoch" if best != self.last else "start with --overwrite"
         )
+        if file == self.step:
+            remedy = f"`rm {file}` goes back to the last whole epoch"
         reason = (str(error).strip().splitlines() or [""])[0]
         if "weights_only" in reason or not reason:  # torch's advice to read without protection is not passed on
             reason = "it is damaged, or holds more than tensors and plain values"
-        return ExciteError(f"cannot go on from {self.last}: {type(error).__name__}: {reason}; {remedy}")
+        return ExciteError(f"cannot go on from {file}: {type(error).__name__}: {reason}; {remedy}")
 
 
 def is_first(config: RunConfig) -> bool:
     """Return whether this process is the first (or only) one of its run. Launchers say so before it is connected."""
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
-    return config.devices == 1 or rank == "0"
+    return rank_of(config) == 0
 
 
 def check_free(config: RunConfig) -> None:

@@ -23,8 +23,8 @@ Batch = TypeVar("Batch")
 class EpochSampler(Sampler[Key]):
     """Yields (epoch, index), so that workers which outlive an epoch still know which one it is.
 
-    seed: of the order, None for the images' own; rank, world: this process, of how many that share the images; labels:
-    draw all classes equally often.
+    seed: of the order, None for the images' own; rank, world: this process, of how many that share the images: equally
+    many for each, in their own order all of them; labels: draw all classes equally often.
     """
 
     def __init__(self, n: int, seed: int | None, rank: int = 0, world: int = 1, labels: Tensor | None = None) -> None:
@@ -36,11 +36,11 @@ class EpochSampler(Sampler[Key]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n // self.world
+        return self.n // self.world if self.seed is not None else len(range(self.rank, self.n, self.world))
 
     def __iter__(self) -> Iterator[Key]:
         if self.seed is None:
-            order = torch.arange(self.n)
+            order = torch.arange(self.rank, self.n, self.world)
         elif self.labels is not None:
             order = balanced_order(self.labels, self.seed, self.epoch, self.rank, self.world)
         else:
@@ -119,6 +119,7 @@ class SplitLoader(Generic[Batch]):
     ) -> None:
         self.readers, self.split, self.sampler = readers, split, sampler
         self.batch_size, self.drop_last = batch_size, drop_last
+        self.first = 0  # batches of the epoch that were trained already: a run goes on inside it
         self.batch_sampler = None  # Lightning looks for one where there is a sampler
 
     def __len__(self) -> int:
@@ -127,8 +128,8 @@ class SplitLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         keys = list(self.sampler)
-        starts = range(0, len(self) * self.batch_size, self.batch_size)
-        return self.readers.read(self.split, [keys[start : start + self.batch_size] for start in starts])
+        starts = range(self.first * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        yield from self.readers.read(self.split, [keys[start : start + self.batch_size] for start in starts])
 
 
 class _Plan(Sampler[list[Any]], Sized):

@@ -3,6 +3,8 @@
 Each use has a stream of its own, so that no two of them ever draw the same numbers.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -34,6 +36,17 @@ def derive(stream: Stream, seed: int, epoch: int, rank: int = 0, index: int = 0)
 def generator(stream: Stream, seed: int, epoch: int, rank: int = 0, index: int = 0) -> torch.Generator:
     """Return a CPU generator for what `derive` gives."""
     return torch.Generator().manual_seed(derive(stream, seed, epoch, rank, index))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator of the CPU within the block; afterwards it goes on where it was."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Tensor:

@@ -21,6 +21,7 @@ from excite.engine.callbacks import (
     averaging,
 )
 from excite.engine.config import RunConfig, check_resume
+from excite.engine.guard import GuardCallback
 from excite.engine.history import History
 from excite.engine.loggers import finish, make_logger
 from excite.engine.module import RunModule
@@ -83,17 +84,20 @@ def make_trainer(
     """
     history = History(directory)
     callbacks: list[Callback] = [DirectoryCallback(directory), history, *more]
+    if config.non_finite == "skip" or config.trace_non_finite or config.grad_norm:
+        callbacks.append(GuardCallback(config))
     if config.patience:
         callbacks.append(StopCallback(history, config.patience))
     if config.ema:
         callbacks.append(averaging(config.ema))
     if not config.quiet:
         callbacks.append(ConsoleCallback(history, config))
-    callbacks.append(CheckpointCallback(directory, history))
+    callbacks.append(CheckpointCallback(directory, history, config))
     trainer = L.Trainer(
         accelerator="gpu" if pick_device(config.device) == "cuda" else "cpu",
         devices=config.devices,
-        strategy="ddp_find_unused_parameters_true" if unused_parameters and config.devices > 1 else "auto",
+        num_nodes=config.nodes,
+        strategy="ddp_find_unused_parameters_true" if unused_parameters and config.processes > 1 else "auto",
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
@@ -139,9 +143,10 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
     command: what resumes the run; data: Lightning's `datamodule`, or `train_dataloaders` and `val_dataloaders`.
     Raises KeyboardInterrupt, which names the command to go on with; ExciteError where that checkpoint is damaged.
     """
-    if module.config.channels_last:
+    config = module.config
+    if config.channels_last:
         module.to(memory_format=torch.channels_last)
-    start = directory.start if directory.epochs else None
+    start = directory.start
     try:
         trainer.fit(module, ckpt_path=start, weights_only=True, **data)
     except SystemExit:
@@ -152,8 +157,19 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
     except (ExciteError, OSError, MemoryError):
         raise
     except Exception as error:
+        if config.processes > 1 and _is_lost(error):
+            remedy = f"`{command} --resume {shlex.quote(str(directory.path))}` goes on from the last checkpoint"
+            raise ExciteError(f"another process of the run ended: {str(error).splitlines()[0]}; {remedy}") from error
         if start is None or directory.under_way:
             raise
-        raise directory.broken(error) from error  # entries of any kind lead Lightning anywhere
+        raise directory.broken(error, start) from error  # entries of any kind lead Lightning anywhere
     finally:
         finish(trainer.loggers)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Return whether a process could not reach another one of its run."""
+    words = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "by peer", "nccl"))
+    )

@@ -18,19 +18,23 @@ Transform = Callable[["Image | Tensor"], Tensor]
 Mixer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+def crop_and_flip(
+    images: Tensor, padding: int, flip: bool, generator: torch.Generator, rank: int = 0, world: int = 1
+) -> Tensor:
     """Pad with zeros, cut a random window of the same size, flip half of the images. images: [n c h w], any dtype.
 
-    Each image draws its own offset and flip; the windows are one gather, without a loop.
+    Each image draws its own offset and flip; the windows are one gather, without a loop. rank, world: these are every
+    `world`-th of the images of a step, from number `rank`; what they draw does not depend on it.
     """
     n, _, height, width = images.shape
+    own = slice(rank, None, world)
     if padding:
-        top, left = torch.randint(0, 2 * padding + 1, (2, n), generator=generator).to(images.device)
+        top, left = torch.randint(0, 2 * padding + 1, (2, n * world), generator=generator)[:, own].to(images.device)
         padded = F.pad(images, (padding,) * 4)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [n c 2p+1 2p+1 h w]
         images = windows[torch.arange(n, device=images.device), :, top, left]
     if flip:
-        chosen = (torch.rand(n, generator=generator) < 0.5).to(images.device)
+        chosen = (torch.rand(n * world, generator=generator)[own] < 0.5).to(images.device)
         images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
     return images
 

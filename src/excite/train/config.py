@@ -49,6 +49,8 @@ class TrainConfig(RunConfig):
         resize: shorter side before the central crop in evaluation; 0 takes size, or 256 for 224.
         window: two samples, of images of more than 8 bits, that become black and white; default: their type's range.
         channels: channels of the network: 3 (RGB), 1 (their luma), or those of the files (.npy, TIFF pages).
+        max_bad: with skip_unreadable, end the run once more than so many images could not be read.
+        decoder: what decodes JPEG files in training: turbo takes the fastest that is there, with the pixels of pillow.
         cache: GiB on disk for images resized to `resize`, so that large photos are decoded once; 0 is off.
         augment: crop (pad, random crop), resized-crop (random area and ratio) or none.
         padding: pixels of zeros around the image for augment crop.
@@ -56,6 +58,7 @@ class TrainConfig(RunConfig):
         workers: processes that decode images; -1 takes one per processor, less one. Small images are cached instead.
     """
 
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (*RunConfig.FREE_ON_RESUME, "max_bad", "decoder")
     # The shares to hold out are written into `data`, which is recorded.
     NOT_RECORDED: ClassVar[tuple[str, ...]] = (*RunConfig.NOT_RECORDED, "val_fraction", "test_fraction")
 
@@ -88,6 +91,8 @@ class TrainConfig(RunConfig):
     resize: int = 0
     window: list[float] = field(default_factory=list)
     channels: int = 3
+    max_bad: int | None = None
+    decoder: Literal["turbo", "pillow"] = "turbo"
     cache: float = 0.0
     augment: Literal["crop", "resized-crop", "none"] = "crop"
     padding: int = 2
@@ -123,13 +128,17 @@ class TrainConfig(RunConfig):
         if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
             raise UsageError(f"--window takes two numbers, the lower one first, got {shown(self.window)}")
         at_least(self, 1, "channels")
+        if self.max_bad is not None:
+            at_least(self, 0, "max_bad")
+            if not self.skip_unreadable:
+                raise UsageError(f"--max-bad {self.max_bad} bounds what --skip-unreadable passes over; give that too")
         at_most(self, MOST_CHANNELS, "channels")
         if self.channels not in (1, 3) and self.randaugment:
             raise UsageError(f"--randaugment is for colours; images of {self.channels} channels have none")
         shares = (name for name in ("val_fraction", "test_fraction") if getattr(self, name) is not None)
         below_one(self, "label_smoothing", *shares)
         at_least(self, 0, "freeze_backbone_epochs", "focal_gamma")
-        if self.lr == "find" and self.devices > 1:
+        if self.lr == "find" and self.processes > 1:
             raise UsageError("--lr find looks on one device; run it with --devices 1, then give --lr the number")
         if not 0 < self.layer_decay <= 1:
             raise UsageError(f"--layer-decay must be in (0, 1], got {self.layer_decay}")

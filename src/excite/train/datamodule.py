@@ -13,6 +13,7 @@ from excite.common.holdout import read_cut
 from excite.data import DataBundle, open_data
 from excite.data.arrays import ArrayImages, cache
 from excite.data.bundle import Images, Split, chosen
+from excite.data.jpeg import decode
 from excite.data.preprocess import RGB, Preprocess, read_as
 from excite.data.resized import ResizedImages
 from excite.data.sizes import LOOKED_AT, input_size
@@ -21,7 +22,15 @@ from excite.engine.sampling import Readers
 from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
 from excite.train.config import TrainConfig, is_small
-from excite.train.loaders import CachedEvalLoader, CachedTrainLoader, Decoded, Loader, WorkerLoader, image_readers
+from excite.train.loaders import (
+    CachedEvalLoader,
+    CachedTrainLoader,
+    Decoded,
+    Loader,
+    WorkerLoader,
+    check_bad,
+    image_readers,
+)
 
 CACHE_BYTES = 2 * 2**30
 
@@ -68,7 +77,10 @@ class ImageData(L.LightningDataModule):
         Validation images are decoded whole, as everywhere, so that scores do not depend on either.
         """
         side = self.preprocess.resize
-        self.train_source = read_as(self.train_source, self.preprocess.reading(least=2 * side))
+        reading = self.preprocess.reading(least=2 * side)
+        if self.config.decoder == "turbo":
+            reading = replace(reading, decode=decode)
+        self.train_source = read_as(self.train_source, reading)
         if not self.config.cache:
             return
         limit, count = int(self.config.cache * 2**30), len(self.train_source) + len(self.val_source)
@@ -86,13 +98,16 @@ class ImageData(L.LightningDataModule):
         size, channels = self.preprocess.size, self.preprocess.planes
         decoded, bad = cache(images, size, skip=self.config.skip_unreadable, channels=channels)
         self.skipped.update(bad)
+        check_bad(self.skipped, self.config.max_bad)
         if not len(decoded):
             raise ExciteError(f"{self.config.data}: no image of a split can be read, the first is {bad[0]}")
         return decoded
 
     def train_dataloader(self) -> Loader:
         """Return the training batches."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self._place
+        if len(self.bundle.train) < world:
+            raise UsageError(f"{len(self.bundle.train)} training images are too few for {world} processes")
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
         n = len(self.train_images if self.cached else self.train_source)
@@ -100,10 +115,18 @@ class ImageData(L.LightningDataModule):
         return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world, labels))
 
     def val_dataloader(self) -> Loader:
-        """Return the validation batches; every process sees all of them."""
+        """Return the validation batches; of several processes each sees its share, none twice."""
+        rank, world = self._place
+        if len(self.bundle.val) < world:
+            raise UsageError(f"{len(self.bundle.val)} validation images are too few for {world} processes")
         if self.cached:
-            return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100))
-        return self._remember(WorkerLoader(self.readers, "val", len(self.bundle.val), self.config))
+            return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100), rank, world)
+        return self._remember(WorkerLoader(self.readers, "val", len(self.bundle.val), self.config, rank, world))
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process, of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @cached_property
     def labels(self) -> Tensor:

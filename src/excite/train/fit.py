@@ -18,7 +18,9 @@ from excite.common.files import replacing, safe_name
 from excite.common.options import flag
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
-from excite.engine.module import Row
+from excite.engine.launch import settle
+from excite.engine.module import Row, gather
+from excite.engine.norms import synchronised
 from excite.engine.rates import rate_advice, resolve_rate
 from excite.engine.trainer import compiled, completed, make_trainer, seeded_run, train
 from excite.errors import UsageError
@@ -68,11 +70,11 @@ def fit(
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
     checkpoint was kept).
     """
+    config = settle(config)
     rate = None
     if config.lr == "auto":
         config.check()
-        recipe = TrainConfig.from_recipe(config.model, config.recipe, data=config.data)
-        config, rate = resolve_rate(config, recipe)
+        config, rate = resolve_rate(config, TrainConfig.from_recipe(config.model, config.recipe, data=config.data))
     with seeded_run(config) as directory, ExitStack() as after:
         if config.loss == "own" and loss is None:
             raise UsageError("this run has a loss of its own; go on with excite.fit(..., loss=FUNCTION)")
@@ -118,9 +120,9 @@ def fit(
         if start is not None:
             module.start_from(start.epochs, start.state)
             completed(trainer, start.epochs)
-        with compiled(model, config.compile):
+        with synchronised(model, config.sync_bn), compiled(model, config.compile):
             train(trainer, module, directory, COMMAND, datamodule=data)
-        unreadable = data.unreadable()
+        unreadable = sorted({*gather(data.unreadable())}) if config.processes > 1 else data.unreadable()
         summary = summarise(
             history.rows,
             module.score,

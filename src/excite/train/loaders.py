@@ -9,7 +9,7 @@ import multiprocessing.context
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ from excite.data.bundle import Images
 from excite.data.mapped import MapImages
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.sampling import EpochSampler, Readers, SplitLoader, worker_count
-from excite.engine.seeds import balanced_order, derive, epoch_order, generator
+from excite.engine.seeds import balanced_order, derive, epoch_order, generator, seeded
+from excite.errors import ExciteError
 from excite.train.augment import Transform, crop_and_flip
 from excite.train.config import TrainConfig
 
@@ -35,6 +36,7 @@ class Loader(ABC):
     def __init__(self, batches: int) -> None:
         self.batches = batches
         self.epoch = 0
+        self.first = 0  # batches of the epoch that were trained already: a run goes on inside it
         self.waited = 0.0
         self.skipped: set[str] = set()
 
@@ -57,7 +59,7 @@ class Loader(ABC):
 
     @abstractmethod
     def _epoch(self) -> Iterator[Batch]:
-        """Yield the batches of `self.epoch`."""
+        """Yield the batches of `self.epoch`, from `self.first` on."""
 
 
 class CachedTrainLoader(Loader):
@@ -73,24 +75,23 @@ class CachedTrainLoader(Loader):
             order = balanced_order(self.images.labels, config.seed, epoch, self.rank, self.world)
         else:
             order = epoch_order(len(self.images), config.seed, epoch, self.rank, self.world)
-        for index, rows in enumerate(order.split(config.batch_size)[: self.batches]):
-            chance = generator("augmentation", config.seed, epoch, self.rank, index)
+        for index, rows in list(enumerate(order.split(config.own_batch)[: self.batches]))[self.first :]:
+            chance = generator("augmentation", config.seed, epoch, index=index)
             padding = config.padding if config.augment == "crop" else 0
-            images = crop_and_flip(self.images.images[rows], padding, config.flip, chance)
+            images = crop_and_flip(self.images.images[rows], padding, config.flip, chance, self.rank, self.world)
             yield images, self.images.labels[rows]
 
 
 class CachedEvalLoader(Loader):
-    """Decoded images in their order."""
+    """Decoded images in their order; of `world` processes each takes its share, none twice."""
 
-    def __init__(self, images: ArrayImages, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
-        super().__init__(-(-len(images) // batch_size))
+    def __init__(self, images: ArrayImages, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.images, self.labels = images.images[rank::world], images.labels[rank::world]
+        self.batch_size = batch_size
+        super().__init__(-(-len(self.images) // batch_size))
 
     def _epoch(self) -> Iterator[Batch]:
-        yield from zip(
-            self.images.images.split(self.batch_size), self.images.labels.split(self.batch_size), strict=True
-        )
+        yield from zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
 
 Decoded = tuple[Tensor, Tensor, "list[Unreadable]"]  # a batch, and what is missing in it
@@ -124,21 +125,26 @@ class WorkerLoader(Loader):
         train = split == "train"
         self.config = config
         self.order = EpochSampler(n, config.seed if train else None, rank, world, labels)
-        drop_last = train and len(self.order) >= config.batch_size
-        self.inner = SplitLoader(readers, split, self.order, config.batch_size, drop_last=drop_last)
+        drop_last = train and len(self.order) >= config.own_batch
+        self.inner = SplitLoader(readers, split, self.order, config.own_batch, drop_last=drop_last)
+        self.together = train and world > 1
         super().__init__(count_batches(len(self.order), config) if train else len(self.inner))
 
     def _epoch(self) -> Iterator[Batch]:
         self.order.set_epoch(self.epoch)
-        for index, (images, labels, bad) in enumerate(self.inner):
+        self.inner.first = self.first
+        for index, (images, labels, bad) in enumerate(self.inner, start=self.first):
             if index == self.batches:
                 return
             for name, reason in bad:
                 if not self.config.skip_unreadable:
                     raise UnreadableImageError(name, reason)
                 self.skipped.add(name)
+                check_bad(self.skipped, self.config.max_bad)
             if len(labels):
                 yield images, labels
+            elif self.together:
+                raise ExciteError(f"none of the {len(bad)} images of a step can be read, the first is {bad[0].name}")
 
 
 def _context(ours: bool) -> multiprocessing.context.BaseContext:
@@ -175,8 +181,7 @@ class _Prepared(Dataset["tuple[Tensor, int] | Unreadable"]):
             image, label = self.images[index]
         except UnreadableImageError as error:
             return Unreadable(error.name, error.reason)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive("augmentation", self.seed, epoch, index=index))
+        with seeded(derive("augmentation", self.seed, epoch, index=index)):
             return self.transform(image), label
 
 
@@ -187,6 +192,13 @@ def _collate(items: list[tuple[Tensor, int] | Unreadable]) -> tuple[Tensor, Tens
     return images, labels, [item for item in items if isinstance(item, Unreadable)]
 
 
+def check_bad(names: Collection[str], most: int | None) -> None:
+    """Raise ExciteError where more images than `most` could not be read."""
+    if most is not None and len(names) > most:
+        listed = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        raise ExciteError(f"{len(names)} images cannot be read, and --max-bad is {most}: {listed}")
+
+
 def count_batches(n: int, config: TrainConfig) -> int:
-    """Return the training batches of an epoch; a last incomplete one is left out unless it is the only one."""
-    return max(n // config.batch_size, 1)
+    """Return the batches of an epoch of a process's `n` images; an incomplete last one counts if it is the only one."""
+    return max(n // config.own_batch, 1)

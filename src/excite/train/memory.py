@@ -59,13 +59,13 @@ def check_memory(model: nn.Module, config: RunConfig, size: int, device: str, ch
     if per_image is None or free is None:
         return None
     fixed, each = step_bytes(model, config, per_image)
-    needed = fixed + each * config.batch_size
+    needed = fixed + each * config.own_batch
     if needed > free:
         most = int((SHARE * free - fixed) / max(each, 1))
         where = "the GPU" if device == "cuda" else "this machine"
-        remedy = f"--batch-size {most} would" if most >= 2 else "a smaller --size may"
-        if most >= 2 and most < config.batch_size:
-            remedy += f" (with --accumulate {-(-config.batch_size // most)} for steps as large as asked for)"
+        remedy = f"--batch-size {most * config.processes} would" if most >= 2 else "a smaller --size may"
+        if most >= 2 and most < config.own_batch:
+            remedy += f" (with --accumulate {-(-config.own_batch // most)} for steps as large as asked for)"
         raise UsageError(
             f"--batch-size {config.batch_size} at {size} x {size} pixels needs about {_gib(needed)} of memory, {where} "
             f"has {_gib(free)} free; {remedy} fit"

@@ -102,7 +102,8 @@ class Classifier(RunModule):
         loader = self.trainer.train_dataloader
         assert isinstance(loader, Loader)
         loader.set_epoch(self.current_epoch)
-        torch.manual_seed(derive("dropout", self.config.seed, self.current_epoch))
+        torch.manual_seed(derive("dropout", self.config.seed, self.current_epoch, self.global_rank))
+        super().on_train_epoch_start()
         for metric in (self.train_loss, self.train_top1):
             metric.reset()
 
@@ -117,9 +118,9 @@ class Classifier(RunModule):
                 images, targets = self.mix(images.float(), labels)
         logits = self(images)
         loss = self.criterion(logits, targets)
-        self.watch(loss.detach(), index)
-        self.train_loss.update(loss.detach(), weight=len(labels))
-        self.train_top1.update(logits.detach(), labels)
+        if self.watch(loss.detach(), index):
+            self.train_loss.update(loss.detach(), weight=len(labels))
+            self.train_top1.update(logits.detach(), labels)
         return loss
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -193,6 +194,18 @@ class Classifier(RunModule):
             "train_top1": float(self.train_top1.compute()),
             **self.validation(),
         }
+
+    def epoch_sums(self) -> dict[str, Tensor]:
+        """Return what loss and accuracy of the training images have counted so far."""
+        metrics = {"train_loss": self.train_loss, "train_top1": self.train_top1}
+        states = {f"{name}.{key}": value for name, m in metrics.items() for key, value in m.metric_state.items()}
+        return {name: value for name, value in states.items() if isinstance(value, Tensor)}
+
+    def go_on_with(self, sums: dict[str, Tensor]) -> None:
+        """Take over such counts."""
+        for name, value in sums.items():
+            metric, _, key = name.partition(".")
+            setattr(getattr(self, metric), key, value)
 
     def describe(self, row: Row) -> str:
         """Return losses and top-1."""

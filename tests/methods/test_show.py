@@ -146,3 +146,24 @@ def test_the_cards_say_what_was_compared() -> None:
     assert re.findall(r"^\| `(\w+)`", table, re.M) == [name for name in METHODS if name != "none"]
     for name in (n for n in METHODS if n.startswith("emca_")):
         assert "reconstruction" in show(name)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "none"])
+def test_every_method_can_be_cited(name: str) -> None:
+    entry = show(name, "--bibtex")
+    assert re.match(r"@(inproceedings|article|misc)\{[a-z0-9]+,\n", entry)
+    fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", entry, re.M))
+    assert len(fields["title"]) > 8
+    assert "author" in fields or name == "ma"  # EMANet: code without a paper
+    assert entry.count("{") == entry.count("}")
+    arxiv = re.search(r"arXiv:([\d.]+\d)", registry.get_method(name).paper)
+    assert fields.get("eprint") == (arxiv and arxiv.group(1))
+
+
+def test_methods_of_one_paper_share_its_entry() -> None:
+    entries = {show(name, "--bibtex") for name in ("eca", "se_var1", "se_gc", "ceca")}
+    assert len(entries) == 1
+    assert "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks" in entries.pop()
+    assert show("coord", "--bibtex") == show("strip", "--bibtex")
+    assert "author = {Bakr and others}" in show("emca_eca", "--bibtex")
+    assert r"Squeeze \& Excitation" in show("scse", "--bibtex")

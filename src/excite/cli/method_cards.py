@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,10 +51,12 @@ class Card:
         return asdict(self) | {"convention": COUNTED}
 
 
-def cost(name: str, channels: int, size: int) -> tuple[int, int, tuple[str, str] | None]:
-    """Return parameters, multiply-accumulates and (squeeze, gate) of a method with default options.
+def cost(
+    name: str, channels: int, size: int, options: Mapping[str, Any] | None = None
+) -> tuple[int, int, tuple[str, str] | None]:
+    """Return parameters, multiply-accumulates and (squeeze, gate) of a method; options: other than its defaults.
 
-    Raises UsageError where the method cannot be built for so many channels.
+    Raises UsageError where the method cannot be built for so many channels, or has no such option.
     """
     import torch
 
@@ -62,7 +65,7 @@ def cost(name: str, channels: int, size: int) -> tuple[int, int, tuple[str, str]
     from excite.registry import create_attention
 
     with torch.device("meta"):
-        module = create_attention(name, channels)
+        module = create_attention(name, channels, **(options or {}))
     macs = run_on_meta(module, (1, channels, size, size)).macs
     parts = None
     if isinstance(module, ChannelAttention):
@@ -70,10 +73,13 @@ def cost(name: str, channels: int, size: int) -> tuple[int, int, tuple[str, str]
     return sum(p.numel() for p in module.parameters()), macs, parts
 
 
-def card(name: str, channels: int = 256, size: int = 56) -> Card:
-    """Return the card of one method. Raises UsageError for an unknown name."""
+def card(name: str, channels: int = 256, size: int = 56, chosen: Mapping[str, Any] | None = None) -> Card:
+    """Return the card of one method; chosen: options that its cost is given with.
+
+    Raises UsageError for an unknown name or option.
+    """
     method = get_method(name)
-    params, macs, parts = cost(name, channels, size)
+    params, macs, parts = cost(name, channels, size, chosen)
     kinds = annotations(method.build)
     options = tuple(
         (option, describe(kinds.get(option, Any)), repr(p.default)) for option, p in method_options(name).items()

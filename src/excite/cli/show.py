@@ -2,14 +2,18 @@
 
 import json as json_
 import textwrap
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from excite.backbones.names import ALIASES, BACKBONES, all_names, split_name
+from excite.common.tables import text_width
 from excite.errors import UsageError
 from excite.registry import METHODS
 
 if TYPE_CHECKING:
     from excite.cli.method_cards import Card
+
+# Any: options of methods and networks, which those check.
 
 WIDTH = 110
 AGREEMENT = (
@@ -26,6 +30,9 @@ def show(
     *,
     table: bool = False,
     document: bool = False,
+    bibtex: bool = False,
+    svg: Path | None = None,
+    options: dict[str, Any] = {},  # noqa: B006  (read, never written)
     channels: int = 256,
     size: int = 56,
     limit: int = 1000,
@@ -34,14 +41,17 @@ def show(
 ) -> None:
     """Show what a method computes, its paper, its place, its cost and its options; or what a network or data set is.
 
-    Without a method: --table prints one Markdown line per method (the table of the README), --document the whole
-    reference (docs/methods.md), --json all cards.
+    Without a method: --table prints one Markdown line per method, --document the whole reference (docs/methods.md),
+    --json all cards.
 
     Args:
         method: a name of `excite list methods` or `excite list models`, or the word data.
         spec: after the word data: a data spec, or the path of a folder or file.
         table: a Markdown table of all methods, one line each.
         document: a Markdown document of all methods.
+        bibtex: print the method's paper as BibTeX.
+        svg: draw the method, or the network, to this file: its parts, their shapes and parameters; its blocks.
+        options: of the method or network, as --options.kernel_size 5, for its cost and its drawing.
         channels: channels of the map that the cost is given for.
         size: side of that map.
         limit: how many images of each split of the data to look at.
@@ -51,6 +61,9 @@ def show(
     Examples:
         excite show eca
         excite show emca_eca --channels 512 --size 28
+        excite show eca --bibtex
+        excite show se --options.reduction 4 --svg se.svg
+        excite show emca_eca_resnet18 --options.stages all --svg bank.svg
         excite show eca_resnet50
         excite show data photos --out sheet.png
     """
@@ -66,24 +79,50 @@ def show(
     if out:
         raise UsageError("--out draws a data set: excite show data SPEC --out FILE.png")
     method = method.lower() if method.lower() in METHODS else method
-    if method and method not in METHODS and is_network(method):
-        _show_network(method, json)
-        return
     if channels < 1 or size < 1:
         raise UsageError(f"channels and size must be at least 1, got {channels} and {size}")
     if bool(method) + table + document > 1:
         raise UsageError("give a method, --table or --document, not several of them")
+    if not method and (bibtex or svg or options):
+        raise UsageError("name the method that --bibtex, --svg and --options are about")
+    if method and method not in METHODS and is_network(method):
+        if bibtex:
+            raise UsageError(f"--bibtex takes a method, {method} is a network: excite show METHOD --bibtex")
+        _show_network(method, options, svg, json)
+        return
     if not (method or table or document or json):
         raise UsageError("name a method (`excite list methods` has them), or give --table or --document")
-    found = [card(method, channels, size)] if method else cards(channels, size)
+    if bibtex:
+        from excite.cli.bibtex import bibtex as entry_of
+
+        print(entry_of(method))
+        return
+    shown = [card(method, channels, size, options)] if method else cards(channels, size)
+    if svg is not None:
+        _draw_method(method, options, (1, channels, *[size] * max(shown[0].dims[0], min(2, shown[0].dims[-1]))), svg)
     if json:
-        print(json_.dumps(found[0].to_dict() if method else [c.to_dict() for c in found], indent=2))
+        print(json_.dumps(shown[0].to_dict() if method else [c.to_dict() for c in shown], indent=2))
     elif table:
-        print(table_of(found))
+        print(table_of(shown))
     elif document:
-        print(document_of(found))
+        print(document_of(shown))
     else:
-        print(text_of(found[0]))
+        print(text_of(shown[0]))
+        if svg is not None:
+            print(f"\n  drawn to      {svg}")
+
+
+def _draw_method(name: str, options: dict[str, Any], shape: tuple[int, ...], svg: Path) -> None:
+    """Write the diagram of a method on a map of this shape."""
+    import torch
+
+    from excite.common.files import write_text
+    from excite.explain.diagram import module_diagram
+    from excite.registry import create_attention
+
+    with torch.device("meta"):
+        module = create_attention(name, shape[1], **options)
+    write_text(svg, module_diagram(module, name, shape))
 
 
 def is_network(name: str) -> bool:
@@ -91,8 +130,8 @@ def is_network(name: str) -> bool:
     return name.startswith(("timm/", "torchvision/")) or name.lower() in all_names() or name.lower() in ALIASES
 
 
-def _show_network(name: str, json: bool) -> None:
-    """Print the page of a network: what it is made of, and what it costs."""
+def _show_network(name: str, options: dict[str, Any], svg: Path | None, json: bool) -> None:
+    """Print the page of a network: what it is made of, and what it costs; draw its blocks."""
     import torch
 
     from excite.inspect.trace import run_on_meta
@@ -103,8 +142,16 @@ def _show_network(name: str, json: bool) -> None:
     method, backbone = split_name(name) if known else ("none", name)
     side = 32 if "_cifar" in backbone or BACKBONES.get(backbone, ("",))[0] == "resnet_small" else 224
     with torch.device("meta"):
-        network = NetworkSpec(name, 1000).build()
+        network = NetworkSpec(name, 1000, options=options).build()
     params, macs = sum(p.numel() for p in network.parameters()), run_on_meta(network, (1, 3, side, side)).macs
+    if svg is not None:
+        from excite.backbones.network import Network
+        from excite.common.files import write_text
+        from excite.explain.diagram import network_diagram
+
+        if not isinstance(network, Network):
+            raise UsageError(f"--svg draws methods and networks of ours; {name} is neither (`excite list models`)")
+        write_text(svg, network_diagram(network, name))
     if json:
         facts = {"name": name, "method": method, "backbone": backbone, "size": side, "classes": 1000}
         print(json_.dumps({**facts, "params": params, "macs": macs}, indent=2))
@@ -116,6 +163,8 @@ def _show_network(name: str, json: bool) -> None:
     print(f"  costs         {params:,} parameters, {macs / 1e6:,.1f} M MACs at {side}x{side}, 1000 classes")
     print(f"  more          excite profile {name}")
     print(f"  train         excite train {name} --data PATH" + ("" if known else " --attach METHOD"))
+    if svg is not None:
+        print(f"  drawn to      {svg}")
 
 
 def text_of(card: "Card") -> str:
@@ -133,15 +182,15 @@ def text_of(card: "Card") -> str:
         ("equals", card.equals),
         ("differs", card.differs),
     ]
-    lines = [f"{card.name}: {card.summary}", ""]
+    lines, width = [f"{card.name}: {card.summary}", ""], text_width(WIDTH)
     for title, text in rows:
         if text:
-            lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {title:<14}", subsequent_indent=" " * 16)
+            lines += textwrap.wrap(text, width, initial_indent=f"  {title:<14}", subsequent_indent=" " * 16)
     if card.options:
         lines += ["", "  options"]
-        width = max(len(name) for name, _, _ in card.options)
-        lines += [f"    {name:<{width}}  {default}: {kind}" for name, kind, default in card.options]
-        lines += ["", *textwrap.wrap(card.about, WIDTH, initial_indent="    ", subsequent_indent="    ")]
+        longest = max(len(name) for name, _, _ in card.options)
+        lines += [f"    {name:<{longest}}  {default}: {kind}" for name, kind, default in card.options]
+        lines += ["", *textwrap.wrap(card.about, width, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join([*lines, "", f"  in Python     {example_of(card)}"])
 
 

@@ -22,7 +22,6 @@ class CamRow:
 
 
 def _short(text: str, most: int = 22) -> str:
-    text = text.replace("_", " ")
     return figure_text(text if len(text) <= most else text[: most - 1] + "…")
 
 

@@ -53,7 +53,8 @@ def a2(
 A2 = Method(
     build=a2,
     equation="y = W [A(x) softmax_positions(B(x))^T] softmax_maps(V(x))",
-    paper="Chen, Kalantidis, Li, Yan, Feng: A2-Nets, NeurIPS 2018, arXiv:1810.11579, section 3",
+    paper="Chen, Kalantidis, Li, Yan, Feng: A2-Nets: Double Attention Networks, NeurIPS 2018, arXiv:1810.11579, "
+    "section 3",
     equals="xmu-xiaoma666/External-Attention-pytorch, a port, with the paper's axes",
     differs="no code of the authors was found; the port takes its softmaxes over the batch, which was put "
     "right before it was run",

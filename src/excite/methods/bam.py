@@ -86,7 +86,7 @@ def bam(
 BAM = Method(
     build=bam,
     equation="y = x * (1 + sigmoid(mlp(mean(x)) + conv1(dilated3(dilated3(conv1(x))))))",
-    paper="Park, Woo, Lee, Kweon: BAM, BMVC 2018, arXiv:1807.06514, eq. 1-4",
+    paper="Park, Woo, Lee, Kweon: BAM: Bottleneck Attention Module, BMVC 2018, arXiv:1807.06514, eq. 1-4",
     place="between stages, after stages 1, 2 and 3",
     role="between-stages",
     needs=(REDUCTION,),

@@ -145,7 +145,7 @@ CBAM = Method(
     build=cbam,
     equation="w = sigmoid(mlp(mean(x)) + mlp(max(x))),  x' = w * x,  "
     "v = sigmoid(norm(conv7([max_c x', mean_c x']))),  y = v * x'",
-    paper="Woo, Park, Lee, Kweon: CBAM, ECCV 2018, arXiv:1807.06521, eq. 1-3",
+    paper="Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, eq. 1-3",
     needs=(
         REDUCTION,
         Need(

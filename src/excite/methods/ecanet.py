@@ -25,8 +25,11 @@ Size = Odd | Annotated[str, Rule("'adaptive'", lambda text: re.fullmatch("adapti
 """Of a kernel: an odd integer (as text, too), or "adaptive" for the paper's formula."""
 
 ADAPTIVE = Need(("gamma", "b"), "unless kernel_size='adaptive'", lambda o: o["kernel_size"] == "adaptive")
-VARIANTS = "Wang et al.: ECA-Net, CVPR 2020, arXiv:1910.03151, section 3.2 and table 1"
-PAPER = "Wang, Wu, Zhu, Li, Zuo, Hu: ECA-Net, CVPR 2020, arXiv:1910.03151"
+PAPER = (
+    "Wang, Wu, Zhu, Li, Zuo, Hu: ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks, "
+    "CVPR 2020, arXiv:1910.03151"
+)
+VARIANTS = f"{PAPER}, section 3.2 and table 1"
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:

@@ -48,7 +48,7 @@ def ela(
 ELA = Method(
     build=ela,
     equation="y[i, j] = x[i, j] * sigmoid(norm(dw7(mean_w(x)))[i]) * sigmoid(norm(dw7(mean_h(x)))[j])",
-    paper="Xu, Wan: ELA, Efficient Local Attention for Deep Convolutional Neural Networks, 2024, arXiv:2403.01123, "
+    paper="Xu, Wan: ELA: Efficient Local Attention for Deep Convolutional Neural Networks, 2024, arXiv:2403.01123, "
     "section 3",
     needs=(Need(("groups",), "unless norm='group'", lambda o: o["norm"] == "group"),),
     equals="HZAI-ZJNU/SCSA, which has the paper's form, timm EfficientLocalAttn",

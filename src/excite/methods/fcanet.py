@@ -68,7 +68,7 @@ def fca(
 FCA = Method(
     build=fca,
     equation="s_c = sum_hw x_c[h w] dct_{u_c}[h] dct_{v_c}[w],  w = sigmoid(W2 relu(W1 s)),  y = w * x",
-    paper="Qin, Zhang, Wu, Li: FcaNet, Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",
+    paper="Qin, Zhang, Wu, Li: FcaNet: Frequency Channel Attention Networks, ICCV 2021, arXiv:2012.11879, section 3",
     dims=(2,),
     needs=(REDUCTION,),
     equals="cfzd/FcaNet",

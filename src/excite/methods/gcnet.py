@@ -94,7 +94,8 @@ def gc(
 GC = Method(
     build=gc,
     equation="s = sum_p softmax_p(v x) x_p,  y = x + W2 relu(layer_norm(W1 s))",
-    paper="Cao, Xu, Lin, Wei, Hu: GCNet, ICCV workshops 2019, arXiv:1904.11492, eq. 5",
+    paper="Cao, Xu, Lin, Wei, Hu: GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond, "
+    "ICCV workshops 2019, arXiv:1904.11492, eq. 5",
     identity_at_init=True,
     needs=(
         REDUCTION,

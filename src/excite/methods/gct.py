@@ -24,7 +24,8 @@ def gct(
 GCT = Method(
     build=gct,
     equation="e = alpha |x|_2,  w = 1 + tanh(gamma e / rms_c(e) + beta),  y = w * x",
-    paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation, CVPR 2020, arXiv:1909.11519, section 3",
+    paper="Yang, Zhu, Wu, Yang: Gated Channel Transformation for Visual Recognition, CVPR 2020, "
+    "arXiv:1909.11519, section 3",
     place="before every convolution (paper); here after the last norm of the residual branch like the others",
     identity_at_init=True,
     needs=(Need(("after_relu",), "unless norm='l1'", lambda o: o["norm"] == "l1"),),

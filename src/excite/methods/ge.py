@@ -124,7 +124,9 @@ def has_mlp(options: Mapping[str, Any]) -> bool:
 GE = Method(
     build=ge,
     equation="y = x * upsample(sigmoid(f(gather_e(x)))),  gather: average or depth-wise convs,  f: identity or MLP",
-    paper="Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, NeurIPS 2018, arXiv:1810.12348, section 3",
+    paper="Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite: Exploiting Feature Context in Convolutional "
+    "Neural Networks, "
+    "NeurIPS 2018, arXiv:1810.12348, section 3",
     needs=(
         Need(("reduction", "divisor", "hidden"), "without a bottleneck: variant='theta+' or mlp=True", has_mlp),
         REDUCTION,

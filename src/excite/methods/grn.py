@@ -42,7 +42,8 @@ def grn(channels: int, *, eps: PositiveNumber = 1e-6) -> ResponseNorm:
 GRN = Method(
     build=grn,
     equation="s = |x|_2,  y = x + gamma * x * s / mean_c(s) + beta",
-    paper="Woo, Debnath, Hu, Chen, Liu, Kweon, Xie: ConvNeXt V2, CVPR 2023, arXiv:2301.00808, section 3.2",
+    paper="Woo, Debnath, Hu, Chen, Liu, Kweon, Xie: ConvNeXt V2: Co-designing and Scaling ConvNets with "
+    "Masked Autoencoders, CVPR 2023, arXiv:2301.00808, section 3.2",
     place="after the activation inside a ConvNeXt block (paper); here at the end of the residual branch",
     identity_at_init=True,
     equals="facebookresearch/ConvNeXt-V2, timm GlobalResponseNorm",

@@ -89,7 +89,7 @@ MCA = Method(
     build=mca,
     equation="p_i = (1/2 + s(a_i)) mean_i(x) + (1/2 + s(b_i)) std_i(x) along axis i,  g_i = s(conv1d(p_i)),  "
     "y = x * (g_h + g_w + g_c) / 3,  s: sigmoid",
-    paper="Yu, Zhang, Cheng, Song, Tang: MCA, Multidimensional collaborative attention in deep convolutional neural "
+    paper="Yu, Zhang, Cheng, Song, Tang: MCA: Multidimensional collaborative attention in deep convolutional neural "
     "networks for image recognition, Engineering Applications of Artificial Intelligence 2023, "
     "code github.com/ndsclark/MCANet",
     equals="ndsclark/MCANet",

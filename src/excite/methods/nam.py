@@ -44,7 +44,7 @@ def nam(channels: int, *, dims: Dims = 2) -> NormAttention:
 NAM = Method(
     build=nam,
     equation="y = x * sigmoid(|g| / sum|g| * norm_g(x)),  g: scale of the batch norm",
-    paper="Liu, Shao, Teng, Hoffmann: NAM, Normalization-based Attention Module, NeurIPS workshops 2021, "
+    paper="Liu, Shao, Teng, Hoffmann: NAM: Normalization-based Attention Module, NeurIPS workshops 2021, "
     "arXiv:2111.12419, eq. 1-2",
     equals="Christian-lyc/NAM",
     differs="only the channel part was published, which weighs positions too",

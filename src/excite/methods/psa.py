@@ -120,7 +120,9 @@ def psa(
 PSA = Method(
     build=psa,
     equation="f_i = conv_{k_i, groups g_i}(x),  s_i = sigmoid(W2 relu(W1 mean(f_i))),  y = concat_i softmax_i(s) * f_i",
-    paper="Zhang, Zu, Lu, Zou, Meng: EPSANet, ACCV 2022, arXiv:2105.14447, section 3",
+    paper="Zhang, Zu, Lu, Zou, Meng: EPSANet: An Efficient Pyramid Squeeze Attention Block on "
+    "Convolutional Neural Network, "
+    "ACCV 2022, arXiv:2105.14447, section 3",
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",
     needs=(REDUCTION,),

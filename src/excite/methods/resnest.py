@@ -110,7 +110,7 @@ SPLIT = Method(
     build=split,
     equation="[f_1 .. f_r] = relu(norm(conv3(x))),  a = softmax_r(V relu(norm(W mean(sum_r f_r)))),  "
     "y = sum_r a_r * f_r",
-    paper="Zhang, Wu, Zhang, Zhu, Lin, Zhang, Sun, He, Mueller, Manmatha, Li, Smola: ResNeSt, Split-Attention "
+    paper="Zhang, Wu, Zhang, Zhu, Lin, Zhang, Sun, He, Mueller, Manmatha, Li, Smola: ResNeSt: Split-Attention "
     "Networks, CVPR workshops 2022, arXiv:2004.08955, section 3.1",
     place="instead of the 3x3 convolution of a bottleneck",
     role="conv",

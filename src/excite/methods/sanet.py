@@ -79,6 +79,7 @@ SA = Method(
     build=sa,
     equation="per group [a, b] = x:  a' = a * sigmoid(w mean(a) + u),  b' = b * sigmoid(v norm(b) + t),  "
     "y = shuffle([a', b'])",
-    paper="Zhang, Yang: SA-Net, Shuffle Attention for Deep CNNs, ICASSP 2021, arXiv:2102.00240, eq. 1-3",
+    paper="Zhang, Yang: SA-Net: Shuffle Attention for Deep Convolutional Neural Networks, ICASSP 2021, "
+    "arXiv:2102.00240, eq. 1-3",
     equals="wofmanaf/SA-Net",
 )

@@ -114,7 +114,7 @@ SCSA = Method(
     build=scsa,
     equation="x' = x * s(norm(dw(mean_w(x)))) * s(norm(dw(mean_h(x)))),  z = norm(pool7(x')),  "
     "w = s(mean(softmax(q k^T / sqrt(d)) v)) between the channels of z,  y = w * x',  s: sigmoid",
-    paper="Si, Xu, Zhu, Zhang, Dong, Chen, Li: SCSA, Exploring the Synergistic Effects Between Spatial and Channel "
+    paper="Si, Xu, Zhu, Zhang, Dong, Chen, Li: SCSA: Exploring the Synergistic Effects Between Spatial and Channel "
     "Attention, Neurocomputing 2025, arXiv:2407.05128, section 3",
     equals="HZAI-ZJNU/SCSA",
     differs="maps smaller than the window, which the original refuses, are pooled as a whole; "

@@ -56,7 +56,9 @@ def sge(channels: int, *, groups: Positive | None = None) -> GroupEnhance:
 SGE = Method(
     build=sge,
     equation="per group  t_p = mean(x) . x_p,  y_p = x_p * sigmoid(a (t_p - mean(t)) / (std(t) + 1e-5) + b)",
-    paper="Li, Hu, Yang: Spatial Group-wise Enhance, 2019, arXiv:1905.09646, section 3",
+    paper="Li, Hu, Yang: Spatial Group-wise Enhance: Improving Semantic Feature Learning in "
+    "Convolutional Networks, 2019, "
+    "arXiv:1905.09646, section 3",
     equals="implus/PytorchInsight",
     differs="a single position: the original has nan, here the deviation is 0",
 )

@@ -49,7 +49,7 @@ def simam(channels: int, *, eps: PositiveNumber = 1e-4) -> SimAm:
 SIMAM = Method(
     build=simam,
     equation="d = (x - mean(x))^2,  y = x * sigmoid(d / (4 (var(x) + eps)) + 1/2)",
-    paper="Yang, Zhang, Li, Xie: SimAM, A Simple, Parameter-Free Attention Module for Convolutional Neural Networks, "
+    paper="Yang, Zhang, Li, Xie: SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks, "
     "ICML 2021, section 3",
     equals="ZjjConan/SimAM",
     differs="a single position: the original has nan, here its variance is 0",

@@ -15,6 +15,7 @@ def srm(channels: int, *, eps: PositiveNumber = 1e-5) -> ChannelAttention:
 SRM = Method(
     build=srm,
     equation="w = sigmoid(batch_norm(a * mean(x) + b * std(x))),  a, b: c,  y = w * x",
-    paper="Lee, Kim, Nam: SRM, A Style-based Recalibration Module for CNNs, ICCV 2019, arXiv:1903.10829, section 3",
+    paper="Lee, Kim, Nam: SRM: A Style-based Recalibration Module for Convolutional Neural Networks, ICCV 2019, "
+    "arXiv:1903.10829, section 3",
     equals="hyunjaelee410/style-based-recalibration-module",
 )

@@ -51,7 +51,7 @@ def triplet(channels: int, *, kernel_size: Odd = 7, spatial: bool = True, dims: 
 TRIPLET = Method(
     build=triplet,
     equation="g_i = sigmoid(norm(conv7([max_i x, mean_i x]))) over axis i,  y = x * (g_h + g_w + g_c) / 3",
-    paper="Misra, Nalamada, Arasanipalai, Hou: Rotate to Attend, Convolutional Triplet Attention Module, WACV 2021, "
+    paper="Misra, Nalamada, Arasanipalai, Hou: Rotate to Attend: Convolutional Triplet Attention Module, WACV 2021, "
     "arXiv:2010.03045, eq. 1-4",
     equals="landskape-ai/triplet-attention",
 )

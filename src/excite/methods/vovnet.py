@@ -22,7 +22,8 @@ def ese(
 ESE = Method(
     build=ese,
     equation="w = hard_sigmoid(W mean(x) + b),  W: c x c,  y = w * x",
-    paper="Lee, Park: CenterMask (VoVNetV2), CVPR 2020, arXiv:1911.06667, section on VoVNetV2",
+    paper="Lee, Park: CenterMask: Real-Time Anchor-Free Instance Segmentation, CVPR 2020, arXiv:1911.06667, "
+    "section on VoVNetV2",
     equals="timm EffectiveSEModule",
     differs="the authors' VoVNetV2 was not run",
 )

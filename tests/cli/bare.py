@@ -67,6 +67,9 @@ def commands() -> dict[str, list]:
     lines = {
         "list": ["list"],
         "show eca": ["show", "eca"],
+        "show svg": ["show", "eca", "--svg", str(folder / "eca.svg")],
+        "env": ["env"],
+        "completion": ["completion", "bash"],
         "profile": ["profile", "eca_resnet20", "--size", "32"],
         "tables": ["tables", "senet"],
         "bench": ["bench", "eca_resnet20", *quick, "--task", "latency"],

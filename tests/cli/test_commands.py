@@ -149,7 +149,7 @@ def test_predict_unreadable(run, tmp_path, capsys):
     assert "--skip-unreadable" in err
     assert main(["predict", str(run), str(tmp_path), "--skip-unreadable"]) == 0
     out = capsys.readouterr().out
-    assert "1 unreadable images passed over" in out
+    assert "1 unreadable image passed over" in out
     assert "b.png" in out
 
 
@@ -163,7 +163,7 @@ def test_unreadable_image_in_a_test_set(run, tmp_path, capsys):
     assert "val/dog/0.png" in capsys.readouterr().err
     assert main(["test", str(tmp_path / "r"), "--skip-unreadable"]) == 0
     out = capsys.readouterr().out
-    assert "1 unreadable images passed over" in out
+    assert "1 unreadable image passed over" in out
     assert "5 images" in out
 
 

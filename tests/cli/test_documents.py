@@ -12,7 +12,7 @@ from excite.cli.parsing import parse
 from excite.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RECIPES = sorted((ROOT / "src" / "excite" / "recipes").rglob("*.yaml"))
 
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 BARE = Path(__file__).parent / "bare.py"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-WORKS = ["list", "show eca", "profile", "tables", "bench", "import", "predict", "export", "train help"]
+WORKS = ["list", "show eca", "show svg", "env", "completion", "profile", "tables", "bench", "import", "predict"]
+WORKS += ["export", "train help"]
 NEEDS = {
     "train": ["train"],
     "test": ["train"],

@@ -76,7 +76,7 @@ def test_train_prints_the_report_and_its_checkpoint_has_the_attention(
     args = ["train", host, *short, "--attach", "se", "--attach-sites", "3.norm", "--out", str(run)]
     assert main([*args, "--attach-options", '{"reduction": 2}']) == 0
     out = capsys.readouterr().out
-    assert "se reduction=2 attached at 1 sites" in out
+    assert "se reduction=2 attached at 1 site" in out
     assert "3.norm" in out
     assert "parameters  +64" in out
     model, card = load_bundle(run, host)
@@ -94,7 +94,7 @@ def test_profile_takes_sites_and_options(host: str, capsys: pytest.CaptureFixtur
     ):
         assert main([*base, "--attach-sites", "1.norm", *options]) == 0
         out = capsys.readouterr().out
-        assert "attached at 1 sites" in out
+        assert "attached at 1 site" in out
         assert "1.norm" in out
     assert main([*base, "--attach-options.reduction", "4", "--attach-options.input-size", "3,32,32", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)

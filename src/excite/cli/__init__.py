@@ -29,6 +29,8 @@ COMMANDS: Table = {
     "shards": "excite.cli.shards:shards",
     "list": "excite.cli.list:list_",
     "show": "excite.cli.show:show",
+    "env": "excite.cli.env:env",
+    "completion": "excite.cli.completion:completion",
 }
 
 HELP: dict[str, str] = {
@@ -51,5 +53,7 @@ HELP: dict[str, str] = {
     "robustness": "accuracy under 15 corruptions at 5 severities, and probes",
     "shards": "any data as WebDataset shards: tar files with a manifest, written in parallel",
     "list": "methods, models and recipes",
-    "show": "what a method computes, its paper, its place, its cost and its options",
+    "show": "what a method computes, its paper, its place, its cost, its options, its picture",
+    "env": "versions and hardware, for a bug report",
+    "completion": "a script for the shell that completes commands and options",
 }

@@ -4,7 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import Literal
 
-from excite.common.tables import say
+from excite.common.tables import counted, say
 from excite.errors import ExciteError, UsageError
 
 
@@ -63,7 +63,7 @@ def predict(
         if rows or bad is not None:  # what was found is not lost with the image that stops the others
             write_json(Path(out) / "predictions.json", rows, indent=None)
     if bad and not json:
-        say(f"{len(bad)} unreadable images passed over: {'; '.join(bad[:3])}")
+        say(f"{counted(len(bad), 'unreadable image')} passed over: {'; '.join(bad[:3])}")
     if json:
         card = content.detector
         facts: dict[str, object] = {"checkpoint": content.source, "kind": card.kind}

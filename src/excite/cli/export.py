@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from excite.common.tables import counted
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def describe(report: dict[str, Any]) -> str:
         f"rewritten: {done['norms_folded']} batch norms folded, {done['squeezes_moved']} squeezes moved before their "
         f"convolution, {done['products_as_convolutions']} products as 1x1 convolutions, "
         f"{done['steps_composed']} pairs of linear steps composed",
-        f"checked on {report['images_checked']} image(s): largest difference of a logit {report['error']:.1e} of "
-        "the largest logit" + (f" (allowed {report['tolerance']:.0e})" if report["tolerance"] else ""),
+        f"checked on {counted(report['images_checked'], 'image')}: largest difference of a logit "
+        f"{report['error']:.1e} of the largest logit"
+        + (f" (allowed {report['tolerance']:.0e})" if report["tolerance"] else ""),
     ]
     if "top1_after" in report:
         lines.append(

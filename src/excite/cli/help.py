@@ -1,12 +1,12 @@
 """The help of a command: its options in groups, and examples."""
 
-import shutil
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from excite.cli.signature import REQUIRED, Option, examples, section
 from excite.cli.words import metavar
+from excite.common.tables import text_width
 
 # Any: commands are functions of every signature.
 
@@ -26,10 +26,11 @@ GROUPS: dict[str, str] = {
     "mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
     "gpus_per_node inside between storage",
     "output": "out overwrite resume checkpoint_every quiet logger json format top pictures threshold report plot "
-    "accuracy_plot accuracy csv depth convention only table document verify private license message",
+    "accuracy_plot accuracy csv depth convention only table document bibtex svg verify private license message",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
-COLUMN = 30
+COLUMN = 30  # where explanations start
+NARROW, INDENT = 70, 6  # in fewer columns than that they have lines of their own, so far from the left
 
 
 def help_text(function: Callable[..., Any], prog: str, options: Sequence[Option]) -> str:
@@ -38,16 +39,16 @@ def help_text(function: Callable[..., Any], prog: str, options: Sequence[Option]
     lines = [" ".join(["usage:", prog, *map(_usage, alone), "[options]"]), ""]
     lines += _paragraphs(section(function.__doc__ or "", ""))
     if alone:
-        lines += [line for o in alone for line in _entry(metavar(o) + ("..." if o.element else ""), o)]
+        lines += [line for o in alone for line in _option(metavar(o) + ("..." if o.element else ""), o)]
     for group in GROUPS:
         members = [o for o in options if not o.positional and GROUP_OF.get(o.name, "output") == group]
         if members:
-            lines += ["", f"{group}:", *(line for o in members for line in _entry(_spelling(o), o))]
+            lines += ["", f"{group}:", *(line for o in members for line in _option(_spelling(o), o))]
     lines += ["", "always:"]
-    lines += _row("--config FILE.yaml", "options from a file; those on the command line win")
-    lines += _row("--print_config", "print the options as such a file and stop")
-    lines += _row("-h, --help", "print this and stop")
-    lines += _row("--", "ends the options; the words after it stand alone")
+    lines += entry("--config FILE.yaml", "options from a file; those on the command line win")
+    lines += entry("--print_config", "print the options as such a file and stop")
+    lines += entry("-h, --help", "print this and stop")
+    lines += entry("--", "ends the options; the words after it stand alone")
     commands = examples(function)
     if commands:
         lines += ["", "examples:", *(f"  {command}" for command in commands)]
@@ -69,7 +70,7 @@ def _spelling(option: Option) -> str:
     return f"{short}{option.flag} {metavar(option)}{dots}"
 
 
-def _entry(left: str, option: Option) -> list[str]:
+def _option(left: str, option: Option) -> list[str]:
     text = option.help.removesuffix(".")
     default = option.default
     if option.kind is bool and default is True:
@@ -77,22 +78,23 @@ def _entry(left: str, option: Option) -> list[str]:
     elif default is not REQUIRED and default:
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         text += f" (default: {shown})"
-    return _row(left, text)
+    return entry(left, text)
 
 
-def _row(left: str, text: str) -> list[str]:
-    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    indent = " " * COLUMN
-    lines = textwrap.wrap(text, max(width, 60), initial_indent=indent, subsequent_indent=indent) or [indent]
-    if len(left) + 4 > COLUMN:
+def entry(left: str, text: str, column: int = COLUMN) -> list[str]:
+    """Return a name and its explanation, in a column of its own where the terminal is wide enough."""
+    width = text_width(100)
+    column = column if width >= NARROW else INDENT
+    indent = " " * column
+    lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent) or [indent]
+    if len(left) + 4 > column:
         return [f"  {left}", *lines]
-    return [f"  {left:<{COLUMN - 2}}{lines[0][COLUMN:]}".rstrip(), *lines[1:]]
+    return [f"  {left:<{column - 2}}{lines[0][column:]}".rstrip(), *lines[1:]]
 
 
 def _paragraphs(lines: Sequence[str]) -> list[str]:
-    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
     text = "\n".join(lines).strip()
     wrapped: list[str] = []
     for paragraph in text.split("\n\n"):
-        wrapped += [*textwrap.wrap(" ".join(paragraph.split()), max(width, 60)), ""]
+        wrapped += [*textwrap.wrap(" ".join(paragraph.split()), text_width(100)), ""]
     return wrapped

@@ -18,7 +18,7 @@ from excite.runtime import tune
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 NO_TUNE = "--no-tune"
-TARGETS = ("out", "plot", "accuracy_plot", "csv")  # options that say what is written
+TARGETS = ("out", "plot", "accuracy_plot", "csv", "svg")  # options that say what is written
 # Commands whose --out is a folder; of the others it is a file.
 WRITES_A_FOLDER = {
     "train",
@@ -161,8 +161,10 @@ def _unchanged() -> contextlib.AbstractContextManager[None]:
 
 def overview(table: dict[str, Any], path: Sequence[str] = ()) -> str:
     """Return the help text of a (sub-)table of commands."""
+    from excite.cli.help import entry
+
     prog = " ".join(["excite", *path])
-    width = max(map(len, table)) + 2
+    column = max(map(len, table)) + 4
     lines = [f"usage: {prog} COMMAND [options]", ""]
     if not path:
         lines += ["Channel attention for convolutional networks: train, compare, measure, explain, export.", ""]
@@ -170,7 +172,7 @@ def overview(table: dict[str, Any], path: Sequence[str] = ()) -> str:
     for name, target in table.items():
         about = HELP.get(" ".join([*path, name]), "")
         more = f" ({' | '.join(target)})" if isinstance(target, dict) else ""
-        lines.append(f"  {name:<{width}}{about}{more}")
+        lines += entry(name, about + more, column)
     lines += ["", f"`{prog} COMMAND --help` shows a command's options."]
     if not path:
         lines += [f"`{NO_TUNE}` (anywhere) leaves allocator and threads as they are (docs/free.md)."]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from excite.common.files import check_writable, write_text
-from excite.common.tables import csv_text, printable, say
+from excite.common.tables import counted, csv_text, printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def predict(
     if out is not None:
         say(f"a row per image and class: {out}")
     if unreadable:
-        say(f"{len(unreadable)} unreadable images passed over: {', '.join(unreadable[:3])}")
+        say(f"{counted(len(unreadable), 'unreadable image')} passed over: {', '.join(unreadable[:3])}")
 
 
 def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

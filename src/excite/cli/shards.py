@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from excite.common.tables import say
+from excite.common.tables import counted, say
 from excite.errors import UsageError
 
 
@@ -88,7 +88,8 @@ def shards(
         print(json_.dumps({**facts, "files": files, "manifest": asdict(manifest)}, indent=2))
         return
     state = f" ({kept} of them were there)" if kept else ""
-    counts = f"{manifest.samples} images of {len(manifest.classes)} classes in {len(manifest.shards)} shards"
+    images, classes = counted(manifest.samples, "image"), counted(len(manifest.classes), "class")
+    counts = f"{images} of {classes} in {counted(len(manifest.shards), 'shard')}"
     say(f"{counts}{state}: {folder}")
     if skipped:
         say(f"{len(skipped)} unreadable images left out: {', '.join(skipped[:3])}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from excite.common.files import check_writable, write_text
-from excite.common.tables import csv_text, printable, say
+from excite.common.tables import counted, csv_text, printable, say
 from excite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _report(facts: dict[str, Any], result: "Evaluation", names: list[str], files
     if facts["note"]:
         say(f"note: {facts['note']}")
     if result.skipped:
-        say(f"{len(result.skipped)} unreadable images passed over: {', '.join(result.skipped[:3])}")
+        say(f"{counted(len(result.skipped), 'unreadable image')} passed over: {', '.join(result.skipped[:3])}")
     for file in files:
         say(f"{'confusion matrix' if file.suffix == '.png' else 'a row per image'}: {file}")
 

@@ -55,6 +55,7 @@ METAVARS = {
     "attach_sites": "SITES",
     "out": "PATH",
     "plot": "PATH",
+    "svg": "FILE",
     "accuracy_plot": "PATH",
     "corrupted": "FOLDER",
     "report": "FOLDER",

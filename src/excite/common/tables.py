@@ -2,13 +2,14 @@
 
 import csv
 import io
+import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.markup import escape
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FORMULAS = tuple("=+-@|%")  # how a cell starts that a spreadsheet may run
 JOINERS = "\u200c\u200d"  # between the letters of some scripts, and in some emoji
@@ -28,8 +29,21 @@ def _is_harmless(character: str) -> bool:
     return not (kind.startswith("C") or kind in ("Zl", "Zp")) or character in JOINERS
 
 
+def text_width(most: int = 110) -> int:
+    """Return how many columns running text may take: the terminal's, at least 30; `most` in a file or pipe."""
+    return max(30, min(shutil.get_terminal_size((most, 24)).columns, most))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, `1 image`, `2 images`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def cell(text: object) -> str:
     """Return a name for a cell of a table, where square brackets would be read as colours."""
+    from rich.markup import escape
+
     return escape(printable(text))
 
 
@@ -57,8 +71,10 @@ def _csv_cell(value: object) -> object:
     return f"'{text}" if text.lstrip()[:1] in FORMULAS else text
 
 
-def make_console() -> Console:
+def make_console() -> "Console":
     """Return a console on the standard output that never cuts a table short in a file or pipe."""
+    from rich.console import Console
+
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, width=200, file=sys.stdout)

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from excite import __version__
+from excite.common.tables import counted
 from excite.comparison.results import Results, Row
 from excite.comparison.table import cells, command, environment_text, header, notes, verdict
 
@@ -16,7 +17,8 @@ from excite.comparison.table import cells, command, environment_text, header, no
 def page(results: Results, pictures: Sequence[Path]) -> str:
     """Return the page's text."""
     plan = results.plan
-    title = f"{', '.join(plan.backbones)} on {plan.data}: {len(plan.variants)} variants, {plan.seeds} seed(s)"
+    size = f"{counted(len(plan.variants), 'variant')}, {counted(plan.seeds, 'seed')}"
+    title = f"{', '.join(plan.backbones)} on {plan.data}: {size}"
     parts = {
         "title": html.escape(title),
         "state": _state(results),

@@ -5,7 +5,7 @@ import io
 import shlex
 from collections.abc import Mapping
 
-from excite.common.tables import printable
+from excite.common.tables import counted, printable
 from excite.comparison.plan import Plan
 from excite.comparison.results import Results, Row
 from excite.train.config import resolve_recipe
@@ -115,9 +115,10 @@ def notes(results: Results) -> list[str]:
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())
     recipes = dict.fromkeys(resolve_recipe(plan.recipe, backbone, plan.data) for backbone in plan.backbones)
     lines.append(
-        f"{', '.join(plan.backbones)} on {plan.data}, recipe {', '.join(recipes)}{changed}; {plan.seeds} seed(s). Per "
-        "seed all variants share the backbone's first weights, the data order and the augmentation; top-1 is that of "
-        f"the last epoch{f', on the {results.split} split' if results.split else ''}."
+        f"{', '.join(plan.backbones)} on {plan.data}, recipe {', '.join(recipes)}{changed}; "
+        f"{counted(plan.seeds, 'seed')}. Per seed all variants share the backbone's first weights, the data order and "
+        f"the augmentation; top-1 is that of the "
+        f"last epoch{f', on the {results.split} split' if results.split else ''}."
     )
     lines.append("Top-1: mean over the seeds (n of them) ± one sample standard deviation.")
     others = sum(row.variant != plan.baseline(row.variant) for row in results.rows)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from excite.backbones.placement import at_stage
+from excite.common.tables import counted
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
@@ -55,7 +56,7 @@ class AttachReport:
     def __str__(self) -> str:
         size = "x".join(map(str, self.input_size))
         extra = "".join(f" {k}={v}" for k, v in self.options.items())
-        lines = [f"{self.method}{extra} attached at {len(self.sites)} sites"]
+        lines = [f"{self.method}{extra} attached at {counted(len(self.sites), 'site')}"]
         width = max(len(s.path) for s in self.sites)
         lines += [f"  {s.path:<{width}}  {s.channels:>5} channels  {s.place} ({s.kind})" for s in self.sites]
         lines.append(f"parameters  +{self.parameters_added:,}" + self._removed())

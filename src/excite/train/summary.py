@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from excite.common.files import write_json
-from excite.common.tables import printable
+from excite.common.tables import counted, printable
 from excite.data.bundle import WORDS
 from excite.engine.run import RunDirectory
 from excite.inspect.trace import trace_model
@@ -121,7 +121,7 @@ def show(summary: dict[str, Any]) -> str:
     ]
     if summary["unreadable"]:
         names = ", ".join(summary["unreadable_names"][:3])
-        rows.append(("unreadable", f"{summary['unreadable']} images passed over: {names}"))
+        rows.append(("unreadable", f"{counted(summary['unreadable'], 'image')} passed over: {names}"))
     parts = ("config.yaml", "metrics.csv", "curves.png", "summary.json", "checkpoints", "tensorboard", "samples")
     there = (f"{part}/" if (Path(run) / part).is_dir() else part for part in parts if (Path(run) / part).exists())
     rows.append(("files", f"{run}: {' '.join(there)}"))

@@ -27,7 +27,7 @@ def lines_of(text: str) -> list[str]:
     for line in shell:
         for part in re.split(r"&&|\||;", line):
             words = re.sub(r"^\s*\$?\s*(uv run )?", "", part)
-            words = re.split(r" #| > |  \(", words)[0].strip()  # remarks, and where the output goes
+            words = re.split(r" #| >>? |  \(", words)[0].strip()  # remarks, and where the output goes
             if re.match(r"excite [a-z]", words):
                 found.append(words)
     return found

@@ -47,8 +47,8 @@ class Drawing:
         self, x: float, y: float, words: str, *, size: int = 13, bold: bool = False, anchor: str = "middle"
     ) -> None:
         """Write one line; y: its base line."""
-        half = len(words) * size * 0.54
-        self.reach(x + (half if anchor == "start" else half / 2), y + 6)
+        length = len(words) * size * 0.54
+        self.reach(x + {"start": length, "middle": length / 2, "end": 0}[anchor], y + 6)
         weight = ' font-weight="600"' if bold else ""
         at = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
         self.parts.append(f"<text {at}{weight}>{escape(words)}</text>")

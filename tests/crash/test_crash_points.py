@@ -14,7 +14,7 @@ def die_and_go_on(warm: Warm, reference: Path, folder: Path, at: int) -> None:
     same_run(reference, run)
 
 
-def test_a_dozen_points(warm: Warm, reference: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_some_points(warm: Warm, reference: tuple[Path, list[str]], tmp_path: Path) -> None:
     whole, operations = reference
     for at in [*sorted(random.Random(0).sample(range(1, len(operations) + 1), FEW - 2)), 1, len(operations)]:
         (tmp_path / str(at)).mkdir()

@@ -44,7 +44,7 @@ def die_and_go_on(warm: Warm, reference: Reference, folder: Path, at: int) -> No
     assert content(out) == whole
 
 
-def test_a_dozen_points(warm: Warm, reference: Reference, tmp_path: Path) -> None:
+def test_some_points(warm: Warm, reference: Reference, tmp_path: Path) -> None:
     last = len(reference[2])
     for at in sorted({1, last, *random.Random(0).sample(range(1, last + 1), FEW - 2)}):
         die_and_go_on(warm, reference, tmp_path, at)

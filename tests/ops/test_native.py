@@ -41,7 +41,7 @@ def kernels(compiler: str) -> Kernels:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compiler() -> str:
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("there is no C compiler")
@@ -288,14 +288,29 @@ def test_what_the_tail_runs_on(kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 # Building.
 
 
+def at_home(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.delenv("EXCITE_NATIVE", raising=False)
+    patch.setenv("EXCITE_CACHE", str(folder / "excite"))
+    patch.setattr(build.tempfile, "gettempdir", lambda: str(folder / "temporary"))
+    patch.setattr(build, "FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC", "-std=c11"))  # fast to build
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("EXCITE_NATIVE", raising=False)
-    monkeypatch.setenv("EXCITE_CACHE", str(tmp_path / "excite"))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    monkeypatch.setattr(build, "FLAGS", ("-O0", "-fopenmp", "-shared", "-fPIC", "-std=c11"))  # fast to build
+    at_home(tmp_path, monkeypatch)
     build.found.cache_clear()
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def built(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that was built and kept; tests take copies."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        at_home(folder, patch)
+        build.load()
+    (library,) = (folder / "excite").glob("tail-*.so")
+    return library
 
 
 def script(path: Path, text: str) -> Path:
@@ -336,30 +351,27 @@ def test_a_broken_library_is_built_anew(home: Path, compiler: str) -> None:
     assert (home / "excite" / name).stat().st_size > 1000
 
 
-def kept_library(home: Path) -> Path:
-    build.load()
-    (kept,) = (home / "excite").glob("tail-*.so")
-    return kept
+@pytest.fixture
+def kept(home: Path, built: Path) -> Path:
+    (home / "excite").mkdir(mode=0o700)
+    return Path(shutil.copy2(built, home / "excite"))
 
 
-def test_nothing_but_a_whole_library_reaches_the_loader(
-    home: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = kept_library(home)
+def test_nothing_but_a_whole_library_reaches_the_loader(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = kept.read_bytes()
     assert build.opened(kept).moments_float
     monkeypatch.setattr(build.ctypes, "CDLL", None)  # its use would raise
     cuts = [0, 1, 64, 4096, 8192, len(content) // 2, len(content) - 64, len(content) - 1]
     flips = [content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 997)]
     for broken in [*(content[:n] for n in cuts), *flips, content + b"x", build.SEAL, b"\0" * len(content)]:
+        kept.unlink()  # the one that was opened stays as it is: this process ends with it
         kept.write_bytes(broken)
         with pytest.raises(OSError, match="damaged"):
             build.opened(kept)
 
 
-def test_a_library_that_was_cut_off_does_not_end_the_process(home: Path, compiler: str, tmp_path: Path) -> None:
+def test_a_library_that_was_cut_off_does_not_end_the_process(kept: Path, tmp_path: Path) -> None:
     """The loader maps what is not there any more; the first touch of it is a SIGBUS."""
-    kept = kept_library(home)
     whole = kept.read_bytes()
     kept.write_bytes(whole[:8192])
     command = (
@@ -374,8 +386,7 @@ def test_a_library_that_was_cut_off_does_not_end_the_process(home: Path, compile
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o777])
-def test_a_library_that_others_may_write_is_built_anew(home: Path, compiler: str, mode: int, caplog) -> None:
-    kept = kept_library(home)
+def test_a_library_that_others_may_write_is_built_anew(kept: Path, mode: int, caplog) -> None:
     kept.chmod(mode)
     build.load()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -392,8 +403,7 @@ def test_a_folder_that_others_may_write_is_not_used(home: Path, compiler: str, m
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
-def test_a_library_of_somebody_else_is_built_anew(home: Path, compiler: str, caplog) -> None:
-    kept = kept_library(home)
+def test_a_library_of_somebody_else_is_built_anew(kept: Path, caplog) -> None:
     os.chown(kept, 12345, 12345)
     build.load()
     assert kept.stat().st_uid == 0
@@ -401,8 +411,7 @@ def test_a_library_of_somebody_else_is_built_anew(home: Path, compiler: str, cap
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_what_is_no_file_is_not_loaded(home: Path, compiler: str, kind: str) -> None:
-    kept = kept_library(home)
+def test_what_is_no_file_is_not_loaded(home: Path, kept: Path, kind: str) -> None:
     elsewhere = kept.rename(home / "elsewhere.so")
     if kind == "link":
         kept.symlink_to(elsewhere)

@@ -68,6 +68,23 @@ def test_plain_network_says_there_is_nothing_else(
     assert sorted(p.name for p in out.iterdir()) == ["explain.json", "gradcam.png"]
 
 
+def test_one_image_has_no_spread_and_an_earlier_call_leaves_nothing(
+    tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, network = tmp_path / "out", bundle(tmp_path, "eca_resnet20")
+    assert main(["explain", network, "--data", "digits", "--limit", "12", "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.glob("*.png")) == ["classes.png", "kernels.png", "scales.png", "weights.png"]
+    (out / "mine.png").touch()
+    capsys.readouterr()
+    assert main(["explain", network, picture, "--out", str(out)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "layer3.2.attention" in line)
+    assert line.split()[-2:] == ["-", "-"]
+    names = ["explain.json", "gradcam.png", "kernels.png", "mine.png", "scales.png", "weights.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    (entry,) = json.loads((out / "explain.json").read_text())["networks"]
+    assert {s["std_over_images"] for s in entry["scales"]} == {s["class_spread"] for s in entry["scales"]} == {None}
+
+
 def test_named_classes(tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [picture, "--classes", "7", "2", "--out", str(tmp_path / "o"), "--json"]
     assert main(["explain", bundle(tmp_path, "se_resnet20"), *arguments]) == 0

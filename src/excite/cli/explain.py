@@ -31,8 +31,9 @@ def explain(
 ) -> None:
     """Show what a network looks at: Grad-CAM overlays, channel scales, weights, learned kernels.
 
-    Grad-CAM is drawn for the images given. Channel scales are means over the validation images of --data; without it,
-    over the images given; without those too, over the validation images of the data that the run was trained on.
+    Grad-CAM is drawn for the images given. Channel scales are means over the test images of --data (the validation
+    images where it has no others); without it, over the images given; without those too, over those of the data that
+    the run was trained on.
 
     Args:
         checkpoint: a checkpoint, a run directory, or random:NAME for an untrained network.
@@ -77,9 +78,11 @@ def _show(networks: "list[Network]", result: dict[str, Any]) -> None:
         if found["scales"]:
             say(f"  {'attention':<28}{'channels':>9}{'mean':>8}{'±channels':>11}{'±images':>9}{'±classes':>10}")
         for s in found["scales"]:
-            spread = f"{s['class_spread']:>10.4f}" if s["class_spread"] is not None else f"{'-':>10}"
-            numbers = f"{s['channels']:>9}{s['mean']:>8.3f}{s['std_over_channels']:>11.4f}{s['std_over_images']:>9.4f}"
-            say(f"  {s['name']:<28}{numbers}{spread}")
+            images, classes = (
+                "-" if s[key] is None else f"{s[key]:.4f}" for key in ("std_over_images", "class_spread")
+            )
+            numbers = f"{s['channels']:>9}{s['mean']:>8.3f}{s['std_over_channels']:>11.4f}{images:>9}{classes:>10}"
+            say(f"  {s['name']:<28}{numbers}")
         for note in found["notes"]:
             say(f"  note: {note}")
     if result["data"]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Any: matplotlib is an extra, so its classes are not named here.
 
 COLUMN, PAGE = 3.4, 7.0
+NARROW = 4.8  # a page's width on a phone: its letters are still nine pixels high there
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart; the same network keeps its colour in all figures.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -98,17 +99,27 @@ def log_scale(axis: Any) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def panels(figure_of: "type[Figure]", count: int, height: float, **shared: Any) -> tuple[Any, list[Any]]:
-    """Return a page-wide figure and its `count` panels in even rows of at most four; what is left over is hidden."""
-    rows = -(-count // 4)
+def panels(
+    figure_of: "type[Figure]", count: int, height: float, *, width: float = PAGE, most: int = 4, **shared: Any
+) -> tuple[Any, list[Any]]:
+    """Return a figure and its `count` panels in even rows of at most `most`; what is left over is hidden."""
+    rows = -(-count // most)
     columns = -(-count // rows)
-    figure = figure_of(figsize=(PAGE, height * rows + 0.3))
+    figure = figure_of(figsize=(width, height * rows + 0.3))
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
+    for axis in axes.flat[max(0, count - columns) : count]:  # below some of these there is nothing left to share with
+        axis.tick_params(axis="x", labelbottom=True)
     return figure, list(axes.flat[:count])
 
 
 def first_of_rows(axes: Sequence[Any]) -> list[Any]:
     """Return the panels at the left edge: the ones that carry the y label."""
     return [axis for axis in axes if axis.get_subplotspec().is_first_col()]
+
+
+def last_of_columns(axes: Sequence[Any]) -> list[Any]:
+    """Return the lowest panel of each column: the ones that carry the x label."""
+    lowest = {axis.get_subplotspec().colspan.start: axis for axis in axes}
+    return list(lowest.values())

@@ -21,7 +21,7 @@ class CamRow:
     names: Sequence[str]
 
 
-def _short(text: str, most: int = 22) -> str:
+def _short(text: str, most: int = 19) -> str:
     return figure_text(text if len(text) <= most else text[: most - 1] + "…")
 
 
@@ -29,7 +29,7 @@ def plot_cams(rows: Sequence[CamRow], path: Path) -> Path:
     """Draw every row: the image as the network gets it, then one overlay per class with its probability."""
     columns = 1 + max(len(row.results) for row in rows)
     several = len({row.network for row in rows}) > 1
-    side = min(1.55, PAGE / columns)
+    side = min(1.2, PAGE / columns)
     with drawing() as figure_of:
         figure = figure_of(figsize=(side * columns + 0.5, (side + 0.2) * len(rows) + 0.4))
         axes = figure.subplots(len(rows), columns, squeeze=False)

@@ -45,6 +45,12 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sites
 
 
+def stage_name(name: str, stage: int) -> str:
+    """Return what the path of a site calls its stage, as layer3 of layer3.0.attention; `stage 3` where it does not."""
+    match = STAGE.search(name)
+    return name[: match.end()].rstrip(".") if match else f"stage {stage}"
+
+
 def _size(module: nn.Module) -> object:
     """What stands for the channels before any image was seen: the attribute, else the first parameter's shape."""
     channels = getattr(module, "channels", None)

@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from excite.common.plotting import PAGE, colour, drawing, save
+from excite.common.plotting import NARROW, colour, drawing, figure_text, save
 from excite.explain.kernels import Learned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-PANELS = 9  # in a row
+PANELS = 6  # in a row
+WIDE = 3  # numbers below a panel
+TITLE = 12  # letters of an attention's name that a panel has room for: its end
 TITLES = {
-    "kernel": "ECA kernels by offset from the channel itself",
-    "fusion": "EMCA fusion weights by descriptor: 0 the block's own, −1 the one before it",
+    "kernel": "ECA kernels by offset from the channel",
+    "fusion": "EMCA fusion weights by descriptor (0: the block's own)",
     "join": "weights of the local and the global gate",
 }
 
 
 def plot_learned(parts: Mapping[str, Sequence[Learned]], path: Path) -> Path:
-    """Draw the learned vectors: rows by network and kind, a panel per attention titled stage.block."""
+    """Draw the learned vectors: rows by network and kind, a panel per attention under its name."""
     rows = [
         (f"{network}: {title}", shown[i : i + PANELS])
         for network, all_parts in parts.items()
@@ -32,10 +34,10 @@ def plot_learned(parts: Mapping[str, Sequence[Learned]], path: Path) -> Path:
     ]
     columns = max(len(shown) for _, shown in rows)
     with drawing() as figure_of:
-        figure = figure_of(figsize=(PAGE, 1.4 * len(rows)))
+        figure = figure_of(figsize=(NARROW, 1.25 * len(rows)))
         parts_of_figure = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
         for part, (title, shown) in zip(parts_of_figure, rows, strict=True):
-            part.suptitle(title, fontsize=8, fontweight="bold")
+            part.suptitle(figure_text(title), fontsize=7, fontweight="bold")
             axes = part.subplots(1, columns, squeeze=False, sharey=True)[0]
             for axis, learned in zip(axes, shown, strict=False):
                 _bars(axis, learned)
@@ -49,11 +51,15 @@ def _bars(axis: "Axes", part: Learned) -> None:
     positions = np.arange(len(part.values))
     axis.bar(positions, part.values, color=[colour(0) if v >= 0 else colour(1) for v in part.values], width=0.75)
     axis.axhline(0, color="black", linewidth=0.6)
-    axis.set_xticks(positions, _ticks(part), fontsize=6 if len(part.values) < 5 else 5)
+    ticks = _ticks(part)
+    if len(ticks) > WIDE:  # there is no room for all of them
+        ticks = [text if text == "0" or i in (0, len(ticks) - 1) else "" for i, text in enumerate(ticks)]
+    axis.set_xticks(positions, ticks, fontsize=6)
     axis.set_xlim(-0.7, len(part.values) - 0.3)
     axis.tick_params(axis="x", length=0)
     axis.grid(axis="x", visible=False)
-    axis.set_title(f"{part.stage}.{part.block}", fontsize=7)
+    name = part.site.removesuffix(".attention")
+    axis.set_title(figure_text(name if len(name) <= TITLE else f"…{name[1 - TITLE :]}"), fontsize=7)
 
 
 def _ticks(part: Learned) -> list[str]:

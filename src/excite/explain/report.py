@@ -14,7 +14,7 @@ from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.cam import grad_cam
 from excite.explain.cam_figure import CamRow, plot_cams
-from excite.explain.figures import plot_classes, plot_distribution, plot_scales
+from excite.explain.figures import plot_classes, plot_distribution, plot_scales, seen_classes
 from excite.explain.gates import GateRecorder
 from excite.explain.kernel_figure import plot_learned
 from excite.explain.kernels import learned_parts
@@ -63,7 +63,7 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
     shown = {label: sites for label, sites in scales.items() if sites}
     if shown:
         files += [plot_scales(shown, out / "scales.png"), plot_distribution(shown, out / "weights.png")]
-        if data is not None:
+        if data is not None and any(len(seen_classes(s)) > 1 for sites in shown.values() for s in sites):
             names = {n.label: n.card.class_names or data.class_names for n in networks}
             chosen = next((c for c in wanted.values() if not isinstance(c, int)), None)
             files.append(plot_classes(shown, names, out / "classes.png", chosen))
@@ -89,10 +89,13 @@ def run(networks: Sequence[Network], request: Request) -> dict[str, object]:
         else ["the scales are means over the images given, not a data set"],
     }
     files.append(write_json(out / "explain.json", result))
+    for stale in {out / name for name in PICTURES} - set(files):  # of an earlier call, of other networks perhaps
+        stale.unlink(missing_ok=True)
     result["files"] = [str(f) for f in files]
     return result
 
 
+PICTURES = ("gradcam.png", "scales.png", "weights.png", "classes.png", "kernels.png")
 # Weights that differ by less over all images take no part in what the network says about them.
 CONSTANT = 1e-4
 

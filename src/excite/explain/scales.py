@@ -34,8 +34,8 @@ class SiteScales:
     histogram: torch.Tensor
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain numbers; the curves themselves are included."""
-        spread = float(self.per_class_spread()) if self.per_class is not None else None
+        """Return plain numbers, the curves among them; None for a spread over one image, or over one class."""
+        spread = self.per_class_spread()
         return {
             "name": self.name,
             "stage": self.stage,
@@ -44,16 +44,20 @@ class SiteScales:
             "images": self.images,
             "mean": float(self.mean.mean()),
             "std_over_channels": float(self.mean.std(correction=0)),
-            "std_over_images": float(self.std.mean()),
+            "std_over_images": float(self.std.mean()) if self.images > 1 else None,
             "class_spread": spread,
             "scales": [round(v, 6) for v in self.mean.tolist()],
         }
 
-    def per_class_spread(self) -> torch.Tensor:
-        """Return how much classes differ: the standard deviation over classes, averaged over the channels."""
-        assert self.per_class is not None
+    def per_class_spread(self) -> float | None:
+        """Return how much classes differ: the standard deviation over classes, averaged over the channels.
+
+        None where fewer than two classes were seen.
+        """
+        if self.per_class is None:
+            return None
         seen = self.per_class[~self.per_class.isnan().any(1)]
-        return seen.std(0, correction=0).mean()
+        return float(seen.std(0, correction=0).mean()) if len(seen) > 1 else None
 
 
 class _Sums:

@@ -36,7 +36,8 @@ def robustness(
         checkpoints: one or more checkpoints or run directories, shown side by side.
         model: build this network for the weights instead of the one that a checkpoint names; one for all of them, or
             one for each in their order (the baseline last).
-        data: data spec, its validation images are used; by default the one that the checkpoints were trained on.
+        data: data spec, its test images are used (its validation images where it has no others); by default the one
+            that the checkpoints were trained on.
         corruptions: families, 'all' or 'none'.
         severities: which of 1 2 3 4 5.
         probes: occlusion, patch_shuffle, blur, noise, 'all' or 'none'.

@@ -9,21 +9,20 @@ from excite.errors import ExciteError
 from excite.explain.networks import Network
 
 Labelled = tuple[torch.Tensor, torch.Tensor]  # uint8 [n c h w], labels [n]
-Geometry = tuple[int, int]
 Change = Callable[[torch.Tensor, int], torch.Tensor]
 
 
-def geometry(network: Network) -> Geometry:
-    """Return (size, resize) of a network's images."""
-    return network.preprocess.size, network.preprocess.resize
+def geometry(network: Network) -> Preprocess:
+    """Return how a network's images are read and cut, without its statistics: those that agree share their images."""
+    own = network.preprocess
+    return Preprocess(own.size, own.resize, channels=own.planes, window=own.window)
 
 
-def load_pixels(images: Iterable[tuple[Readable, int]], shape: Geometry) -> Labelled:
+def load_pixels(images: Iterable[tuple[Readable, int]], shape: Preprocess) -> Labelled:
     """Return all images at one size, as 8-bit values. Raises ExciteError where there are none."""
-    prepare = Preprocess(*shape)
     pixels, labels = [], []
     for image, label in images:
-        pixels.append(prepare.image(image))
+        pixels.append(shape.image(image))
         labels.append(label)
     if not pixels:
         raise ExciteError("the data has no images")
@@ -43,7 +42,7 @@ def changed_batches(data: Labelled, change: Change | None, size: int) -> Iterato
 @torch.no_grad()
 def error_rates(
     networks: Sequence[Network],
-    data: Mapping[Geometry, Labelled],
+    data: Mapping[Preprocess, Labelled],
     change: Change | None = None,
     *,
     batch_size: int = 128,

@@ -15,7 +15,7 @@ from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network
 from excite.robustness.corruptions import corrupt
-from excite.robustness.evaluate import Geometry, Labelled, error_rates, geometry, load_pixels
+from excite.robustness.evaluate import Labelled, error_rates, geometry, load_pixels
 from excite.robustness.figures import plot_heat_map, plot_probes, plot_sheet
 from excite.robustness.probes import PROBES, probe
 from excite.robustness.published import Published, open_published
@@ -24,6 +24,7 @@ from excite.robustness.tables import FAMILIES, SEVERITIES
 from excite.runtime import pick_device
 
 Progress = Callable[[str], None]
+PICTURES = ("errors.png", "corruptions.png", "probes.png")
 
 
 @dataclass
@@ -91,8 +92,7 @@ def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[s
     for network in everyone:
         network.model.to(device)
     fixed = _fixed_baseline(request, families, networks)
-    images = Preprocess.of(everyone[0].card).read(bundle.test)
-    data = {shape: _load(images, shape) for shape in dict.fromkeys(map(geometry, everyone))}
+    data = {shape: _load(shape.read(bundle.test), shape) for shape in dict.fromkeys(map(geometry, everyone))}
     measured = measure(everyone, networks, data, families, published, request, say, device)
     baseline = fixed if opened is None else _measured_baseline(opened, measured)
     scores = {n.label: score(measured.clean[n.label], measured.errors[n.label], baseline) for n in networks if families}
@@ -122,14 +122,14 @@ def _measured_baseline(network: Network, measured: Measured) -> Baseline:
     return Baseline(network.label.removeprefix("baseline "), errors, measured.clean[network.label])
 
 
-def _load(images: Images, shape: Geometry) -> Labelled:
+def _load(images: Images, shape: Preprocess) -> Labelled:
     return load_pixels((images[i] for i in range(len(images))), shape)
 
 
 def measure(
     everyone: Sequence[Network],
     networks: Sequence[Network],
-    data: Mapping[Geometry, Labelled],
+    data: Mapping[Preprocess, Labelled],
     families: Sequence[str],
     published: Published | None,
     request: Request,
@@ -169,7 +169,7 @@ def _probe(name: str, strength: float, seed: int) -> Callable[[torch.Tensor, int
 
 def _stored(
     networks: Sequence[Network], published: Published, family: str, severity: int, limit: int
-) -> dict[Geometry, Labelled]:
+) -> dict[Preprocess, Labelled]:
     classes = networks[0].card.class_names or [str(i) for i in range(networks[0].card.num_classes)]
     images = {
         shape: load_pixels(published.images(family, severity, limit, classes), shape)
@@ -184,7 +184,7 @@ def _stored(
 def _draw(
     scores: Mapping[str, Scores],
     measured: Measured,
-    data: Mapping[Geometry, Labelled],
+    data: Mapping[Preprocess, Labelled],
     families: Sequence[str],
     published: Published | None,
     request: Request,
@@ -228,5 +228,7 @@ def _finish(
         ],
     }
     path = write_json(request.output / "robustness.json", result)
+    for stale in {request.output / name for name in PICTURES} - set(files):  # of an earlier call
+        stale.unlink(missing_ok=True)
     result["files"] = [str(f) for f in [*files, path]]
     return result

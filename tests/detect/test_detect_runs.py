@@ -15,7 +15,7 @@ from excite.detect import data
 from excite.detect.checkpoint import load_detector
 from excite.detect.config import DetectConfig
 from excite.detect.evaluate import detect
-from excite.detect.fit import fit
+from excite.detect.fit import fit, result_of
 from excite.engine.history import History
 from excite.errors import ExciteError, UsageError
 
@@ -54,9 +54,31 @@ def test_a_run_leaves_everything(run):
     assert (run.run / "pictures" / "val_00000.jpg").is_file()
     summary = json.loads((run.run / "summary.json").read_text())
     assert summary["metrics"]["mask"]["AP"] >= 0
+    assert summary["result"] == "best epoch on the validation split: optimistic; another split measures it"
+    assert run.run / summary["checkpoint"] == run.best
     assert summary["train_images"] == 8
     for result in json.loads((run.run / "results_val.json").read_text())[:3]:
         assert {"image_id", "category_id", "bbox", "score", "segmentation"} == set(result)
+
+
+@pytest.mark.parametrize(
+    ("split", "scores", "which", "best", "words"),
+    [
+        ("val", [0.1, 0.3, 0.2], "best", 2, "best epoch on the validation split: optimistic"),
+        ("val2017", [0.1, None, 0.05], "best", 1, "best epoch on the val2017 split: optimistic"),
+        ("test", [0.1, 0.3, 0.2], "last", 2, "last epoch on the test split"),
+        ("test2007", [0.1, 0.3, 0.2], "last", 2, "last epoch on the test2007 split"),
+        ("none", [None, None, None], "last", None, "last epoch"),
+    ],
+)
+def test_the_result_is_not_chosen_on_the_images_it_is_measured_on(split, scores, which, best, words):
+    rows = [{"epoch": i + 1, **({} if s is None else {"box_AP": s})} for i, s in enumerate(scores)]
+    outcome = result_of(config("unused", val_split=split), rows, lambda row: row.get("box_AP"))
+    assert outcome["checkpoint"] == f"checkpoints/{which}.ckpt"
+    assert outcome["best_epoch"] == best
+    assert outcome["selects"] == (which == "best")
+    assert outcome["result"].startswith(words)
+    assert ("optimistic" in outcome["result"]) == (which == "best")
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(run, tmp_path, monkeypatch):

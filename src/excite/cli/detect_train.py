@@ -33,7 +33,7 @@ def train(config: DetectConfig, *, json: bool = False) -> None:
         print(json_.dumps(result.summary, indent=2))
     elif not config.quiet:
         if result.metrics:
-            print("\n" + show(result.metrics))
+            print(f"\n{show(result.metrics)}\nresult: {result.summary['result']}")
         print(f"\nfiles  {result.run}: config.yaml metrics.csv curves.png summary.json checkpoints/ tensorboard/")
         print(f"next   excite detect test {result.run}\n       excite detect predict {result.run} IMAGE")
 

@@ -21,7 +21,8 @@ class DetectConfig(RunConfig):
         recipe: a recipe's name or YAML file; auto takes shapes for shapes and small for other data.
         out: run directory; by default runs/KIND-BACKBONE-DATA, numbered where that exists.
         train_split: images to train on.
-        val_split: images to evaluate on after epochs; none evaluates nothing and keeps the last epoch.
+        val_split: images to evaluate on after epochs: the result is the best epoch on them, of a test split the last
+            one; none evaluates nothing.
         neck: fpn (a feature pyramid) or c4 (stage 4 runs on regions; faster_rcnn only).
         neck_attention: attention method on every level of the pyramid.
         neck_attention_options: options of that method.

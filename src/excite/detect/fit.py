@@ -1,5 +1,6 @@
 """fit: one detection run from a configuration, as a function."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,10 @@ COMMAND = "excite detect train"
 
 @dataclass
 class DetectResult:
-    """What a run left: its directory, the checkpoint its figures are of, the figures, a row per epoch, the summary."""
+    """What a run left: its directory, the checkpoint its figures are of, the figures, a row per epoch, the summary.
+
+    best: the best epoch on the validation split, where that is not the one to be tested on; else the last epoch.
+    """
 
     run: Path
     best: Path
@@ -44,7 +48,7 @@ class DetectResult:
 
 
 def fit(config: DetectConfig) -> DetectResult:
-    """Train a detector as `config` says, evaluate its best epoch, and return what came out.
+    """Train a detector as `config` says, evaluate the epoch that is its result, and return what came out.
 
     With `config.resume` the run goes on from its last checkpoint (from the start if it has none).
     Raises UsageError for values that cannot work, ExciteError for bad data, NonFiniteLossError (after the last good
@@ -76,18 +80,42 @@ def fit(config: DetectConfig) -> DetectResult:
         backbone = detector.get_submodule("backbone")  # the detector itself is all branches
         with synchronised(detector, config.sync_bn), compiled(backbone, config.compile):
             train(trainer, module, directory, COMMAND, **loaders)
-        summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer)
+        outcome = result_of(config, history.rows, module.score)
+        summary = _summary(config, directory.path, detector, (train_data, val_data), history, trainer) | outcome
+        checkpoint = directory.path / str(outcome["checkpoint"])
         metrics: Metrics = {}
         if trainer.is_global_zero:
             if val_data is not None:
-                best_detector, _ = load_detector(directory.best, config.backbone)
+                best_detector, _ = load_detector(checkpoint, config.backbone)
                 device = trainer.strategy.root_device
                 metrics = write_report(
                     best_detector, val_data, directory.path, pictures=config.pictures, device=device, name="val"
                 )
                 summary["metrics"] = metrics
             write_json(directory.path / "summary.json", summary)
-    return DetectResult(directory.path, directory.best, metrics, history.rows, summary)
+    return DetectResult(directory.path, checkpoint, metrics, history.rows, summary)
+
+
+def result_of(config: DetectConfig, rows: list[Row], score: Callable[[Row], float | None]) -> dict[str, object]:
+    """Return which epoch is the run's result, and what of it flatters, as entries of the summary.
+
+    It is the best epoch's where that is chosen on a split which is not a test split (`selects`), else the last one's.
+    score: what the best epoch has most of; None for an epoch that was not evaluated.
+    """
+    scores = [score(row) for row in rows]
+    evaluated = [row for row, value in zip(rows, scores, strict=True) if value is not None]
+    selects = bool(evaluated) and not config.val_split.startswith("test")
+    which = "best" if selects else "last"
+    words = {"val": "validation"}.get(config.val_split, config.val_split)
+    watched = "" if config.val_split == "none" else f" on the {words} split"
+    best = max(evaluated, key=lambda row: score(row) or 0, default=None)
+    return {
+        "split": config.val_split,
+        "selects": selects,
+        "result": f"{which} epoch{watched}" + (": optimistic; another split measures it" if selects else ""),
+        "checkpoint": f"checkpoints/{which}.ckpt",
+        "best_epoch": None if best is None else int(best["epoch"]),
+    }
 
 
 def open_splits(config: DetectConfig) -> tuple[DetectionDataset, DetectionDataset | None]:

@@ -103,7 +103,7 @@ def test_a_comparison_that_was_cut_off_ends_with_the_same_table(finished: Path, 
 def test_report_of_an_unfinished_comparison(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plan, folder = small(), tmp_path / "c"
     save(plan, folder)
-    execute(plan, folder, plan.runs(folder)[0])
+    execute(plan, plan.runs(folder)[0])
     assert main(["compare", "--report", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "UNFINISHED: 1 of 4" in out
@@ -157,6 +157,9 @@ def test_one_seed_says_why_there_is_no_interval(tmp_path: Path, capsys: pytest.C
         (["--options.reduction", "8"], "--options.METHOD.NAME VALUE"),
         (["--options.se.reductoin", "8"], "reduction"),
         (["--jobs", "0"], "jobs"),
+        (["--store", "bucket/runs"], "s3://BUCKET/PATH"),
+        (["--store", "nothing://bucket"], "nothing"),
+        (["--store", "memory://c", "--jobs", "2"], "one process alone"),
         (["--report", "nowhere"], "no comparison"),
         (["--data", "digitz"], "digits"),
     ],
@@ -171,10 +174,10 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, capsys,
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch) -> None:
     from excite.comparison import experiment
 
-    def fail(plan, folder, run):
+    def fail(plan, run, store):
         if run.label == "eca":
             raise ExciteError("broken on purpose")
-        execute(plan, folder, run)
+        execute(plan, run, store)
 
     monkeypatch.setattr(experiment, "execute", fail)
     with pytest.raises(ExciteError, match="broken on purpose"):

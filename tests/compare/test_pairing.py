@@ -20,7 +20,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     plan = make_plan("none,se", seeds=2, train=changes)
     save(plan, folder)
     for run in plan.runs(folder):
-        execute(plan, folder, run)
+        execute(plan, run)
     return plan, folder
 
 

@@ -317,7 +317,7 @@ ROOMS: dict[str, list[Row]] = {
     ],
     "compare": [
         ("start-weights-not-passed-on", "comparison/execute.py",
-         "fit(config, start)", "fit(config)", f"{COMPARE}::test_runs_of_a_seed_start_from_the_same_weights"),
+         "fit(config, start, ", "fit(config, None, ", f"{COMPARE}::test_runs_of_a_seed_start_from_the_same_weights"),
         ("start-weights-unshared", "comparison/execute.py",
          "plain[k] if k in plain and plain[k].shape == v.shape else v", "v",
          "compare/test_compare.py::test_methods_of_a_seed_share_the_backbones_weights"),

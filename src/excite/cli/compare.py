@@ -29,6 +29,7 @@ def compare(
     out: Path | None = None,
     jobs: int = 1,
     ray: str | None = None,
+    store: str | None = None,
     report: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -54,6 +55,7 @@ def compare(
         out: the folder to write to; by default compare/BACKBONE-DATA, or compare/PLAN.
         jobs: runs at a time, each in a process of its own.
         ray: address of a Ray cluster that trains the runs (auto, HOST:PORT, or local).
+        store: an address (s3://BUCKET/PATH, file:///PATH) that keeps the comparison; another machine goes on with it.
         report: only write the reports of the comparison in this folder, finished or not.
         json: print JSON.
 
@@ -76,7 +78,7 @@ def compare(
     planned = make_plan(**values, epochs=epochs, until_clear=until_clear, train=train, options=own)
     folder = out or (Path("compare") / Path(plan).stem if plan else planned.folder)
     say: Report = (lambda line: None) if json else print
-    _show(run_plan(planned, folder, jobs=jobs, ray=ray, budget=budget, report=say), folder, json)
+    _show(run_plan(planned, folder, jobs=jobs, ray=ray, store=store, budget=budget, report=say), folder, json)
 
 
 def _method_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:

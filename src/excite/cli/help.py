@@ -16,14 +16,14 @@ GROUPS: dict[str, str] = {
     "freeze_backbone_epochs checkpoint methods backbone layer compare baseline class_names channels move_squeezes",
     "data": "data split val_fraction test_fraction train_split val_split limit limit_train limit_val limit_batches "
     "size resize window cache min_size max_size augment padding flip vertical_flip colour mixup cutmix randaugment "
-    "corruptions severities corrupted probes results masks skip_unreadable max_bad decoder classes source shard_size "
-    "images image_bytes",
+    "corruptions severities corrupted probes results comparisons masks skip_unreadable max_bad decoder classes source "
+    "shard_size images image_bytes",
     "optimisation": "recipe epochs batch_size optimizer lr momentum nesterov weight_decay no_decay schedule "
     "step_epochs milestones gamma warmup_epochs warmup_steps backbone_lr_factor layer_decay loss focal_gamma "
     "balance label_smoothing ema accumulate clip best patience val_every seed seeds until_clear budget train "
     "sync_bn non_finite trace_non_finite grad_norm",
-    "hardware": "device devices nodes workers precision channels_last compile deterministic threads jobs ray engine "
-    "mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
+    "hardware": "device devices nodes workers precision channels_last compile deterministic threads jobs ray store "
+    "engine mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
     "gpus_per_node inside between storage",
     "output": "out overwrite resume checkpoint_every quiet logger json format top pictures threshold report plot "
     "accuracy_plot accuracy csv depth convention only table document bibtex svg verify private license message",

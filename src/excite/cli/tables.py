@@ -1,8 +1,12 @@
 """`excite tables`: the papers' tables, published beside computed."""
 
+import json as json_
 import sys
 from pathlib import Path
 from typing import Any, Literal
+
+from excite.common.extras import require
+from excite.errors import UsageError
 
 # Any: cells and detectors are named by modules that are imported when the command runs.
 
@@ -14,6 +18,7 @@ def tables(
     only: Literal["all", "computed", "reproduced", "rounded twice", "off", "not reproducible"] = "all",
     out: Path | None = None,
     results: Path = Path("benchmarks/results"),
+    comparisons: Path = Path("docs/results"),
     json: bool = False,
 ) -> None:
     """Set every published number of five works beside the number that our networks give, with a verdict.
@@ -21,26 +26,31 @@ def tables(
     Parameters and multiply-accumulates are computed now, on the meta device, each by the convention of its table, and
     beside them those of the same network without attention. Accuracies and speeds are shown as published, beside
     recorded runs of ours where there are any. Tables: ecanet, ecanet-paper, ecanet-modules, emca, emca-placement,
-    emca-scales, emanet-cifar, emanet-voc, coco, senet; all of them without a name.
+    emca-scales, emanet-cifar, emanet-voc, coco, senet; all of them without a name. `ablations` sets what the papers
+    say that one variant gains over another beside our comparisons, and says what did not show there.
 
     Args:
-        name: one table, or all.
+        name: one table, ablations, or all of it (csv: of the tables).
         format: text, markdown or csv.
         only: show only what is computed, or one verdict.
         out: the file to write, instead of the terminal.
         results: folder of recorded runs (JSON files with a list of records).
+        comparisons: folder of comparisons of ours (JSON files of benchmarks/comparison_table.py).
         json: print JSON.
 
     Examples:
         excite tables emca
         excite tables --only off --format markdown -o off.md
+        excite tables ablations
     """
     from excite.common.files import write_text
-    from excite.measure.published import select
+    from excite.measure.published import ABLATIONS, select
     from excite.measure.records import load_records
     from excite.measure.tables import Verdict, compute
 
     chosen = select(name)
+    if name == ABLATIONS and only != "all":
+        raise UsageError(f"--only {only}: ablations have no cells to choose from; leave it out")
     if only != "all":
         chosen = [c for c in chosen if not c.measured]
     show = _progress(len(chosen))
@@ -48,12 +58,24 @@ def tables(
     show(None)
     if only not in ("all", "computed"):
         verdicts = [v for v in verdicts if v.state == only]
-    text = _render(verdicts, "json" if json else format)
-    if out is not None:
+    kind = "json" if json else format
+    findings = _findings(name, comparisons) if name in (ABLATIONS, "all") and only == "all" else []
+    parts, summaries = [], []
+    if name != ABLATIONS:
         from excite.measure.tables_report import summary
 
-        write_text(out, text if text.endswith("\n") else text + "\n")
-        print(f"wrote {out}: {summary(verdicts)}")
+        parts.append(_render(verdicts, kind, findings))
+        summaries.append(summary(verdicts))
+    if findings and not (kind in ("json", "csv") and parts):
+        parts.append(_render_ablations(findings, kind))
+    if findings:
+        from excite.comparison import claims
+
+        summaries.append(claims.summary(findings))
+    text = "\n\n".join(part.rstrip("\n") for part in parts)
+    if out is not None:
+        write_text(out, text + "\n")
+        print(f"wrote {out}: {' '.join(summaries)}")
         return
     print(text)
 
@@ -65,11 +87,40 @@ def _create_detector(**options: Any) -> Any:
     return create_detector(**options)
 
 
-def _render(verdicts: Any, kind: str) -> str:
+def _findings(name: str, comparisons: Path) -> Any:
+    """The published claims beside comparisons; among all tables they are left out where the extra for them is."""
+    try:
+        require("lightning", "scipy")
+    except UsageError:
+        if name == "all":
+            return []
+        raise
+    from excite.comparison import claims
+
+    return claims.find(claims.load(comparisons))
+
+
+def _render_ablations(findings: Any, kind: str) -> str:
+    from excite.comparison import claims
+
+    if kind == "json":
+        return json_.dumps({"ablations": _rows(findings)}, indent=2)
+    write = {"csv": claims.to_csv, "markdown": claims.to_markdown, "text": claims.to_text}[kind]
+    return write(findings)
+
+
+def _rows(findings: Any) -> Any:
+    from excite.comparison import claims
+
+    return claims.to_rows(findings)
+
+
+def _render(verdicts: Any, kind: str, findings: Any) -> str:
     from excite.measure import tables_report as report
 
     if kind == "json":
-        return report.to_json(verdicts)
+        more = {"ablations": _rows(findings)} if findings else {}
+        return json_.dumps({**report.to_dict(verdicts), **more}, indent=2)
     if kind == "csv":
         return report.to_csv(verdicts).rstrip("\n")
     if kind == "markdown":

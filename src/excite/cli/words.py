@@ -76,6 +76,7 @@ METAVARS = {
     "size": "N|HxW",
     "accuracy": "NAME=PERCENT",
     "ray": "ADDRESS",
+    "store": "ADDRESS",
 }
 
 

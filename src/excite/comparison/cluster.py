@@ -1,5 +1,9 @@
-"""Runs over a Ray cluster: one task per run, on a folder that all nodes share; a killed worker's run is tried again."""
+"""Runs over a Ray cluster: one task per run, on a folder that all nodes share, or with a store that all nodes reach.
 
+A worker or a node that dies loses nothing but the epoch its run was in: the run is tried again from its last epoch.
+"""
+
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any  # ray is an extra and only partly typed
@@ -7,18 +11,22 @@ from typing import Any  # ray is an extra and only partly typed
 from excite.common.extras import require
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
+from excite.comparison.store import Store
 from excite.errors import ExciteError
 
 # Any: ray is an extra without types.
 
-RETRIES = 3
+MOST_DEATHS = 10  # of the workers of one run: after these it is the run that kills them
+AHEAD = 2  # tasks per processor that Ray holds; the others wait here, so that they take no memory there
 
 
-def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, report: Report) -> list[tuple[Run, str]]:
+def train_on_ray(
+    plan: Plan, waiting: list[Run], address: str, report: Report, store: Store | None = None
+) -> list[tuple[Run, str]]:
     """Train runs as Ray tasks; return those that failed with their reasons.
 
-    address: of a running cluster ("auto", "HOST:PORT"), or "local" for one on this machine that ends with the call. A
-    worker that dies loses nothing but the epoch it was in: the run is retried from its last checkpoint.
+    address: of a running cluster ("auto", "HOST:PORT"), or "local" for one on this machine that ends with the call.
+    store: where runs are kept; without one all nodes share the folder.
     Raises UsageError where Ray is not installed, ExciteError where the cluster cannot be reached.
     """
     require("ray")
@@ -28,7 +36,7 @@ def train_on_ray(plan: Plan, folder: Path, waiting: list[Run], address: str, rep
     if started:
         _connect(ray, address)
     try:
-        return _run_all(ray, plan, folder.resolve(), waiting, report)
+        return _run_all(ray, plan, waiting, report, store)
     finally:
         if started:
             ray.shutdown()
@@ -46,30 +54,49 @@ def _connect(ray: Any, address: str) -> None:
         raise ExciteError(f"--ray {address}: {error}; is the cluster running?") from error
 
 
-def _run_all(ray: Any, plan: Plan, folder: Path, waiting: list[Run], report: Report) -> list[tuple[Run, str]]:
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_task)
-    shared = [replace(run, folder=folder / run.folder.relative_to(run.folder.parents[1])) for run in waiting]
-    pending = {task.remote(plan, folder, run): run for run in shared}
+def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: Store | None) -> list[tuple[Run, str]]:
+    resources = ray.cluster_resources()
+    # Ray itself would try again a fixed number of times, and would not say so.
+    task = ray.remote(num_cpus=1, num_gpus=int(bool(resources.get("GPU"))), max_retries=0)(_task)
+    ahead = AHEAD * max(1, int(resources.get("CPU", 1)))
+    queue = list(reversed(waiting))
+    deaths: dict[str, int] = {}
+    pending: dict[Any, Run] = {}
     failures: list[tuple[Run, str]] = []
     number = 0
-    while pending:
+    while queue or pending:
+        while queue and len(pending) < ahead:
+            run = queue.pop()
+            pending[task.remote(plan, replace(run, folder=run.folder.resolve()), store)] = run
         ready, _ = ray.wait(list(pending), num_returns=1)
         run = pending.pop(ready[0])
-        number += 1
         try:
             ray.get(ready[0])
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            failures.append((run, str(cause).strip().splitlines()[-1]))
+            if store is not None:
+                store.exchange([run.folder])
+        except (ray.exceptions.RayError, ExciteError) as error:
+            text = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            died = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+            deaths[run.name] = deaths.get(run.name, 0) + died
+            if died and deaths[run.name] < MOST_DEATHS:
+                report(f"{run.name}: its worker died; it goes on from its last epoch")
+                queue.append(run)
+                continue
+            number += 1
+            failures.append((run, f"its worker died {MOST_DEATHS} times ({text})" if died else text))
             report(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
         else:
+            number += 1
             report(f"{number} of {len(waiting)}: {outcome(run)}")
     return failures
 
 
-def _task(plan: Plan, folder: Path, run: Run) -> None:
+def _task(plan: Plan, run: Run, store: Store | None) -> None:
     import torch
 
     torch.set_num_threads(1)
-    execute(plan, folder, run)
+    if store is None:
+        execute(plan, run)
+        return
+    with tempfile.TemporaryDirectory(prefix="excite-run-") as place:
+        execute(plan, replace(run, folder=Path(place) / run.folder.name), store)

@@ -5,12 +5,12 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from excite.common.options import Option
 from excite.comparison.plan import Plan, Run
+from excite.comparison.store import Sending, Store
 from excite.comparison.variants import BASELINE
 from excite.engine.process import unchanged
 from excite.models import NetworkSpec
@@ -43,10 +43,15 @@ def backbone_options(plan: Plan, run: Run) -> dict[str, Option]:
     return dict(baseline.options) if baseline.method == BASELINE and not baseline.foreign else {}
 
 
-def execute(plan: Plan, folder: Path, run: Run) -> None:
-    """Train one run to its end; a run that was killed goes on from its last checkpoint."""
+def execute(plan: Plan, run: Run, store: Store | None = None) -> None:
+    """Train one run to its end; a run that was killed goes on from its last checkpoint.
+
+    store: where runs are kept: what is there counts, and the run is kept there after every epoch.
+    """
     from excite.data import open_data
 
+    if store is not None and not run.finished:
+        store.fetch_run(run.folder)
     if run.finished:
         return
     config = plan.config(run.variant, run.seed, run.folder)
@@ -56,11 +61,13 @@ def execute(plan: Plan, folder: Path, run: Run) -> None:
     elif run.folder.exists():
         shutil.rmtree(run.folder)  # killed before its first file was whole
     start = shared_weights(plan, run, classes)
-    fit(config, start)
+    fit(config, start, callbacks=[] if store is None else [Sending(lambda: store.send_run(run.folder))])
     # The samples are the same for every run, and event files are for single runs: neither is part of a comparison.
     for leftover in ("samples", "tensorboard"):
         with contextlib.suppress(OSError):
             shutil.rmtree(run.folder / leftover)
+    if store is not None:
+        store.send_run(run.folder)
 
 
 def outcome(run: Run) -> str:

@@ -13,6 +13,7 @@ from excite.comparison.page import page
 from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
+from excite.comparison.store import Store
 from excite.comparison.table import to_csv, to_markdown
 from excite.comparison.variants import Variant
 from excite.data.bundle import DataBundle
@@ -35,6 +36,7 @@ def compare(
     out: str | Path | None = None,
     jobs: int = 1,
     ray: str | None = None,
+    store: str | None = None,
     report: Report = print,
     **train: Option,
 ) -> Results:
@@ -58,7 +60,8 @@ def compare(
         train=train,
         options=options,
     )
-    return run_plan(plan, Path(out) if out else plan.folder, jobs=jobs, ray=ray, budget=budget, report=report)
+    folder = Path(out) if out else plan.folder
+    return run_plan(plan, folder, jobs=jobs, ray=ray, store=store, budget=budget, report=report)
 
 
 @unchanged()
@@ -68,13 +71,15 @@ def run_plan(
     *,
     jobs: int = 1,
     ray: str | None = None,
+    store: str | None = None,
     budget: float | None = None,
     report: Report = print,
 ) -> Results:
     """Train what is missing, measure the costs, write the reports; return the results.
 
-    jobs: runs at a time in processes of this machine; ray: address of a Ray cluster ("local" starts one here); budget:
-    minutes that epochs and images are planned for, where nothing of the comparison is there yet.
+    jobs: runs at a time in processes of this machine; ray: address of a Ray cluster ("local" starts one here); store:
+    an fsspec address where the comparison is kept, so that another machine can go on with it; budget: minutes that
+    epochs and images are planned for, where nothing of the comparison is there yet.
     report: called with a line per event. A run that fails does not stop the others. A plan that is judged at several
     numbers of seeds ends at the first where every verdict is clear.
     Raises UsageError for a plan that cannot work, ExciteError after all other runs where some failed.
@@ -82,18 +87,32 @@ def run_plan(
     plan.check()
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least one run at a time")
+    kept = None if store is None else open_store(store, folder, alone=jobs == 1 and ray is None)
     bundle, size = _probe(plan, report)
     if budget is not None:
         plan = _within(plan, folder, budget, bundle, jobs, report)
     plan = save(plan, folder)
     while True:
-        results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, report)
+        results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
         later = [seeds for seeds in plan.looks if seeds > plan.seeds]
         open_ = [row.name for row in results.rows if row.gain is not None and not row.gain.clear]
         if not later or not open_:
             return results
         report(f"{plan.seeds} seeds: not clear yet: {', '.join(open_)}; going on to {later[0]} seeds")
         plan = save(replace(plan, seeds=later[0]), folder)
+
+
+def open_store(address: str, folder: Path, *, alone: bool) -> Store:
+    """Open the place where a comparison is kept; a plan and costs that are there come into a folder without them.
+
+    alone: no other process trains. Raises UsageError for a place that other processes would not see.
+    """
+    store = Store(address)
+    if store.private and not alone:
+        raise UsageError(f"--store {address} is seen by one process alone; with --jobs or --ray take file:// or s3://")
+    there = store.files()
+    store.fetch("", folder, [name for name in (FILE, cost.FILE) if name in there and not (folder / name).exists()])
+    return store
 
 
 def _within(plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: int, report: Report) -> Plan:
@@ -108,17 +127,22 @@ def _within(plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: i
 
 
 def _run_seeds(
-    plan: Plan, folder: Path, classes: int, size: int, jobs: int, ray: str | None, report: Report
+    plan: Plan, folder: Path, classes: int, size: int, jobs: int, ray: str | None, store: Store | None, report: Report
 ) -> Results:
     """Bring every seed of a plan to its end, and write the reports."""
     runs = plan.runs(folder)
+    if store is not None:
+        store.send(folder, "", [FILE])
+        store.exchange([run.folder for run in runs])
     waiting = [run for run in runs if not run.finished]
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
-    failures = _train(plan, folder, waiting, jobs, ray, report)
+    failures = _train(plan, waiting, jobs, ray, store, report)
     cost.load_or_measure(plan, folder, classes, size)
     results = collect(folder)
-    write_reports(results, folder)
+    written = write_reports(results, folder)
+    if store is not None:
+        store.send(folder, "", [cost.FILE, *written])
     if failures:
         listed = "; ".join(f"{run.name}: {text}" for run, text in failures)
         raise ExciteError(
@@ -127,13 +151,16 @@ def _run_seeds(
     return results
 
 
-def write_reports(results: Results, folder: Path) -> None:
-    """Write results.json, results.csv, results.md, the pictures and report.html into `folder`."""
+def write_reports(results: Results, folder: Path) -> list[str]:
+    """Write results.json, results.csv, results.md, the pictures and report.html into `folder`; return their names."""
     pictures = draw(results, folder)
-    write_json(folder / "results.json", results.to_dict())
-    write_text(folder / "results.csv", to_csv(results))
-    write_text(folder / "results.md", to_markdown(results))
-    write_text(folder / "report.html", page(results, pictures))
+    texts = [
+        write_json(folder / "results.json", results.to_dict()),
+        write_text(folder / "results.csv", to_csv(results)),
+        write_text(folder / "results.md", to_markdown(results)),
+        write_text(folder / "report.html", page(results, pictures)),
+    ]
+    return [path.name for path in (*pictures, *texts)]
 
 
 def write_report(folder: Path) -> Results:
@@ -162,21 +189,21 @@ def _probe(plan: Plan, report: Report) -> tuple[DataBundle, int]:
 
 
 def _train(
-    plan: Plan, folder: Path, waiting: list[Run], jobs: int, ray: str | None, report: Report
+    plan: Plan, waiting: list[Run], jobs: int, ray: str | None, store: Store | None, report: Report
 ) -> list[tuple[Run, str]]:
     if ray is not None:
         from excite.comparison.cluster import train_on_ray
 
-        return train_on_ray(plan, folder, waiting, ray, report)
+        return train_on_ray(plan, waiting, ray, report, store)
     if jobs > 1 and len(waiting) > 1:
         from excite.comparison.pool import train_in_processes
 
-        return train_in_processes(plan, folder, waiting, jobs, report)
+        return train_in_processes(plan, waiting, jobs, report, store)
     failures = []
     for number, run in enumerate(waiting, 1):
         report(f"run {number} of {len(waiting)}: {run.name}")
         try:
-            execute(plan, folder, run)
+            execute(plan, run, store)
         except ExciteError as error:
             failures.append((run, str(error)))
             report(f"  failed: {error}")

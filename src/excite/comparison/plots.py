@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from excite.common.plotting import PAGE, colour, dash, drawing, figure_text, legend_above, log_scale, save
+from excite.common.plotting import NARROW, colour, dash, drawing, figure_text, legend_above, log_scale, save
 from excite.comparison.results import Results, Row
 
 # Any: matplotlib is an extra, so its classes are not named here.
@@ -33,7 +33,7 @@ def gains(rows: list[Row], results: Results, path: Path) -> Path:
     """Draw a forest plot: per variant the paired gain with its interval, and every seed's difference as a dot."""
     judged = [row for row in rows if row.gain is not None and row.gain.mean is not None]
     with drawing() as figure_of:
-        figure = figure_of(figsize=(PAGE * 0.75, 0.32 * len(judged) + 0.9))
+        figure = figure_of(figsize=(NARROW, 0.32 * len(judged) + 0.9))
         axis = figure.subplots()
         for height, row in enumerate(reversed(judged)):
             gain = row.gain
@@ -57,15 +57,15 @@ def gains(rows: list[Row], results: Results, path: Path) -> Path:
 def costs(results: Results, rows: list[Row], path: Path) -> Path:
     """Draw top-1 against what it costs: measured latency and training step (ratios), parameters and MACs."""
     axes_of = [
-        ("latency (one image), ratio to the baseline", lambda c: (c["latency_ratio"], c["latency_spread"])),
-        ("training step, ratio to the baseline", lambda c: (c["step_ratio"], c["step_spread"])),
+        ("latency, one image (× baseline)", lambda c: (c["latency_ratio"], c["latency_spread"])),
+        ("training step (× baseline)", lambda c: (c["step_ratio"], c["step_spread"])),
         ("parameters (M)", lambda c: (c["parameters"] / 1e6, None)),
         ("MACs (M, one image)", lambda c: (c["macs"] / 1e6, None)),
     ]
     if not all(row.cost and "step_ratio" in row.cost for row in rows):
         del axes_of[1]
     with drawing() as figure_of:
-        figure = figure_of(figsize=(PAGE, 2.5 * -(-len(axes_of) // 2) + 0.3))
+        figure = figure_of(figsize=(NARROW, 2.1 * -(-len(axes_of) // 2) + 0.3))
         panels = figure.subplots(-(-len(axes_of) // 2), 2, squeeze=False, sharey=True)
         for axis in panels.flat[len(axes_of) :]:
             axis.set_axis_off()
@@ -80,7 +80,7 @@ def costs(results: Results, rows: list[Row], path: Path) -> Path:
             axis.set_xlim(middle - half, middle + half)
             axis.set_xlabel(label)
             axis.ticklabel_format(useOffset=False)
-            axis.locator_params(axis="x", nbins=5)
+            axis.locator_params(axis="x", nbins=4)
         for axis in panels[:, 0]:
             axis.set_ylabel("top-1 (%), mean ± 1 std")
         legend_above(figure, panels[0, 0])
@@ -95,7 +95,7 @@ def _point(axis: Any, row: Row, x: float, spread: tuple[float, float] | None, i:
         x, y, yerr=error, xerr=wide, fmt=MARKERS[i % len(MARKERS)], color=colour(i), markersize=5, elinewidth=0.8,
         capsize=2, label=figure_text(row.name),
     )  # fmt: skip
-    axis.plot([x] * len(row.top1), [100 * v for v in row.top1.values()], ".", color=colour(i), markersize=2, alpha=0.5)
+    axis.plot([x] * len(row.top1), [100 * v for v in row.top1.values()], ".", color=colour(i), markersize=4, alpha=0.5)
 
 
 MARKERS = "osD^vPX<>"
@@ -104,25 +104,31 @@ MARKERS = "osD^vPX<>"
 def curves(results: Results, rows: list[Row], path: Path) -> Path:
     """Draw training loss and validation top-1 over the epochs: the mean over seeds, and the band of all seeds."""
     with drawing() as figure_of:
-        figure = figure_of(figsize=(PAGE, 2.8))
+        figure = figure_of(figsize=(NARROW, 2.5))
         axes = figure.subplots(1, 2)
-        for row in rows:
+        for place, row in enumerate(rows):
             i = _index(results, row)
             runs = list(row.curves.values())
             epochs = range(min(map(len, runs)))
             for axis, key, factor in ((axes[0], "train_loss", 1.0), (axes[1], "val_top1", 100.0)):
                 by_epoch = [[factor * run[e][key] for run in runs] for e in epochs]
                 x = [runs[0][e]["epoch"] for e in epochs]
+                if len(x) == 1:
+                    x = [x[0] + 0.1 * (place - (len(rows) - 1) / 2)]
                 mean = [statistics.fmean(values) for values in by_epoch]
                 marker = "o" if len(x) == 1 else None
                 axis.plot(x, mean, linestyle=dash(i), color=colour(i), marker=marker, label=figure_text(row.name))
                 low, high = [min(values) for values in by_epoch], [max(values) for values in by_epoch]
+                if len(x) == 1:  # side by side, as there is no curve that could be followed
+                    axis.vlines(x, low, high, color=colour(i))
                 axis.fill_between(x, low, high, color=colour(i), alpha=0.15, linewidth=0)
-        axes[0].set_ylabel("training loss (mean; band: all seeds)")
+        axes[0].set_ylabel("training loss (band: all seeds)")
         log_scale(axes[0])
         axes[1].set_ylabel("validation top-1 (%)")
         for axis in axes:
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
+            if all(len(curve) == 1 for row in rows for curve in row.curves.values()):
+                axis.set_xticks([1])
         legend_above(figure, axes[1])
         return save(figure, path)

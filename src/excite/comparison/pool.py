@@ -3,23 +3,23 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
+from excite.comparison.store import Store
 from excite.engine.process import end_with
 from excite.errors import ExciteError
 
 
 def train_in_processes(
-    plan: Plan, folder: Path, waiting: list[Run], jobs: int, report: Report
+    plan: Plan, waiting: list[Run], jobs: int, report: Report, store: Store | None = None
 ) -> list[tuple[Run, str]]:
     """Train runs `jobs` at a time; return those that failed with their reasons."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failures = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads, os.getpid())) as pool:
-        futures = {pool.submit(execute, plan, folder, run): run for run in waiting}
+        futures = {pool.submit(execute, plan, run, store): run for run in waiting}
         for number, future in enumerate(as_completed(futures), 1):
             run = futures[future]
             try:

@@ -86,11 +86,15 @@ def verdict(results: Results) -> str:
         )
     if results.visible is not None:
         seeds = max(len(row.top1) for row in results.rows)
-        words.append(
-            f"With {seeds} seeds that differ as these do, a true gain of {100 * results.visible:.1f} points is found "
-            "with a probability of 80 %."
-        )
+        words.append(f"With {seeds} seeds that differ as these do, {power(results.visible)}.")
     return printable(" ".join(words) or "Nothing can be compared yet.")
+
+
+def power(visible: float) -> str:
+    """Return in words which gain (a share) so many seeds show."""
+    if visible >= 1:
+        return "not even the largest gain there can be is found with a probability of 80 %"
+    return f"a true gain of {100 * visible:.1f} points is found with a probability of 80 %"
 
 
 def command(plan: Plan) -> str:
@@ -131,10 +135,7 @@ def notes(results: Results) -> list[str]:
     if plan.seeds == 1:
         lines.append("One seed: no interval can be given, because nothing says how much a second run would differ.")
     if results.visible is not None:
-        lines.append(
-            f"With seeds that vary as these do, a true gain of {100 * results.visible:.1f} points is found with a "
-            "probability of 80 %; smaller ones need more seeds."
-        )
+        lines.append(f"With seeds that vary as these do, {power(results.visible)}; smaller ones need more seeds.")
     if plan.budget is not None:
         lines.append(f"Epochs and images were planned for {plan.budget:g} minutes (--budget).")
     costs = [row.cost for row in results.rows if row.cost]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -176,12 +175,12 @@ def to_csv(verdicts: Sequence[Verdict]) -> str:
     return out.getvalue()
 
 
-def to_json(verdicts: Sequence[Verdict]) -> str:
-    """Return JSON: the tally and every cell."""
+def to_dict(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return the tally and every cell as plain values."""
     cells: list[dict[str, Any]] = []
     for v in verdicts:
         record = asdict(v.record) if v.record is not None else None
         exact = None if v.exact is None else {"ours": v.exact.ours, "original": asdict(v.exact.original)}
         values = {"computed": v.computed, "plain": v.plain, "discriminates": v.discriminates, "exact": exact}
         cells.append({**asdict(v.cell), **values, "state": v.state, "verdict": v.text, "record": record})
-    return json.dumps({"tally": tally(verdicts), "blind": len(blind(verdicts)), "cells": cells}, indent=2)
+    return {"tally": tally(verdicts), "blind": len(blind(verdicts)), "cells": cells}

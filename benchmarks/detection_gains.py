@@ -1,0 +1,113 @@
+"""Detectors that differ in their attention alone, several seeds each: AP on the test images, and paired gains.
+
+    python benchmarks/detection_gains.py --runs runs/gains-shapes --data shapes --name detect-shapes-attention
+    python benchmarks/detection_gains.py --runs runs/gains-bccd --data voc:data/bccd --name detect-bccd-attention
+
+Runs that are there are kept, and one that was killed goes on from its last epoch: give the same command again. Writes
+docs/results/NAME.json when all are there. Options after -- go to `excite detect train`.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from record import HERE, show, table, write
+
+from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
+
+DOCS = HERE.parent / "docs"
+SCORES = {"AP": ("box", "AP"), "AP50": ("box", "AP50"), "AP75": ("box", "AP75"), "VOC AP50": ("voc", "AP50")}
+Metrics = dict[str, Any]  # a metrics_test.json
+
+
+def excite(*words: str) -> None:
+    """Run a command of excite. Raises CalledProcessError where it fails."""
+    subprocess.run([sys.executable, "-m", "excite", *words], check=True)
+
+
+def run(folder: Path, network: str, seed: int, args: argparse.Namespace) -> Metrics:
+    """Train and test one detector, as far as that has not been done; return its scores on the test images."""
+    scores = folder / "metrics_test.json"
+    if not (folder / "summary.json").is_file():
+        new = [network, "--data", args.data, "--seed", str(seed), "--out", str(folder), *args.train]
+        there = (folder / "config.yaml").is_file()
+        excite("detect", "train", *(["--resume", str(folder)] if there else new), "--pictures", "0", "--quiet")
+    if not scores.is_file():
+        excite("detect", "test", str(folder), "--split", "test", "--pictures", "0")
+    metrics: Metrics = json.loads(scores.read_text(encoding="utf-8"))
+    print(f"{folder.name}: AP {100 * metrics['box']['AP']:.2f}", flush=True)
+    return metrics
+
+
+def tables(found: dict[str, list[Metrics]]) -> dict[str, Any]:
+    """Return per variant the scores over its seeds, and its gain in AP over the first; and AP of every run."""
+    by_score = {n: {c: [100 * m[a][b] for m in ms] for c, (a, b) in SCORES.items()} for n, ms in found.items()}
+    first, *others = by_score
+    gains = dict(
+        zip(others, corrected([paired_gain(by_score[n]["AP"], by_score[first]["AP"]) for n in others]), strict=True)
+    )
+    columns = {"backbone": "", **dict.fromkeys(SCORES, "{:.2f} ± {:.2f}")}
+    columns |= {f"AP over {first}": "{:+.2f} [{:+.2f}, {:+.2f}]", "p, Holm": "{:.3f}", "verdict": ""}
+    rows = [[n, *(pair(values) for values in v.values()), *gain_cells(gains.get(n))] for n, v in by_score.items()]
+    seeds = range(len(by_score[first]["AP"]))
+    single = [[n, *v["AP"]] for n, v in by_score.items()]
+    return {
+        "test": table(columns, rows),
+        "AP by seed": table({"backbone": "", **{f"seed {s}": "{:.2f}" for s in seeds}}, single),
+    }
+
+
+def pair(values: list[float]) -> list[float] | None:
+    """Return mean and deviation, None for one value."""
+    mean, std = mean_std(values)
+    return None if std is None else [mean, std]
+
+
+def gain_cells(gain: Gain | None) -> list[Any]:
+    """Return the cells of a gain; the baseline has none."""
+    if gain is None:
+        return [None, None, "baseline"]
+    interval = None if gain.low is None else [gain.mean, gain.low, gain.high]
+    return [interval, gain.p_holm, gain.verdict]
+
+
+def shown_data(spec: str) -> str:
+    """Return a data spec without the place of the data on this machine."""
+    kind, mark, path = spec.partition(":")
+    return f"{kind}:data/{Path(path).name}" if mark and Path(path).is_absolute() else spec
+
+
+def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
+    """Train and test what is missing, seed by seed; print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
+    parser.add_argument("--data", default="shapes")
+    parser.add_argument("--backbones", default="resnet20,se_resnet20,eca_resnet20,emca_eca_resnet20")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--name", required=True, help="of the result file")
+    parser.add_argument("train", nargs="*", help="options of excite detect train")
+    args = parser.parse_args(arguments)
+    names = args.backbones.split(",")
+    found: dict[str, list[Metrics]] = {name: [] for name in names}
+    for seed in range(args.seeds):
+        for name in names:
+            found[name].append(run(args.runs / f"{name}-seed{seed}", name, seed, args))
+    kept = tables(found)
+    show(kept)
+    words = ["--data", shown_data(args.data), "--backbones", args.backbones, "--seeds", str(args.seeds)]
+    words += ["--name", args.name, *(["--", *args.train] if args.train else [])]
+    notes = [
+        "± is one sample standard deviation over the seeds. A seed gives all backbones the data order and the "
+        "augmentation; p is corrected for the backbones (Holm)"
+    ]
+    interval = "of the gain its own 95 % interval (paired Student t)"
+    command = shlex.join(["python", "benchmarks/detection_gains.py", *words])
+    write(docs / "results" / f"{args.name}.json", kept, interval=interval, command=command, notes=notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Runs kept at an fsspec address (s3://BUCKET/PATH, file:///PATH): any machine that reaches it can go on with them.
+
+A run is fetched before it goes on and sent after every epoch; its summary, which says that it has ended, is sent last.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from excite.common.extras import require
+from excite.common.files import LOCK, PARTIAL, replacing
+from excite.errors import ExciteError, UsageError
+
+# Any: fsspec has no types.
+
+RESULT = ("config.yaml", "metrics.csv", "summary.json")  # what tables are made of; the summary last
+LATE = ("checkpoints/last.ckpt", RESULT[-1])  # what a run goes on from, and what says that it has ended
+LEFT_OUT = (LOCK, "samples", "tensorboard")
+
+
+class Store:
+    """A place for the files of a comparison; paths below it are written with `/`.
+
+    Raises UsageError for an address that is none, or whose library is missing. All others raise ExciteError where the
+    place cannot be reached.
+    """
+
+    def __init__(self, address: str) -> None:
+        require("fsspec")
+        from fsspec.core import url_to_fs
+
+        self.address = address.rstrip("/")
+        if "://" not in address:
+            raise UsageError(f"--store {address}: expected an address, as s3://BUCKET/PATH or file:///PATH")
+        try:
+            self.system, root = url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"--store {address}: {error}") from None
+        self.root = str(root).rstrip("/")
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        """Travel to other processes as the address."""
+        return Store, (self.address,)
+
+    @property
+    def private(self) -> bool:
+        """Whether only this process sees it."""
+        return self.address.startswith("memory:")
+
+    def files(self, place: str = "") -> list[str]:
+        """Return the paths of the files below a place, from there on; none where nothing is there."""
+        base = self._path(place)
+        self.system.invalidate_cache()
+        found = self._reach(lambda: self.system.find(base))
+        return sorted(str(path)[len(base) :].lstrip("/") for path in found if str(path).startswith(f"{base}/"))
+
+    def fetch(self, place: str, folder: Path, names: Sequence[str]) -> None:
+        """Write files of a place into a folder, each whole or not at all."""
+        for name in names:
+            with replacing(folder / name) as temporary:
+                self._reach(partial(self._get, self._path(place, name), temporary))
+
+    def send(self, folder: Path, place: str, names: Sequence[str]) -> None:
+        """Write files of a folder to a place, one after another, each whole or not at all."""
+        for name in names:
+            self._reach(partial(self._put, folder / name, self._path(place, name)))
+
+    def _path(self, *parts: str) -> str:
+        return "/".join(part for part in (self.root, *parts) if part)
+
+    def _get(self, source: str, target: Path) -> None:
+        with self.system.open(source, "rb") as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+
+    def _put(self, source: Path, target: str) -> None:
+        if self.address.startswith("file:"):  # a copy that is cut short must not be there
+            with replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
+            return
+        self.system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self.system.put_file(str(source), target)  # of an object store there is a whole object or none
+
+    def _reach(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ExciteError:
+            raise
+        except Exception as error:  # each kind of place has errors of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExciteError(f"--store {self.address}: {reason}") from error
+
+    # Runs: the folder of one is runs/NAME, here as there.
+
+    def fetch_run(self, folder: Path) -> None:
+        """Replace a run's folder by what is kept of it: another machine may have gone on with it."""
+        place = f"runs/{folder.name}"
+        if names := self.files(place):
+            shutil.rmtree(folder, ignore_errors=True)
+            self.fetch(place, folder, names)
+
+    def send_run(self, folder: Path) -> None:
+        """Keep a run as it stands."""
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        names = [name for name in names if name.partition("/")[0] not in LEFT_OUT and PARTIAL not in name]
+        early = [name for name in names if name not in LATE]
+        self.send(folder, f"runs/{folder.name}", [*early, *(name for name in LATE if name in names)])
+
+    def exchange(self, folders: Sequence[Path]) -> None:
+        """Fetch what tables are made of from runs that ended elsewhere, and send runs that ended here."""
+        there = set(self.files("runs"))
+        for folder in folders:
+            ended_there, ended_here = f"{folder.name}/{RESULT[-1]}" in there, (folder / RESULT[-1]).is_file()
+            if ended_there and not ended_here:
+                self.fetch(f"runs/{folder.name}", folder, RESULT)
+            elif ended_here and not ended_there:
+                self.send_run(folder)
+
+
+class Sending(Callback):
+    """Calls `send` when an epoch has been kept: at the start of the next one its checkpoint is there."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self.send, self.trained = send, False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Send what the last epoch left; before the first one there is nothing new."""
+        if trainer.is_global_zero and self.trained:
+            self.send()
+        self.trained = True

@@ -1,5 +1,6 @@
-"""Build the C kernels on first use, once per machine, and load them.
+"""Build the C kernels on first use, once per machine, and load them. Linux and macOS, x86 and ARM.
 
+The C is plain: the compiler makes AVX or NEON of it. Elsewhere (Windows) the same passes run in PyTorch.
 The library is linked with the OpenMP runtime that torch brings, so both share one pool of threads. It is kept in
 `~/.cache/excite` (EXCITE_CACHE moves it) under a name made of the source, the flags, the compiler and the
 processor. `EXCITE_NATIVE=0` leaves it unbuilt and unused.
@@ -13,6 +14,7 @@ import errno
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -27,7 +29,11 @@ from excite.errors import ExciteError
 from excite.runtime import cache_folder
 
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c11")
+# Apple's clang has OpenMP but for the option; torch brings the library.
+OPENMP = {"linux": ("-fopenmp",), "darwin": ("-Xpreprocessor", "-fopenmp")}
+FLAGS = ("-O3", *OPENMP.get(sys.platform, ()), "-shared", "-fPIC", "-std=c11")
+# "For this processor", in the words of gcc and of clang on x86, and of clang on ARM; a compiler may know neither.
+TUNINGS = ("-march=native", "-mcpu=native", "")
 SECONDS = 120  # that the compiler may take
 BUILDS = "building-"  # before the names of the folders that compilers work in
 # In the compiler's words, where it failed for a reason that may be gone tomorrow.
@@ -64,8 +70,8 @@ def not_wanted() -> str:
     """Return why no library is looked for; an empty text where one is."""
     if os.environ.get("EXCITE_NATIVE", "1").lower() in ("0", "off", "no", "false"):
         return "EXCITE_NATIVE switches the C kernels off"
-    if sys.platform != "linux":
-        return f"the C kernels are built on Linux only, this is {sys.platform}"
+    if sys.platform not in OPENMP:
+        return f"the C kernels are built on Linux and macOS only, this is {sys.platform}"
     return ""
 
 
@@ -139,17 +145,33 @@ def opened(kept: Path) -> ctypes.CDLL:
         content, mark, digest = file.read().rpartition(SEAL)
     if not mark or hashlib.sha256(content).hexdigest().encode() != digest:
         raise OSError(errno.EINVAL, "it is damaged")
-    return checked(ctypes.CDLL(str(kept)))
+    if sys.platform != "darwin":
+        return checked(ctypes.CDLL(str(kept)))
+    # There a library is signed, and must end where its signature does: the loader gets it without the seal.
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder) / kept.name
+        bare.write_bytes(content)
+        return checked(ctypes.CDLL(str(bare)))
 
 
 def find_compiler() -> str:
     """Return the C compiler: $CC, or the first of cc, gcc, clang. Raises UnavailableError."""
     wanted = os.environ.get("CC")
+    if sys.platform == "darwin" and not wanted and not has_apple_tools():
+        raise UnavailableError("there is no C compiler (xcode-select --install brings Apple's)")
     for name in (wanted,) if wanted else ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path:
             return path
     raise UnavailableError("there is no C compiler ($CC, cc, gcc or clang)")
+
+
+def has_apple_tools() -> bool:
+    """Tell whether Apple's compiler is installed; without it `cc` is a stub that opens a window."""
+    try:
+        return subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def find_openmp() -> Path:
@@ -160,8 +182,8 @@ def find_openmp() -> Path:
     import torch
 
     package = Path(torch.__file__).parent
-    for folder in (package / "lib", package.parent / "torch.libs"):
-        for pattern in ("libgomp*.so*", "libiomp5*.so*", "libomp*.so*"):
+    for folder in (package / "lib", package.parent / "torch.libs", package / ".dylibs"):
+        for pattern in ("libgomp*.so*", "libiomp5*.so*", "libomp*.so*", "libomp*.dylib", "libiomp5*.dylib"):
             for path in sorted(folder.glob(pattern)):
                 return path
     raise UnavailableError("torch brings no OpenMP runtime of its own")
@@ -174,6 +196,7 @@ def identity(compiler: str, runtime: Path) -> str:
     parts = [
         SEAL.decode(),
         *FLAGS,
+        *TUNINGS,
         str(program),
         str(stamp.st_mtime_ns),
         str(stamp.st_size),
@@ -187,11 +210,11 @@ def identity(compiler: str, runtime: Path) -> str:
 
 
 def processor() -> str:
-    """Return what -march=native depends on."""
+    """Return what a processor's own instructions depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
+        lines = [f"model name: {platform.processor()} {platform.release()}"]
     kept = [line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "CPU part")]
     return "\n".join([os.uname().machine, *kept[:4]])
 
@@ -210,11 +233,16 @@ def build(compiler: str, runtime: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=BUILDS, dir=target.parent) as folder:
         output = Path(folder) / target.name
         # The runtime is named as a file: its own name, already loaded by torch, is what the loader then finds.
-        command = [compiler, *FLAGS, "-o", str(output), str(SOURCES / "tail.c"), str(runtime), "-lm"]
+        target_flags = ["-o", str(output), str(SOURCES / "tail.c"), str(runtime), f"-Wl,-rpath,{runtime.parent}", "-lm"]
         variables = {**os.environ, "LC_ALL": "C", "TMPDIR": folder}
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, env=variables
-        )
+        for tuning in TUNINGS:
+            command = [compiler, *FLAGS, *filter(None, [tuning]), *target_flags]
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, env=variables
+            )
+            # Only a word that the compiler does not know is worth another try.
+            if not done.returncode or not tuning or tuning.partition("=")[0] not in done.stderr:
+                break
         if done.returncode:
             words = f"{compiler} failed on the C kernels: {done.stderr.strip().splitlines()[-1:]}"
             if done.returncode < 0 or any(word in done.stderr for word in PASSING):

@@ -146,6 +146,10 @@ def loose(root: Path) -> str:
     return str(root / "photos")
 
 
+def one_of_them(root: Path) -> str:
+    return made.flat(root) + "/cat"
+
+
 def heic(root: Path) -> str:
     for name in CLASSES:
         (root / "photos" / name).mkdir(parents=True)
@@ -244,6 +248,7 @@ TRAPS: dict[made.Maker, str] = {
     nested: "hold no images but folders, as animals/cat, animals/dog; classes are the folders directly below: name ",
     one_class: "has one class (cat); training needs two or more",
     loose: "lie in no class folders: list them with their labels in a file, csv:FILE",
+    one_of_them: "it may be one class of several: name the folder of them, ",
     heic: "there are 2 pictures (.heic) that are not read here; convert them to JPEG or PNG",
     misspelt: "did you mean ",
     no_train: "there is no folder train in ",
@@ -472,6 +477,7 @@ DOCUMENTED = {
     "nested": "class folders within class folders",
     "one_class": "one class",
     "loose": "images in no class folder",
+    "one_of_them": "a class folder as the data",
     "heic": "photos as `.heic`",
     "misspelt": "a misspelt path",
     "no_train": "`val/` and `test/` without `train/`",

@@ -116,7 +116,9 @@ def test_a_run_on_what_a_factory_gives(tmp_path: Path, capsys: pytest.CaptureFix
     spec, run = give(tmp_path, "Squares(20)"), str(tmp_path / "run")
     words = ["resnet20", "--data", spec, "--options.width", "4", "--workers", "1", "--out", run]
     assert main(["train", *words, *TRAIN]) == 0
-    assert "held out 4 of 20 training images as the val split" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "held out 4 of 20 training images as the val split" in out
+    assert f"  excite train --resume {run} --data {spec} --epochs 2" in out.splitlines()
     for command in (["test", run], ["train", "--resume", run, "--epochs", "2"], ["explain", run]):
         assert main(command) == 1, command
         error = capsys.readouterr().err

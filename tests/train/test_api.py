@@ -245,7 +245,9 @@ def test_what_a_fit_cannot_take(tmp_path: Path, data: object, options: dict, mes
 def test_one_data_set_is_divided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {**QUICK, "quiet": False, "logger": "none"}
     result = excite.fit(small(), Squares(20), out=str(tmp_path / "r"), **options)
-    assert "held out 4 of 20 training images as the val split, by class" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "held out 4 of 20 training images as the val split, by class" in out
+    assert out.splitlines()[-1] == f"  excite.fit(MODEL, DATA, resume={str(result.run)!r}, epochs=2)"
     assert (result.summary["train_images"], result.summary["val_images"]) == (16, 4)
     again = excite.fit(small(), Squares(20), resume=str(result.run), **{**options, "epochs": 2, "quiet": True})
     assert [row["epoch"] for row in again.rows] == [1, 2]

@@ -14,6 +14,7 @@ from excite.models import NetworkSpec
 from excite.runtime import free_memory
 from excite.train import TrainConfig
 from excite.train.datamodule import sized
+from excite.train.fit import steps_advice
 from excite.train.memory import check_memory, saved_bytes
 from imagesets import add, encoded
 
@@ -199,3 +200,31 @@ def test_a_rate_for_other_batches_is_named(changes: dict[str, int | float | str]
     recipe = TrainConfig.from_recipe(LARGE, "ecanet-imagenet")
     advice = rate_advice(TrainConfig.from_recipe(LARGE, "ecanet-imagenet", **changes), recipe)
     assert advice is None if words is None else words in (advice or "")
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "words"),
+    [
+        (
+            60,
+            {"batch_size": 120},
+            "60 training images in batches of 120 make 1 step an epoch; --batch-size 4 --lr auto",
+        ),
+        (600, {"batch_size": 256}, "make 2 steps an epoch; --batch-size 32 --lr auto makes 18"),
+        (600, {"batch_size": 64, "devices": 4}, "make 2 steps an epoch; --batch-size 8 --lr auto makes 18"),
+        (600, {"batch_size": 120}, None),
+        (5, {"batch_size": 4}, None),
+    ],
+)
+def test_few_steps_of_an_epoch_are_named(images: int, changes: dict[str, int], words: str | None) -> None:
+    advice = steps_advice(TrainConfig(**changes), images)
+    assert advice is None if words is None else words in (advice or "")
+
+
+def test_memory_is_that_of_the_images_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("excite.train.memory.saved_bytes", lambda *a: 2**20)
+    monkeypatch.setattr("excite.train.memory.free_memory", lambda device: 2**30)
+    model, config = torch.nn.Linear(2, 2), TrainConfig(batch_size=4096)
+    assert check_memory(model, config, 32, "cpu", images=20) == "about 0.0 GiB of 1.0 GiB free memory"
+    with pytest.raises(UsageError, match="--batch-size 921 would"):
+        check_memory(model, config, 32, "cpu", images=4000)

@@ -140,6 +140,10 @@ def class_folders(folder: Path, passed: Passed | None = None) -> list[str]:
     if not names:
         lie = next(_images(folder, passed.foreign), None) is not None
         hint = "; its images lie in no class folders: list them with their labels in a file, csv:FILE" if lie else ""
+        if lie and folder.name.lower() not in {word for words in SPLITS.values() for word in words}:
+            others = [p for p in folder.parent.iterdir() if p != folder and p.is_dir() and not is_junk(p)]
+            if any(next(_direct(other), None) is not None for other in others):
+                hint = f"; it may be one class of several: name the folder of them, {folder.parent}"
         hint = hint or (f"; there are {passed.strangers()}" if passed.foreign else "")
         raise ExciteError(f"{folder} holds no class folders with images; expected {folder}/CLASS/image.jpg{hint}")
     return names

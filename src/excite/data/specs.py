@@ -102,7 +102,10 @@ def _recognised(place: str, spec: str) -> str:
     if close:
         raise UsageError(f"unknown data spec {spec!r}; did you mean {' or '.join(repr(SPECS[c].form) for c in close)}?")
     known = ", ".join(s.form for s in SPECS.values())
-    missing = "" if ":" in place else f"{missing_path(path)}, and no data spec either"
+    missing = "" if ":" in place else missing_path(path)
+    if "did you mean" in missing:
+        raise UsageError(missing)
+    missing += ", and no data spec either" if missing else ""
     raise UsageError(f"{missing or f'unknown data spec {spec!r}'}; known: {known}, or the path of a folder or file")
 
 

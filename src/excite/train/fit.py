@@ -1,5 +1,6 @@
 """fit: one classification run from a configuration, as a function."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from excite.train.network import adopt_network, build_network, start_of
 from excite.train.summary import count, header, show, summarise, write_summary
 
 COMMAND = "excite train"
+FEW_STEPS = 5  # of an epoch
 
 
 @dataclass
@@ -97,7 +99,7 @@ def fit(
             if not config.quiet:
                 print(f"lr {config.lr}: there the loss fell most steeply in a trial")
         size, channels = data.preprocess.size, spec_of(model).in_channels
-        memory = check_memory(model, config, size, pick_device(config.device), channels)
+        memory = check_memory(model, config, size, pick_device(config.device), channels, len(data.bundle.train))
         parameters, macs = count(model, size, channels)
         module = Classifier(
             model,
@@ -189,9 +191,25 @@ def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[st
     if config.patience and not data.bundle.selects:
         watched = f"note: --patience looks at the {data.bundle.val_name} split, on which the result is measured"
         lines.append(f"{watched}; --val-fraction 0.1 holds out other images")
+    if (advice := steps_advice(config, len(data.bundle.train))) is not None:
+        lines.append(f"note: {advice}")
     recipe = usual_config(config)
     advice = rate_advice(config, recipe) if recipe is not None else None
     return lines + ([] if advice is None else [f"note: {advice}"])
+
+
+def steps_advice(config: TrainConfig, images: int) -> str | None:
+    """Return a warning where an epoch has few steps and smaller batches would make more; None elsewhere."""
+    steps = max(images // (config.batch_size * config.devices), 1)
+    smaller = max(2 ** int(math.log2(max(images / (FEW_STEPS * 2 * config.devices), 1))), 4)
+    more = images // (smaller * config.devices)
+    if steps >= FEW_STEPS or more <= steps:
+        return None
+    an_epoch = f"{steps} step{'s' * (steps > 1)} an epoch"
+    return (
+        f"{images} training images in batches of {config.batch_size} make {an_epoch}; "
+        f"--batch-size {smaller} --lr auto makes {more}"
+    )
 
 
 def usual_config(config: TrainConfig) -> TrainConfig | None:

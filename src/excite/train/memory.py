@@ -49,17 +49,20 @@ def step_bytes(model: nn.Module, config: RunConfig, per_image: int) -> tuple[int
     return weights + learned * (1 + states) + (weights if config.ema else 0), per_image * half
 
 
-def check_memory(model: nn.Module, config: RunConfig, size: int, device: str, channels: int = 3) -> str | None:
+def check_memory(
+    model: nn.Module, config: RunConfig, size: int, device: str, channels: int = 3, images: int | None = None
+) -> str | None:
     """Return what a step needs, in words; None where that cannot be told.
 
-    Raises UsageError where a batch cannot fit into the memory that is free, with the batch size that would.
+    images: those there are, where they may be fewer than a batch. Raises UsageError where a batch cannot fit into the
+    memory that is free, with the batch size that would.
     """
     per_image = saved_bytes(model, size, channels)
     free = free_memory(device)
     if per_image is None or free is None:
         return None
     fixed, each = step_bytes(model, config, per_image)
-    needed = fixed + each * config.own_batch
+    needed = fixed + each * (config.own_batch if images is None else min(images, config.own_batch))
     if needed > free:
         most = int((SHARE * free - fixed) / max(each, 1))
         where = "the GPU" if device == "cuda" else "this machine"

@@ -8,8 +8,11 @@ from typing import Any
 from torch import nn
 
 from excite.common.files import write_json
+from excite.common.holdout import read_cut
+from excite.common.pyfile import is_python
 from excite.common.tables import counted, printable
 from excite.data.bundle import WORDS
+from excite.data.specs import GIVEN
 from excite.engine.run import RunDirectory
 from excite.inspect.trace import trace_model
 from excite.runtime import pick_device
@@ -128,6 +131,10 @@ def show(summary: dict[str, Any]) -> str:
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]
     place, samples = shlex.quote(run), shlex.quote(f"{run}/samples")
-    lines += ["", "next:", f"  excite test {place}", f"  excite predict {place} {samples}"]
-    lines += [f"  excite train --resume {place} --epochs {2 * summary['epochs']}"]
+    data, epochs = str(summary["data"]), 2 * summary["epochs"]
+    named = f" --data {shlex.quote(data)}" if is_python(read_cut(data)[0]) else ""  # what a file names is not run
+    again = f"  excite train --resume {place}{named} --epochs {epochs}"
+    if data.startswith(GIVEN):
+        named, again = " --data SPEC", f"  excite.fit(MODEL, DATA, resume={run!r}, epochs={epochs})"
+    lines += ["", "next:", f"  excite test {place}{named}", f"  excite predict {place} {samples}", again]
     return "\n".join(lines)

@@ -25,7 +25,7 @@ from excite.train.fit import fit
 SIDE = 32
 CLASSES = ("disc", "square", "triangle", "cross", "ring", "frame", "bars", "waves", "checks", "dots")
 SEEDS = (0, 1, 2)
-LONGER = 5  # times the epochs, for training from scratch that has not ended at as many
+LONGER = 3  # times the epochs, for training from scratch that has not ended at as many
 
 
 def draw(kind: int, rng: torch.Generator) -> Image.Image:

@@ -8,6 +8,7 @@ Photos and finished runs stay in --work, so the same command goes on where one s
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -112,6 +113,8 @@ def training(args: argparse.Namespace, name: str, clock: Clock) -> list[list[Any
     except subprocess.TimeoutExpired:
         clock.left()
         raise
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]

@@ -326,6 +326,14 @@ def roboflow(root: Path) -> str:
     return str(root / "set")
 
 
+def coco_zipped(root: Path) -> str:
+    place = Path(roboflow(root))
+    with zipfile.ZipFile(root / "set.zip", "w") as archive:
+        for file in place.rglob("*.*"):
+            archive.write(file, str(file.relative_to(root)))
+    return str(root / "set.zip")
+
+
 def coco_undivided(root: Path) -> str:
     content = coco_content(root / "set/images")
     (root / "set/annotations").mkdir()

@@ -298,6 +298,7 @@ DETECTION: dict[made.Maker, tuple[int, int]] = {
     made.roboflow: (10, 10),
     made.coco_result: (8, 2),
     made.coco_plain: (10, 10),
+    made.coco_zipped: (10, 10),
     made.coco_undivided: (8, 2),
     made.yolo: (10, 10),
     made.yolo_undivided: (8, 2),
@@ -330,6 +331,7 @@ def test_boxes_are_recognised_at_the_first_attempt(make: made.Maker, tmp_path: P
         (["pictures"], "coco:PLACE", "no folder PLACE/annotations and no instances_*.json is there, only pictures"),
         (["labels"], "yolo:PLACE", "no names of the classes; expected `names: [cat, dog]` in PLACE/data.yaml"),
         (["pictures"], "PLACE", "has no boxes that are known here, only pictures"),
+        (["pictures"], "PLACE/picture", "no folder or file PLACE/picture; did you mean PLACE/pictures?"),
     ],
 )
 def test_missing_folders_are_named(names: list[str], spec: str, words: str, tmp_path: Path) -> None:
@@ -471,6 +473,7 @@ DOCUMENTED = {
     "coco_result": "Label Studio: `result.json` and `images/`",
     "coco_plain": "`annotations/train.json`, `annotations/val.json`",
     "roboflow": "Roboflow: `train/_annotations.coco.json`, `valid/`, `test/`",
+    "coco_zipped": "the same as `set.zip`",
     "coco_undivided": "`annotations/instances_default.json` alone",
     "yolo": "YOLO: `data.yaml`, `train/images`, `train/labels`",
     "yolo_undivided": "YOLO: `images/`, `labels/`, `classes.txt`",

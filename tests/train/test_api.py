@@ -1,5 +1,6 @@
 """`excite.fit`: names and networks, specs and data sets."""
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -315,8 +316,8 @@ def test_rows_of_the_hub_are_listed_without_reading_images() -> None:
 def test_a_rate_follows_the_images_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {**QUICK, "quiet": False, "logger": "none", "accumulate": 2}
     result = excite.fit(small(), DATA, lr="auto", out=str(tmp_path / "r"), **options)
-    rate = 0.03 * 16 / 64
-    assert f"lr {rate} (auto: 0.03 of the recipe finetune x 16 / 64 images a step)" in capsys.readouterr().out
+    rate = 0.03 * 16 / 32
+    assert f"lr {rate} (auto: 0.03 of the recipe finetune x 16 / 32 images a step)" in capsys.readouterr().out
     assert yaml.safe_load((result.run / "config.yaml").read_text())["lr"] == rate
     fit(
         TrainConfig.from_run(result.run, lr="auto", epochs=2, quiet=True),
@@ -355,3 +356,9 @@ def test_a_found_rate_is_written_down_and_gives_the_same_run(tmp_path: Path) -> 
         TrainConfig(lr="find", devices=2).check()
     with pytest.raises(UsageError, match="--lr 'fnd': expected a number, 'auto' or 'find'"):
         TrainConfig(lr="fnd").check()
+
+
+def test_the_name_fit_is_the_function_whatever_is_imported_first() -> None:
+    module = importlib.import_module("excite.train.fit")
+    excite.train.fit = module  # as importing the sub-module does
+    assert excite.train.fit is fit is module.fit

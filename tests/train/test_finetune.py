@@ -141,7 +141,7 @@ def test_the_backbone_waits(tmp_path: Path, trained: Path, capsys: pytest.Captur
     config.quiet = False
     result = fit(config)
     told = capsys.readouterr().out
-    assert "the backbone (57 tensors) is held for 1 epoch, then learns at 0.3 x lr; fc and attention at lr" in told
+    assert "the backbone (57 tensors) is held for 1 epoch, then learns at 0.5 x lr; fc and attention at lr" in told
     assert "loaded       125 entries" in told
     after = {k.removeprefix("model."): v for k, v in weights(result.run).items()}
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}

@@ -1,5 +1,8 @@
 """Training of classifiers: `fit(TrainConfig(...))` (docs/training.md)."""
 
+import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from excite.train.config import TrainConfig
@@ -12,13 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["FitResult", "TrainConfig", "fit"]
 
 
+class _Package(ModuleType):
+    """A package whose `fit` is the function, whoever imports the sub-module of that name first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.fit if name == "fit" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs torch only when it is asked for; the configuration alone is light."""
     if name in ("fit", "FitResult"):
-        import importlib
-
-        # Bound here because importing the sub-module `fit` would otherwise leave the module under the function's name.
-        module = importlib.import_module("excite.train.fit")
-        globals().update(fit=module.fit, FitResult=module.FitResult)
-        return globals()[name]
+        return getattr(importlib.import_module("excite.train.fit"), name)
     raise AttributeError(f"module 'excite.train' has no attribute {name!r}")

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from excite.data.recognise import detection_kind
+from excite.data.archive import unpack
+from excite.data.folder import is_junk
+from excite.data.recognise import detection_kind, missing_path
 from excite.detect.data.base import DetectionDataset
 from excite.detect.data.coco import open_coco
 from excite.detect.data.shapes import SPLITS, Shapes, shapes_options
 from excite.detect.data.voc import open_voc
 from excite.detect.data.yolo import open_yolo
-from excite.errors import UsageError, unknown
+from excite.errors import UsageError, near, unknown
 
 FORMS = {
     "shapes": "drawn shapes with boxes and masks: shapes:size=96,most=3",
@@ -39,8 +41,10 @@ def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None 
         if not root.is_dir():
             raise UsageError(f"data {spec!r}: no folder {root}")
         dataset = OPENERS[kind](root, split)
-    else:
+    elif ":" in spec or near(spec, ("shapes",)):
         raise unknown("detection data", spec, FORMS)
+    else:
+        raise UsageError(f"{missing_path(Path(spec).expanduser())}; detection data are a folder, or {', '.join(FORMS)}")
     dataset.subset(limit)
     if masks:
         _require_masks(dataset, spec)
@@ -49,11 +53,20 @@ def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None 
 
 
 def _recognised(spec: str) -> str:
-    """Return a spec, or that of a folder which was given instead. Raises UsageError for one without boxes."""
-    path = Path(spec).expanduser()
-    if spec.partition(":")[0] in ("shapes", *OPENERS) or not path.is_dir():
+    """Return a spec, or that of a folder or .zip file given instead. Raises UsageError for one without boxes."""
+    if spec.partition(":")[0] in ("shapes", *OPENERS):
         return spec
+    path = Path(spec).expanduser()
+    if path.is_file() and path.suffix.lower() == ".zip":
+        path = unpack(path)
+    if path.is_file():
+        raise UsageError(f"{path} is a file; detection data are a folder, a .zip file, or {', '.join(FORMS)}")
+    if not path.is_dir():
+        return spec
+    inner = [place for place in path.iterdir() if place.is_dir() and not is_junk(place)]
     kind = detection_kind(path)
+    if kind is None and len(inner) == 1 and (kind := detection_kind(inner[0])) is not None:
+        path = inner[0]  # one folder in another, as archives have it
     if kind is None:
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
         raise UsageError(

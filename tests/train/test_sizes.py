@@ -211,7 +211,7 @@ def test_a_rate_for_other_batches_is_named(changes: dict[str, int | float | str]
             "60 training images in batches of 120 make 1 step an epoch; --batch-size 4 --lr auto",
         ),
         (600, {"batch_size": 256}, "make 2 steps an epoch; --batch-size 32 --lr auto makes 18"),
-        (600, {"batch_size": 64, "devices": 4}, "make 2 steps an epoch; --batch-size 8 --lr auto makes 18"),
+        (600, {"batch_size": 256, "devices": 2}, "make 2 steps an epoch; --batch-size 64 --lr auto makes 9"),
         (600, {"batch_size": 120}, None),
         (5, {"batch_size": 4}, None),
     ],

@@ -200,9 +200,9 @@ def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[st
 
 def steps_advice(config: TrainConfig, images: int) -> str | None:
     """Return a warning where an epoch has few steps and smaller batches would make more; None elsewhere."""
-    steps = max(images // (config.batch_size * config.devices), 1)
-    smaller = max(2 ** int(math.log2(max(images / (FEW_STEPS * 2 * config.devices), 1))), 4)
-    more = images // (smaller * config.devices)
+    steps = max(images // config.batch_size, 1)
+    smaller = max(2 ** int(math.log2(max(images / (FEW_STEPS * 2), 1))), 4) * config.processes
+    more = images // smaller
     if steps >= FEW_STEPS or more <= steps:
         return None
     an_epoch = f"{steps} step{'s' * (steps > 1)} an epoch"

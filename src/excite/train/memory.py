@@ -62,7 +62,9 @@ def check_memory(
     if per_image is None or free is None:
         return None
     fixed, each = step_bytes(model, config, per_image)
-    needed = fixed + each * (config.own_batch if images is None else min(images, config.own_batch))
+    needed = fixed + each * (
+        config.own_batch if images is None else min(-(-images // config.processes), config.own_batch)
+    )
     if needed > free:
         most = int((SHARE * free - fixed) / max(each, 1))
         where = "the GPU" if device == "cuda" else "this machine"

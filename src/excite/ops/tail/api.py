@@ -11,6 +11,7 @@ from torch import nn
 from excite.errors import UsageError
 from excite.ops.mode import mode
 from excite.ops.recalibrate import recalibrate
+from excite.ops.tail import operators
 from excite.ops.tail.autograd import AffineTail, Link, Standardise, Standardised
 from excite.ops.tail.kernels import Affine, Kernels
 from excite.ops.tail.moments import Moments, describe, normalise, projection_basis, settings_of
@@ -21,6 +22,7 @@ from excite.ops.tail.plan import (
     INSIDE,
     NORMS,
     PLAIN,
+    TRACED,
     Request,
     ceiling_of,
     is_globally_hooked,
@@ -204,7 +206,9 @@ def fused_tail(
         settings = settings_of(norm, squeeze, z)
         given = z, projection_basis(squeeze, z), norm.weight, norm.bias, settings
         link, carrier, descriptor = None, None, None
-        if not learning:
+        if kernels is TRACED:
+            carriers, y = operators.normalised(z, norm, settings)
+        elif not learning:
             y = kernels.standardise(*given).normalised
         elif settings.batch or settings.first:
             link = Link()
@@ -221,7 +225,9 @@ def fused_tail(
     if keep is not None:
         factors = keep[:, None].to(y.scale.dtype)
         weights = factors.expand(z.shape[:2]).contiguous() if weights is None else weights * factors.to(weights.dtype)
-    if learning:
+    if kernels is TRACED:
+        out = operators.tail(z, *carriers, y.scale, y.bias, y.mu, weights, shortcut, ceiling is not None)
+    elif learning:
         out = AffineTail.apply(z, carrier, y.scale, y.bias, y.mu, weights, shortcut, ceiling, link, kernels)
     else:
         out = kernels.scaled(z, Affine(y.scale, y.bias, y.mu, weights), shortcut, ceiling)

@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     eps: float
     batch: bool
     running: tuple[torch.Tensor, torch.Tensor] | None
-    momentum: float
+    momentum: float | torch.Tensor
     first: bool
     second: bool
     positions: int
@@ -117,7 +117,8 @@ def small(x: torch.Tensor, z: FeatureMap) -> torch.Tensor:
 def settings_of(norm: Any, squeeze: Any, z: FeatureMap) -> Settings:
     """Return what is to be computed between the passes; counts the batch where the norm does."""
     running = None if norm.running_mean is None else (norm.running_mean, norm.running_var)
-    batch, momentum = norm.training or running is None, 0.0
+    batch = norm.training or running is None
+    momentum: float | torch.Tensor = 0.0
     if norm.training and running is not None:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
@@ -125,7 +126,10 @@ def settings_of(norm: Any, squeeze: Any, z: FeatureMap) -> Settings:
         if norm.momentum is not None:
             momentum = norm.momentum
         elif norm.num_batches_tracked is not None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
+            count = norm.num_batches_tracked
+            # As a number it would make a device wait for it, and end a compiler's graph.
+            plain = count.device.type == "cpu" and not torch.compiler.is_compiling()
+            momentum = 1.0 / float(count) if plain else count.double().reciprocal()
     positions = z.numel() // (z.shape[0] * z.shape[1])
     second = squeeze is not None and getattr(squeeze, "needs_second_moment", False)
     return Settings(norm.eps, batch, running, momentum, squeeze is not None, second, positions)
@@ -160,11 +164,13 @@ def batch_statistics(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.
 @torch.no_grad()
 def move_running(settings: Settings, mu: torch.Tensor, variance: torch.Tensor, samples: int) -> None:
     """Move the running statistics as `torch.nn` does, towards the unbiased variance."""
-    if settings.running is None or not settings.momentum:
+    momentum = settings.momentum
+    if settings.running is None or (not isinstance(momentum, torch.Tensor) and not momentum):
         return
     count = samples * settings.positions
     for running, new in zip(settings.running, (mu, variance * (count / (count - 1))), strict=True):
-        running.lerp_(new.to(running.dtype), settings.momentum)
+        weight = momentum.to(running.dtype) if isinstance(momentum, torch.Tensor) else momentum
+        running.lerp_(new.to(running.dtype), weight)
 
 
 def normalise(moments: Moments, gamma: Numbers, beta: Numbers, basis: Numbers, settings: Settings) -> Statistics:

@@ -52,6 +52,10 @@ CARRIED = Part((MIB // 4, MIB // 4, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=
 ALONE = Part((MIB // 2, MIB // 2, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False)
 
 
+# Where the operators pay in compiled programs: on a CPU the compiler does as well (benchmarks/compiled.py).
+COMPILED = ("cuda",)
+
+
 class Request(NamedTuple):
     """What may be fused: a map `z` with what follows it.
 
@@ -76,6 +80,16 @@ class Plan(NamedTuple):
     reason: str | None
 
 
+class Traced(Kernels):
+    """Stands for the operators of `operators.py`, which choose their kernels when they run."""
+
+    ceilings = (math.inf,)
+
+    def __init__(self) -> None:
+        pass
+
+
+TRACED = Traced()
 TRANSFORMED = Plan(None, "the program is being compiled, exported, traced or transformed")
 REFERENCE = Plan(None, "the mode is 'reference'")
 UNPAID = Plan(None, "fusing was not measured to pay for maps of this size here; excite.ops.use('fused') fuses them too")
@@ -84,11 +98,11 @@ UNPAID = Plan(None, "fusing was not measured to pay for maps of this size here; 
 def plan(request: Request, how: str | None = None) -> Plan:
     """Return the kernels that run the request, or why none do.
 
-    how: the mode, None for the one in force (`excite.ops.use`). A compiler is asked nothing of sizes and kernels: it
-    sees plain operations, and no guards on them.
+    how: the mode, None for the one in force (`excite.ops.use`). A compiler sees operators (`operators.py`) where they
+    pay, else plain operations, and no guards on them.
     """
     if torch.compiler.is_compiling():
-        return TRANSFORMED
+        return Plan(TRACED, None) if _is_traced(request) else TRANSFORMED
     how = mode() if how is None else how
     if how == "reference":
         return REFERENCE
@@ -98,7 +112,7 @@ def plan(request: Request, how: str | None = None) -> Plan:
         return UNPAID
     if is_transformed():
         return TRANSFORMED
-    reason = _unfit_map(request.z, request.shortcut) or _unfit_norm(request) or _unfit_attention(request)
+    reason = _unfit(request)
     return Plan(kernels, None) if reason is None else Plan(None, reason)
 
 
@@ -150,6 +164,30 @@ def _plain() -> Kernels:
     from excite.ops.tail import torch as passes
 
     return Kernels(passes)
+
+
+def fastest(z: FeatureMap) -> Kernels:
+    """Return the fastest kernels that there are for a map, whatever pays."""
+    kernels = _paying(z, ATTENTION, True)
+    assert kernels is not None
+    return kernels
+
+
+def _is_traced(request: Request) -> bool:
+    # Whether a compiled program holds the operators: in training, where attention needs moments alone.
+    norm, squeeze = request.norm, request.squeeze
+    how = mode()
+    if how == "reference" or (how == "auto" and request.z.device.type not in COMPILED) or torch.compiler.is_exporting():
+        return False
+    if norm is None or not norm.training or not torch.is_grad_enabled():
+        return False
+    if request.attention is not None:
+        if type(request.attention) not in _factored:
+            return False
+        squeeze = request.attention._modules["squeeze"]
+    if squeeze is None or not hasattr(type(squeeze), "from_statistics") or hasattr(type(squeeze), "from_projection"):
+        return False
+    return _unfit(request) is None
 
 
 def _paying(z: FeatureMap, part: Part, forced: bool) -> Kernels | None:
@@ -221,6 +259,10 @@ def is_transformed() -> bool:
 def _watches_memory(dispatch_mode: object) -> bool:
     """Tell whether a mode only follows storages, and so wants to see what the kernels allocate."""
     return bool(getattr(dispatch_mode, "watches_memory", False))
+
+
+def _unfit(request: Request) -> str | None:
+    return _unfit_map(request.z, request.shortcut) or _unfit_norm(request) or _unfit_attention(request)
 
 
 def _unfit_map(z: FeatureMap, shortcut: FeatureMap | None) -> str | None:

@@ -106,7 +106,7 @@ def test_batches_and_sides_of_any_size_are_one_graph() -> None:
     module, graphs = Block("eca").double(), list[torch.fx.GraphModule]()
     call = compiled(module, graphs, dynamic=True)
     seen = 0  # a compiler may begin anew while it makes its first graph
-    for shape in ((2, 8, 5, 4), (3, 8, 6, 7), (5, 8, 9, 3)):
+    for shape in ((2, 8, 5, 4), (3, 8, 6, 7)):
         x = torch.randn(shape, dtype=torch.float64)
         twin = copy.deepcopy(module)
         module.zero_grad()
@@ -187,6 +187,7 @@ def test_an_exported_training_step_holds_plain_operations() -> None:
     assert used([program.graph_module]) == []
 
 
+@pytest.mark.slow
 def test_a_network_uses_them_in_every_block_and_no_gradient_is_lost() -> None:
     torch.manual_seed(0)
     module, graphs = create_model("emca_eca_resnet20", num_classes=4).double(), list[torch.fx.GraphModule]()

@@ -176,10 +176,10 @@ def fastest(z: FeatureMap) -> Kernels:
 def _is_traced(request: Request) -> bool:
     # Whether a compiled program holds the operators: in training, where attention needs moments alone.
     norm, squeeze = request.norm, request.squeeze
-    how = mode()
-    if how == "reference" or (how == "auto" and request.z.device.type not in COMPILED) or torch.compiler.is_exporting():
+    if norm is None or not norm.training or not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
-    if norm is None or not norm.training or not torch.is_grad_enabled():
+    how = mode()
+    if how == "reference" or (how == "auto" and request.z.device.type not in COMPILED):
         return False
     if request.attention is not None:
         if type(request.attention) not in _factored:

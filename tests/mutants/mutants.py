@@ -34,6 +34,8 @@ Row = tuple[str, str, str, str, str]  # name, file, old, new, tests with spaces 
 LEARNING = "train/test_learning.py"
 PARTS = "train/test_parts.py"
 FIT = "train/test_fit.py"
+INSIDE = "train/test_inside_epochs.py"
+REMOTE = "data/test_remote.py"
 COMPARE = "compare/test_pairing.py"
 STATISTICS = "compare/test_statistics.py"
 BUDGET = "compare/test_budget.py"
@@ -197,6 +199,25 @@ ROOMS: dict[str, list[Row]] = {
         ("images-of-the-last-batch-counted", "engine/history.py",
          "self.images += pl_module.count(batch)", "self.images = pl_module.count(batch)",
          f"{LEARNING}::test_a_run_takes_the_steps_of_the_equations"),
+        ("resumed-at-the-start-of-its-epoch", "engine/module.py",
+         "loader.first = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready", "loader.first = 0",
+         f"{INSIDE}::test_a_run_goes_on_inside_an_epoch_to_the_same_bits"),
+        ("resumed-with-fresh-random-numbers", "engine/module.py",
+         'torch.set_rng_state(parts[rank]["random"].cpu())', "pass",
+         f"{INSIDE}::test_a_run_goes_on_inside_an_epoch_to_the_same_bits"),
+        ("resumed-with-fresh-counts", "engine/module.py",
+         "self.go_on_with(total if rank == 0 else", "self.go_on_with({} if rank == 0 else",
+         f"{INSIDE}::test_a_run_goes_on_inside_an_epoch_to_the_same_bits"),
+        ("skipped-step-leaves-its-statistics", "engine/guard.py",
+         "buffer.copy_(before)", "pass", f"{INSIDE}::test_a_step_that_is_skipped_leaves_no_trace"),
+        ("steps-skipped-for-ever", "engine/guard.py",
+         "if self.in_a_row >= MOST_IN_A_ROW:", "if False:", f"{INSIDE}::test_steps_are_not_skipped_for_ever"),
+        ("all-processes-validate-all", "train/loaders.py",
+         "images.images[rank::world], images.labels[rank::world]", "images.images, images.labels",
+         "train/test_distributed.py::test_seven_images_are_validated_once_each"),
+        ("statistics-of-one-process", "engine/norms.py",
+         "all_reduce(centred.square().sum(dims)) / count", "centred.square().sum(dims) / own",
+         "train/test_distributed.py::test_two_processes_lose_what_one_does"),
         ("drop-last-everywhere", "engine/sampling.py",
          "whole + (rest > 0 and not self.drop_last)", "whole",
          f"{PARTS}::test_a_split_loader_counts_its_incomplete_batch"),
@@ -271,6 +292,15 @@ ROOMS: dict[str, list[Row]] = {
          "{name: _split(files) for name, files in named.items() if files}",
          '{name: _split(named["train"]) for name, files in named.items() if files}',
          f"{SPECS}::test_webdataset {SPECS}::test_each_limit_is_of_its_split"),
+        ("no-bound-on-broken-images", "train/loaders.py",
+         "len(names) > most:", "len(names) > most + 9:",
+         f"{REMOTE}::test_broken_samples_are_counted_named_and_bounded"),
+        ("commands-from-files-run", "engine/config.py",
+         'if "wds:pipe:" in str(content.get("data", "")) and', "if False and",
+         f"{REMOTE}::test_commands_come_from_the_keyboard_only"),
+        ("own-order-of-one-process-only", "engine/sampling.py",
+         "order = torch.arange(self.rank, self.n, self.world)", "order = torch.arange(0, self.n, self.world)",
+         f"{REMOTE}::test_every_key_is_read_once"),
         ("wds-wrong-offset", "data/wds.py",
          "(member.offset_data, member.size)", "(member.offset, member.size)",
          f"{SPECS}::test_each_limit_is_of_its_split"),

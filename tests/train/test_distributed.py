@@ -150,7 +150,7 @@ print(json.dumps([row["train_loss"] for row in result.rows]) if os.environ["RANK
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["static", "c10d"])
+@pytest.mark.parametrize("backend", ["c10d", "static"])
 def test_torchrun_goes_on_after_a_failure(tmp_path: Path, backend: str) -> None:
     """The second attempt finds the run by the launcher's store, and goes on inside the epoch."""
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -3,13 +3,15 @@
 Under torchrun the launcher says it. Else Lightning does, by SLURM's words or its own.
 """
 
+import atexit
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from excite.engine.config import RunConfig
 from excite.engine.process import end_with
-from excite.errors import UsageError
+from excite.errors import ExciteError, UsageError
+from excite.runtime import pick_device
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is there
@@ -42,6 +44,11 @@ def settle(config: AnyConfig) -> AnyConfig:
             if asked not in (1, number):
                 raise UsageError(f"--{name} {asked}: torchrun started {number}; leave --{name} out")
         config = replace(config, devices=local, nodes=world // local)
+        if _attempt() and world > 1 and not _connect_again(config):
+            raise ExciteError(
+                "torchrun holds no store in which processes that it started again could find their run; go on with "
+                "--resume RUN"
+            )
         run = _earlier_attempt() if config.resume is None else None
         if run is not None:
             program = {name: getattr(config, name) for name in ("model", "backbone", "data") if hasattr(config, name)}
@@ -82,9 +89,36 @@ def note_run(path: str) -> None:
         store.set(_fits[-1], path)
 
 
+def _attempt() -> int:
+    """Return how often torchrun has started this process again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _connect_again(config: RunConfig) -> bool:
+    """Connect the processes of another attempt; return False where torchrun holds no store.
+
+    Its store keeps the addresses of processes that ended, and torch would try those: each attempt needs its own names.
+    """
+    import torch
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # it is there
+
+    store = _store()
+    if store is None:
+        return False
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "nccl" if pick_device(config.device) == "cuda" else "gloo",
+            store=PrefixStore(f"excite/attempt/{_attempt()}", store),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+        atexit.register(torch.distributed.destroy_process_group)
+    return True
+
+
 def _earlier_attempt() -> str | None:
     """Return the run directory that this launch made before it started its processes again; None at its first start."""
-    store = _store() if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) else None
+    store = _store() if _attempt() else None
     if store is None or not store.check([_fits[-1]]):
         return None
     return bytes(store.get(_fits[-1])).decode()

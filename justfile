@@ -18,6 +18,10 @@ types:
 docs:
     uv run --group docs mkdocs build --strict
 
+# Writes the pages and figures that follow from the code; `just pages --check` only compares.
+pages *args:
+    uv run python tools/write_docs.py {{args}}
+
 # Writes the numbers of README and docs from their result files; `just numbers --check` only compares.
 numbers *args:
     uv run python benchmarks/write_numbers.py {{args}}

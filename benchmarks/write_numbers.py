@@ -28,7 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmarks/results", "docs/results")
-PAGES = ("README.md", "docs/*.md", "benchmarks/*.md")
+PAGES = ("README.md", "docs/**/*.md", "benchmarks/*.md")
 END = "<!-- end -->"
 BLOCK = re.compile(rf"(<!-- numbers: (?P<what>.*?) -->)(?P<body>.*?){END}", re.DOTALL)
 OPEN = re.compile(r"<!-- numbers: ")

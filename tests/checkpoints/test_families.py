@@ -137,3 +137,11 @@ def test_any_bottleneck_is_read_off_the_weights(method: str, options: dict[str, 
     model, report = excite.import_checkpoint(state)
     assert report.complete
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_a_reduction_that_divides_no_channels_is_read_off() -> None:
+    """Hidden units are rounded down, and never none: 1, 2 and 5 of 16, 32 and 64 channels are a reduction of 11."""
+    state = excite.create_model("se_resnet20", num_classes=3, reduction=12).state_dict()
+    _, report = imported(state)
+    assert report.complete
+    assert report.options == {"reduction": 11}

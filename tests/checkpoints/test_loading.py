@@ -72,6 +72,7 @@ def test_nothing_fits() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("se_resnet20", {"placement": "first", "num_classes": 7}),
         ("emca_eca_resnet20", {"form": "released"}),
         ("emca_se_resnet18_cifar", {"stages": "all", "blocks": 1}),
         ("cbam_resnet18_cifar", {"reduction": 8}),

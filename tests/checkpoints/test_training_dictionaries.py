@@ -13,6 +13,7 @@ import torch
 import excite
 from excite.checkpoints.layouts import recognise
 from excite.checkpoints.reading import read_checkpoint
+from excite.checkpoints.unwrap import unwrap
 from excite.errors import ExciteError
 
 State = dict[str, torch.Tensor]
@@ -195,3 +196,15 @@ def test_every_family_of_a_paper_is_in_the_table() -> None:
     others = ("timm", "EMCA-SE")  # with their libraries; as EMCA-ECA
     timm_and_gates = {f.name for f in LAYOUTS if f.name.startswith(others)}
     assert {f.name for f in LAYOUTS} - {OURS.name} - timm_and_gates == seen
+
+
+@pytest.mark.parametrize("name", ["optimizer", "optim_state", "lr_scheduler", "GradScaler", "criterion", "loss", "rng"])
+def test_tensors_of_optimizers_and_the_like_are_no_weights(name: str) -> None:
+    """Even under the names of the weights, as momenta often are, and in greater numbers."""
+    weights = {"conv1.weight": torch.zeros(4, 3, 3, 3), "fc.weight": torch.zeros(2, 4)}
+    momenta = {**{key: value + 1 for key, value in weights.items()}, "fc.bias": torch.ones(2)}
+    assert unwrap({"epoch": 3, name: {"momenta": momenta}}) is None
+    found = unwrap({name: {"momenta": momenta}, "net": weights})
+    assert found is not None
+    assert found.state.keys() == weights.keys()
+    assert not any(value.any() for value in found.state.values())

@@ -127,6 +127,21 @@ def test_predict_agrees_with_the_network(run, capsys):
     assert got["probability"] == pytest.approx(float(best.max()), rel=1e-4)
 
 
+def test_every_image_has_its_own_prediction(run, capsys):
+    pictures = [str(path) for path in sorted((run / "samples").glob("*.png"))[:3]]
+    alone = []
+    for picture in pictures:
+        assert main(["predict", str(run), picture, "--json"]) == 0
+        alone += json.loads(capsys.readouterr().out)["predictions"]
+    assert main(["predict", str(run), *pictures, "--json"]) == 0
+    together = json.loads(capsys.readouterr().out)["predictions"]
+    best = [[one["classes"][0]["probability"] for one in some] for some in (alone, together)]
+    assert best[1] == pytest.approx(best[0], rel=1e-4)
+    assert best[0][0] != pytest.approx(best[0][2], rel=1e-3)
+    for one, other in zip(alone, together, strict=True):
+        assert {**one, "classes": 0} == {**other, "classes": 0}
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
 def test_predict_takes_1_and_4_channels(run, tmp_path, capsys, mode):
     grey = Image.open(run / "samples" / "3.png").convert("L")

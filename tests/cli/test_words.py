@@ -191,6 +191,8 @@ def test_options_of_one_among_several() -> None:
     assert options_of("resnet50", names, options) == {"stem": "cifar"}
     assert options_of("eca_resnet50", names, options) == {"stem": "cifar", "kernel_size": 3}
     assert options_of("timm/resnet50.a1", names, options) == {"stem": "cifar", "k": 1}
+    both = {"kernel_size": 5, "eca_resnet50": {"kernel_size": 3}}
+    assert [options_of(name, names, both) for name in names[:2]] == [{"kernel_size": 5}, {"kernel_size": 3}]
     with pytest.raises(UsageError, match="'ecanet'"):
         options_of("resnet50", names, {"ecanet": {"kernel_size": 3}})
 

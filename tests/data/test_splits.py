@@ -135,6 +135,9 @@ def test_digits() -> None:
     assert (len(whole.train), len(whole.val), whole.selects, whole.val_name) == (1437, 360, False, "test")
     assert (len(cut.train), len(cut.val), len(cut.test), cut.selects) == (1295, 142, 360, True)
     assert names(cut.test) == names(whole.test)
+    splits = [cut.split(which) for which in (None, "test", "val", "train")]
+    assert [name for _, name in splits] == ["test", "test", "val", "train"]
+    assert [len(images) for images, _ in splits] == [360, 360, 142, 1295]
     for bundle in (whole, cut):  # the held-out images have no part in the statistics
         grey = bundle.train.images.float() / 255  # type: ignore[attr-defined]
         assert bundle.default_preprocess["mean"] == [round(float(grey.mean()), 4)] * 3

@@ -114,6 +114,15 @@ def test_a_crowd_is_neither_to_be_found_nor_wrong_to_find():
     assert coco_metrics(inside, dataset_of([thing, crowd]))["box"]["per_class"][0]["objects"] == 1
 
 
+def test_an_overlap_counts_up_to_its_threshold_for_a_class_and_for_all():
+    """Of 0.72: half of the thresholds from 0.5 to 0.95 are below it, 0.75 is not."""
+    data = dataset_of([Annotation((0, 0, 50, 100), 1, 5000)], names=("a",))
+    metrics = coco_metrics([found(0, 1, (0, 0, 50, 72), 0.9)], data)["box"]
+    for row in (metrics, metrics["per_class"][0]):
+        figures = [row[name] for name in ("AP", "AP50", "AP75", "AR100")]
+        assert figures == pytest.approx([0.5, 1, 0, 0.5])
+
+
 def test_voc_rule_by_hand():
     # Five detections by falling score: right, double (wrong), difficult (nothing), wrong place, right.
     easy, other = Annotation((0, 0, 10, 10), 1, 100), Annotation((50, 50, 10, 10), 1, 100)

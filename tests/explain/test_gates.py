@@ -1,5 +1,7 @@
 """The recorder sees what the attention multiplies by, and never stays on the model."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,9 @@ from torch import nn
 from excite.explain import GateRecorder, find_sites
 from excite.explain.gates import recorded
 from excite.explain.scales import collect_scales
+from excite.inspect.attention import channel_weights
 from excite.models import create_model
+from excite.registry import create_attention
 
 SMALL = {"num_classes": 10}
 
@@ -69,6 +73,15 @@ def test_pyramid_shares_sum_to_one_over_the_branches() -> None:
     weights = next(iter(found.values()))
     shares = weights.reshape(1, 4, -1).sum(1)
     torch.testing.assert_close(shares, torch.ones_like(shares))
+
+
+def test_weights_of_a_pyramid_are_in_the_order_of_its_output() -> None:
+    attention: Any = create_attention("psa", 16).eval()
+    x = images(2, 9).repeat(1, 6, 1, 1)[:, :16]
+    with torch.no_grad():
+        weights = channel_weights(nn.Sequential(attention), x)["0"]
+        maps = torch.cat([branch(x) for branch in attention.branches][::-1], dim=1)
+        torch.testing.assert_close(attention(x), maps * weights[:, :, None, None])
 
 
 def test_hooks_do_not_stay() -> None:

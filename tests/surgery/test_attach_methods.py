@@ -6,6 +6,7 @@ from attach_hosts import Plain, Residual, build
 
 import excite
 from excite import UsageError
+from excite.inspect.trace import run_on_meta
 from excite.registry import get_method, list_methods
 
 RESIDUAL = [m for m in list_methods() if get_method(m).role == "residual" and m != "none"]
@@ -49,6 +50,15 @@ def test_method(method: str, dims: int) -> None:
     fresh = host(dims)
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(model.eval()(x), fresh(x))
+
+
+def test_the_added_cost_is_that_of_attention_alone() -> None:
+    model = host(2)
+    before = run_on_meta(model, (1, 2, 12, 12)).macs, sum(p.numel() for p in model.parameters())
+    report = excite.attach(model, "se", input_size=(2, 12, 12))
+    after = run_on_meta(model, (1, 2, 12, 12)).macs, sum(p.numel() for p in model.parameters())
+    assert report.macs_added == after[0] - before[0] > 0
+    assert report.parameters_added == after[1] - before[1] > 0
 
 
 def test_between_stages() -> None:

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from excite.checkpoints.bundle import load_bundle, save_bundle
+from excite.checkpoints.bundle import load_bundle, load_exactly, save_bundle
 from excite.data.preprocess import Preprocess
 from excite.errors import ExciteError, UsageError
-from excite.models import create_model, describe
+from excite.models import create_model, describe, spec_of
 
 
 def test_round_trip(tmp_path):
@@ -32,6 +34,19 @@ def test_another_architecture_names_keys_and_shapes(tmp_path):
         "conv1.weight is [16, 3, 3, 3] there and [64, 3, 3, 3] here",
     ):
         assert part in message
+
+
+def test_a_card_of_its_own_and_keys_that_fit_exactly(tmp_path):
+    model = create_model("eca_resnet20", num_classes=3, width=4)
+    describe(model, class_names=["a", "b", "c"])
+    save_bundle(tmp_path / "m.safetensors", model, replace(spec_of(model), class_names=["x", "y", "z"]))
+    assert load_bundle(tmp_path / "m.safetensors")[1].class_names == ["x", "y", "z"]
+    for state, says in (
+        ({**model.state_dict(), "neck.weight": torch.zeros(2)}, r"resnet20: 1 unknown here \(neck\.weight\)"),
+        ({k: v for k, v in model.state_dict().items() if k != "fc.bias"}, r"resnet20: 1 missing there \(fc\.bias\)"),
+    ):
+        with pytest.raises(ExciteError, match=says):
+            load_exactly(model, state, "a file")
 
 
 def test_files_that_are_no_checkpoints(tmp_path):

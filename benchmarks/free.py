@@ -41,6 +41,7 @@ TUNED = None if ARGS.no_tune else tune()
 import torch  # noqa: E402 - after the threads are set
 from record import ORDER_STATISTICS, RATIO, ratio_cell, show, table, write  # noqa: E402
 from torch import nn  # noqa: E402
+from traffic import COUNTED, tail_calls  # noqa: E402
 
 from excite import ops  # noqa: E402
 from excite.measure.bench.memory import peak_memory  # noqa: E402
@@ -202,31 +203,13 @@ def growth(rounds: int) -> list[list[Any]]:
 def passes(rounds: int) -> list[list[Any]]:
     """Time the tail alone in copies of its map, beside the counted passes."""
     shape = (ARGS.batch, 256, 28, 28) if ARGS.quick else (ARGS.batch, 256, 56, 56)
-    counted = {"none reference": [9, 8], "none fused": [5, 7], "eca reference": [12, 18], "eca fused": [5, 7]}
     rows = []
-    for layout in (LAST, FIRST):
-        block = create_model("eca_resnet50").layer1[0].to(ARGS.device).train()
-        maps = [torch.randn(shape, device=ARGS.device).contiguous(memory_format=layout) for _ in range(3)]
-        target = torch.empty_like(maps[0])
-        calls: dict[str, Any] = {"copy": lambda target=target, maps=maps: target.copy_(maps[0])}
-        for kind in counted:
-            method, mode = kind.split()
-
-            def tail(both: bool, mode: str = mode, maps: Any = maps, block: Any = block, method: str = method) -> None:
-                a, b = maps[0].detach().requires_grad_(), maps[1].detach().requires_grad_()
-                with ops.use(mode):
-                    attention = None if method == "none" else block.attention
-                    out = ops.residual_tail(a, block.bn3, attention, b, block.relu)
-                if both:
-                    out.backward(maps[2])
-
-            calls[kind + " forward"] = lambda tail=tail: tail(False)
-            calls[kind + " both"] = lambda tail=tail: tail(True)
-        found = {k: t.median for k, (t, _) in timed(calls, rounds).items()}
-        name = "NHWC" if layout == LAST else "NCHW"
-        for kind, count in counted.items():
+    for name, layout in (("NHWC", LAST), ("NCHW", FIRST)):
+        found = {k: t.median for k, (t, _) in timed(tail_calls(shape, layout, ARGS.device), rounds).items()}
+        for (method, mode), count in COUNTED.items():
+            kind = f"{method} {mode}"
             forward, both = found[kind + " forward"] / found["copy"], found[kind + " both"] / found["copy"]
-            rows.append([f"{kind}, {name}", count, [round(forward * 2, 2), round((both - forward) * 2, 2)]])
+            rows.append([f"{kind}, {name}", list(count), [round(forward * 2, 2), round((both - forward) * 2, 2)]])
     return rows
 
 

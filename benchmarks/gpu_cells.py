@@ -67,7 +67,7 @@ FULL = Sizes(
     ("resnet50", "resnet18", "mobilenet_v2"), 256, 224, 11, 200, (*ODD, *LARGE),
     ((256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7), (64, 56, 56)), "resnet50_cifar", None, "inductor",
 )  # fmt: skip
-TINY = Sizes(("resnet20",), 2, 16, 6, 0, ((2, 5, 3, 7),), ((8, 6, 5),), "resnet20", 2, "eager")
+TINY = Sizes(("resnet20",), 2, 16, 3, 0, ((2, 5, 3, 7),), ((8, 6, 5),), "resnet20", 2, "eager")
 
 
 def passes(device: str) -> Any:  # a module of the five passes

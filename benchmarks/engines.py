@@ -3,6 +3,7 @@
 python benchmarks/engines.py --models eca_resnet50 se_resnet50 --batch 1
 python benchmarks/engines.py --all     # every case of the docs: writes benchmarks/results/engines.json
 python benchmarks/engines.py --nodes   # what onnxruntime makes of the networks
+python benchmarks/engines.py --profile # where OpenVINO's time goes, by primitive: writes results/engine_profile.json
 """
 
 import argparse
@@ -10,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -74,6 +76,34 @@ def nodes(plain: str, models: Sequence[str], side: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def profile(name: str, batch: int, side: int, precision: str, rounds: int) -> list[list[Any]]:
+    """Return a row per kind of primitive that OpenVINO runs: how many, their time, and their share of all."""
+    import openvino
+
+    torch.manual_seed(0)
+    x = torch.randn(batch, 3, side, side)
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision, "PERF_COUNT": True}
+    hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+    model = to_openvino(create_model(name).eval(), x, dynamic=False)
+    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    counts: Counter[str] = Counter()
+    samples: dict[str, list[float]] = {}
+    for number in range(rounds + 2):
+        request.infer([x.numpy()], share_inputs=True)
+        spent: Counter[str] = Counter()
+        for part in request.profiling_info:
+            kind = f"{part.node_type}, {part.exec_type}"
+            spent[kind] += part.real_time.total_seconds()
+            counts[kind] += number == 0 and part.real_time.total_seconds() > 0
+        for kind, seconds in spent.items() if number > 1 else ():
+            samples.setdefault(kind, []).append(1e3 * seconds)
+    medians = {kind: median(times) for kind, times in samples.items() if counts[kind]}
+    whole = sum(medians.values())
+    rows = sorted(medians.items(), key=lambda pair: -pair[1])
+    what = f"{name}, batch {batch} at {side}², {precision}"
+    return [[f"{what}: {kind}", counts[kind], round(ms, 3), round(100 * ms / whole, 2)] for kind, ms in rows]
+
+
 CASES = [
     ("resnet50", ("se", "eca", "srm", "emca_eca"), 1, 224),
     ("resnet50", ("se", "eca"), 16, 112),
@@ -93,7 +123,16 @@ def main() -> None:
     add_out(parser, "engines")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--nodes", action="store_true", help="count the nodes of onnxruntime's graphs, time nothing")
+    parser.add_argument("--profile", action="store_true", help="OpenVINO's time by primitive, batch 16 at 112²")
     args = parser.parse_args()
+    if args.profile:
+        cases = [(n, p) for p in ("f32", "bf16") for n in (args.plain, *args.models)]
+        found = [row for name, precision in cases for row in profile(name, 16, 112, precision, args.rounds)]
+        columns = {"network and primitive": "", "number": "{}", "time": "{:.2f} ms", "share": "{:.1f} %"}
+        tables = {"time by primitive": table(columns, found)}
+        show(tables)
+        write(args.out.with_name("engine_profile.json"), tables, notes=["medians; the engine's own counters"])
+        return
     if args.nodes:
         print(nodes(args.plain, args.models, args.side))
         return

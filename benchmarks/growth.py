@@ -137,7 +137,7 @@ def draw(tables: Mapping[str, dict[str, list[Any]]], path: Path) -> None:
                 xs, cells = [x for x, _ in rows], [row[2 + i] for _, row in rows]
                 panel.plot(xs, [c[0] for c in cells], marker="o", markersize=2, color=colour(i), label=variant)
                 panel.fill_between(xs, [c[1] for c in cells], [c[2] for c in cells], color=colour(i), alpha=0.2, lw=0)
-            panel.set(xlabel=axis, ylabel="ratio to plain", xscale="log")
+            panel.set(xlabel=axis, ylabel="ratio to plain", xscale="log" if rows else "linear")
             panel.axhline(1.0, color="black", lw=0.5)
         panels[0].legend()
         for panel, layout in zip(panels[len(AXES) :], LAYOUTS, strict=True):
@@ -152,7 +152,9 @@ def draw(tables: Mapping[str, dict[str, list[Any]]], path: Path) -> None:
                     label=f"{method} {mode}",
                 )
             panel.axhline(1.0, color="black", lw=0.5)
-            panel.set(xlabel=f"MB moved, counted ({layout})", ylabel="share of a copy's speed", xscale="log")
+            drawn = any(f", {layout}: " in name for name in tables[TRAFFIC])
+            panel.set(xlabel=f"MB moved, counted ({layout})", ylabel="share of a copy's speed")
+            panel.set_xscale("log" if drawn else "linear")
         panels[len(AXES)].legend()
         save(figure, path)
 

@@ -26,7 +26,8 @@ def test_rows_are_measured_once_and_drawn(script: Any, tmp_path: Path, monkeypat
     assert [row[0] for row in tables[script.GROWTH]] == ["batch 1", "batch 16"]
     assert len(tables[script.TRAFFIC]) == len(script.COUNTED)
     for row in tables[script.TRAFFIC]:
-        assert row[2] == pytest.approx(row[1] * sum(script.COUNTED[tuple(row[0].split(": ")[1].split())]), rel=1e-2)
+        count = sum(script.COUNTED[tuple(row[0].split(": ")[1].split())])
+        assert row[2] == pytest.approx(count * 4 * 2 * 8 * 6 * 6 / 1e6, abs=1e-3)
         assert row[4][1] <= row[4][0] <= row[4][2]
     assert out.with_suffix(".png").stat().st_size > 10_000
     monkeypatch.setattr(script, "grown", None)

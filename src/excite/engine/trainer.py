@@ -159,7 +159,9 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
     except Exception as error:
         if config.processes > 1 and _is_lost(error):
             remedy = f"`{command} --resume {shlex.quote(str(directory.path))}` goes on from the last checkpoint"
-            raise ExciteError(f"another process of the run ended: {str(error).splitlines()[0]}; {remedy}") from error
+            first = str(error).splitlines()[0].partition(". This is")[0]  # gloo: [FILE:LINE] what happened. Advice
+            reason = first.partition("] ")[2] or first
+            raise ExciteError(f"another process of the run ended: {reason}; {remedy}") from error
         if start is None or directory.under_way:
             raise
         raise directory.broken(error, start) from error  # entries of any kind lead Lightning anywhere

@@ -85,6 +85,7 @@ def commands() -> dict[str, list]:
         "detect predict": ["detect", "predict", model, picture],
         "explain": ["explain", model, picture, "--out", str(folder / "explained")],
         "robustness": ["robustness", model, "--data", "digits", "--out", str(folder / "robust")],
+        "demo": ["demo", model, "--port", "0"],
         "export onnx": ["export", model, "-o", str(folder / "model.onnx")],
         "export openvino": ["export", model, "--format", "openvino", "-o", str(folder / "model.xml")],
         "bench onnxruntime": ["bench", "eca_resnet20", *quick, "--engine", "onnxruntime"],

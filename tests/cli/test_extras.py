@@ -30,6 +30,7 @@ NEEDS = {
     "detect predict": ["detect", "train"],
     "explain": ["explain", "train"],
     "robustness": ["robustness", "train"],
+    "demo": ["demo", "explain", "train"],
     "export onnx": ["export"],
     "export openvino": ["export"],
     "bench onnxruntime": ["export"],

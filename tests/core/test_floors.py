@@ -34,7 +34,7 @@ FLOORS = [
     ("train",),
     ("detect", "explain"),
     ("measure",),  # the published tables have rows of detectors
-    ("robustness", "loading"),  # robustness opens networks as explain does
+    ("robustness", "demo", "loading"),  # robustness opens networks as explain does
     ("comparison",),
     ("cli",),
     ("__main__",),

@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "wds": ("webdataset", "fsspec", "aiohttp"),
     "jpeg": ("simplejpeg",),
     "ray": ("ray",),
+    "demo": ("fastapi", "gradio", "starlette", "uvicorn"),
     "trackers": ("alembic", "mlflow", "sqlalchemy", "sqlparse", "wandb"),
 }
 EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}

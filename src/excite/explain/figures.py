@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from excite.common.plotting import (
+    COLUMN,
     NARROW,
     colour,
     dash,
@@ -95,6 +97,39 @@ def _names(names: Sequence[str]) -> str:
 def seen_classes(site: SiteScales) -> list[int]:
     """Return the classes that an image was seen of."""
     return [] if site.per_class is None else [i for i, row in enumerate(site.per_class) if not bool(row.isnan().any())]
+
+
+def plot_stages(weights: Mapping[str, Mapping[int, Tensor]], path: Path) -> Path:
+    """Draw the weights `[c]` that one image gets by channel index: a panel per stage, under each other, for a column.
+
+    weights: by stage, for each label.
+    """
+    stages = sorted({stage for curves in weights.values() for stage in curves})
+    with drawing() as figure_of:
+        figure = figure_of(figsize=(COLUMN, 1.25 * len(stages) + 0.3))
+        axes = figure.subplots(len(stages), 1, squeeze=False)[:, 0]
+        for axis, stage in zip(axes, stages, strict=True):
+            for i, (label, curves) in enumerate(weights.items()):
+                if stage in curves:
+                    values = curves[stage].numpy()
+                    style = "--" if i else "-"  # equal curves lie on each other, and both are seen
+                    axis.plot(
+                        values,
+                        color=colour(i),
+                        linestyle=style,
+                        label=figure_text(label),
+                        linewidth=1.0 if len(values) <= 128 else 0.6,
+                    )
+            axis.set_title(f"stage {stage}")
+            axis.set_ylabel("weight")
+            axis.locator_params(axis="x", integer=True)
+            axis.margins(x=0)
+            low, high = axis.get_ylim()
+            if high - low < LEAST_SPAN:
+                axis.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+        axes[-1].set_xlabel("channel index")
+        legend_above(figure, axes[0])
+        return save(figure, path)
 
 
 def choose_classes(site: SiteScales, most: int = CLASSES_SHOWN) -> list[int]:

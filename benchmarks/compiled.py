@@ -78,9 +78,9 @@ def closed_tail(
     return (out.relu() if rectified else out).to(z.dtype)
 
 
-def step(network: nn.Module, mode: str, x: Tensor, half: bool) -> Callable[[], None]:
+def step(network: nn.Module, mode: str, x: Tensor, half: bool, backend: str) -> Callable[[], None]:
     """Return one compiled training step: forward, loss, backward."""
-    y, run = torch.randint(0, 1000, (x.shape[0],)), torch.compile(network)
+    y, run = torch.randint(0, 1000, (x.shape[0],)), torch.compile(network, backend=backend)
 
     def call() -> None:
         network.zero_grad()
@@ -91,13 +91,14 @@ def step(network: nn.Module, mode: str, x: Tensor, half: bool) -> Callable[[], N
     return call
 
 
-def build(row: str, form: str, x: Tensor, small: bool) -> Callable[[], None]:
+def build(row: str, form: str, x: Tensor, args: argparse.Namespace) -> Callable[[], None]:
     """Return the compiled step of a form; its first call compiles."""
     backbone, precision, layout = row.split(", ")
-    backbone = "resnet20" if small else backbone
+    backbone = "resnet20" if args.small else backbone
     torch.manual_seed(0)
     network = create_model(backbone if form == "plain" else f"eca_{backbone}").to(memory_format=LAYOUTS[layout])
-    call = step(network.train(), "reference" if form in ("plain", "modules") else "fused", x, precision == "bfloat16")
+    mode = "reference" if form in ("plain", "modules") else "fused"
+    call = step(network.train(), mode, x, precision == "bfloat16", args.backend)
 
     def closed() -> None:
         with patch.multiple(operators, standardise=closed_standardise, tail=closed_tail):
@@ -128,7 +129,7 @@ def measured(row: str, args: argparse.Namespace) -> list[Any]:
     """Time one row."""
     torch.compiler.reset()
     x = torch.randn(args.batch, 3, args.side, args.side).contiguous(memory_format=LAYOUTS[row.split(", ")[2]])
-    calls = {form: build(row, form, x, args.small) for form in ("plain", *FORMS)}
+    calls = {form: build(row, form, x, args) for form in ("plain", *FORMS)}
     timings = interleave(calls, args.rounds, warmup=2, min_time=0.0 if args.small else 0.2)
     plain, modules = timings["plain"], timings["modules"]
     ratios = [ratio_cell(ratio(timings[form], plain)) for form in FORMS]
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="threads of torch")
     parser.add_argument("--fresh", action="store_true", help="time rows again that the file has")
     parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--small", action="store_true", help="ResNet-20 in place of all networks, for a test")
     add_out(parser, "compiled")
     args = parser.parse_args(argv)

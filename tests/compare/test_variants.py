@@ -25,6 +25,7 @@ from excite.train.network import spec_from
         ("se@first", Variant("se", placement="first")),
         ("se@last:reduction=8", Variant("se", options={"reduction": 8}, placement="last")),
         ("se:reduction=8@last", Variant("se", options={"reduction": 8}, placement="last")),
+        ("se:reduction=8@last:bias=true", Variant("se", options={"reduction": 8, "bias": True}, placement="last")),
         ("eca@sites=[layer1,layer2.0]", Variant("eca", sites="layer1,layer2.0")),
         ("eca@sites=stage-ends:kernel_size=5", Variant("eca", options={"kernel_size": 5}, sites="stage-ends")),
         ("none:stem=3", Variant("none", options={"stem": 3})),

@@ -61,6 +61,13 @@ def test_the_added_cost_is_that_of_attention_alone() -> None:
     assert report.parameters_added == after[1] - before[1] > 0
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_is_in_the_mode_of_its_host(training: bool) -> None:
+    model = host(2).train(training)
+    excite.attach(model, "cbam", input_size=(2, 12, 12))
+    assert {module.training for module in model.modules()} == {training}
+
+
 def test_between_stages() -> None:
     model = build("torchvision/resnet18")
     x = torch.randn(2, 3, 64, 64)

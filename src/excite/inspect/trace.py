@@ -346,8 +346,8 @@ def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Hook every module, in eval mode; hooks and modes are put back whatever happens."""
     trace, stack = recorder.trace, recorder.stack
     handles = []
-    modes = [(module, module.training) for module in model.modules()]
     # Networks keep things of a pass (anchors, sizes) as attributes; those of a pass without data would do harm.
+    # The mode is one of them.
     kept = [(module, dict(module.__dict__)) for module in model.modules()]
 
     def enter(path: str) -> Callable[..., None]:
@@ -375,8 +375,6 @@ def _watched(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
         for module, attributes in kept:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-        for module, mode in modes:
-            module.training = mode
 
 
 def run(

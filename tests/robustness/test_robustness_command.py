@@ -11,6 +11,7 @@ from PIL import Image
 from excite.checkpoints.bundle import save_bundle
 from excite.cli.main import main
 from excite.data.bundle import chosen
+from excite.data.preprocess import Preprocess
 from excite.models import create_model, describe
 from excite.robustness.published import open_published
 
@@ -52,6 +53,47 @@ def test_same_numbers_whatever_the_batch_and_company(tmp_path: Path, capsys: pyt
         assert main(["robustness", *arguments, *QUICK, "--out", str(tmp_path / "o"), "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out)["networks"][-1]["corruptions"]["errors"])
     assert found[0] == found[1]
+
+
+def test_every_network_sees_the_images_through_its_own_window(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """16-bit images that one network looks at as a whole and the other through a window: each as if it were alone."""
+    generator = np.random.default_rng(0)
+    for split, label in ((s, c) for s in ("train", "val") for c in ("a", "b")):
+        folder = tmp_path / "data" / split / label
+        folder.mkdir(parents=True)
+        for i in range(4):
+            values = generator.integers(0, 3000, (32, 32)).astype(np.uint16) + 1000 * (label == "b")
+            Image.fromarray(values.astype(np.uint16)).save(folder / f"{i}.png")
+    files = []
+    for number, window in enumerate([None, [0, 4000]]):
+        torch.manual_seed(0)
+        model = create_model("eca_resnet20", num_classes=2)
+        how = {"size": 32, "resize": 32, "mean": [0.1] * 3, "std": [0.25] * 3} | ({"window": window} if window else {})
+        describe(model, preprocess=how, class_names=["a", "b"])
+        files.append(str(tmp_path / f"{number}.safetensors"))
+        save_bundle(files[-1], model)
+
+    def seen(*checkpoints: str) -> list[float]:
+        """The mean of every batch that reaches a network."""
+        means: list[float] = []
+
+        def note(self: Preprocess, images: torch.Tensor) -> torch.Tensor:
+            means.append(float(images.float().mean()))
+            return original(self, images)
+
+        original = Preprocess.normalise
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Preprocess, "normalise", note)
+            given = ["--data", f"imagefolder:{tmp_path / 'data'}", "--corruptions", "brightness", "--severities", "1"]
+            assert main(["robustness", *checkpoints, *given, "--out", str(tmp_path / "o"), "--json"]) == 0
+        capsys.readouterr()
+        return sorted(means)
+
+    alone = sorted([*seen(files[0]), *seen(files[1])])
+    assert seen(*files) == seen(*reversed(files)) == alone
+    assert alone[-1] > 3 * alone[0]
 
 
 def test_table_names_the_normalisation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,6 @@ def test_nothing_is_asked_of_others(visit: Visit, url: str) -> None:
     elsewhere = [asked for asked in visit.asked if not asked.startswith((url, "data:", "blob:"))]
     assert elsewhere == []
     assert visit.complaints == []
-    visit.picture("demo_desktop.png", full_page=True)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])

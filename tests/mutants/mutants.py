@@ -769,6 +769,9 @@ ROOMS: dict[str, list[Row]] = {
          "networks/test_hosts.py::test_norms_of_attention_start_from_the_scale_that_was_asked_for"),
     ],
     "surgery": [
+        ("norms-that-run-twice-stepped-over", "surgery/find.py",
+         "made.op in WEIGHTED or made.op in NORM_OPS", "made.op in WEIGHTED",
+         "surgery/test_attach_strangers.py::test_a_norm_that_runs_twice_carries_nothing_and_neither_does_what_is_before_it"),
         ("first-sites-are-the-second", "surgery/find.py",
          '["all-blocks"] + ["first-in-stage"] * (block == 0)', '["all-blocks"] + ["first-in-stage"] * (block == 1)',
          "surgery/test_attach_sites.py::test_presets"),

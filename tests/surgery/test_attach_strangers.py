@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -232,3 +233,54 @@ def test_scripting_lazy_and_quantised_networks() -> None:
     quantised = nn.Sequential(nn.Conv2d(3, 4, 3), torch.ao.nn.quantized.Conv2d(4, 4, 3))
     with pytest.raises(UsageError, match="'1' is quantised"):
         excite.attach(quantised, "eca")
+
+
+class Shared(nn.Module):
+    """Residual blocks `norm(conv(x)) + x` with norms of one's own choice, shared or not."""
+
+    def __init__(self, norms: list[nn.Module], written_out: bool = False) -> None:
+        super().__init__()
+        self.stem, self.head, self.written_out = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4), written_out
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in norms)
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = norm(conv(x))
+            if self.written_out:
+                off = y - y.mean(1, keepdim=True)
+                y = off / (off.square().mean(1, keepdim=True) + 1e-5).sqrt()
+            x = torch.relu(y + x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_norm_that_runs_twice_carries_nothing_and_neither_does_what_is_before_it() -> None:
+    shared = nn.BatchNorm2d(8)
+    report = excite.attach(Shared([shared, shared, nn.BatchNorm2d(8)]), "eca", input_size=(3, 8, 8))
+    assert [s.path for s in report.sites] == ["norms.2"]
+    assert report.notes == ("runs several times in a pass, so nothing was put there: norms.0 (2 times)",)
+    with pytest.raises(UsageError, match=r"'norms\.0' runs 2 times: give every call a module of its own"):
+        excite.attach(Shared([shared, shared]), "eca", input_size=(3, 8, 8))
+    with pytest.raises(UsageError, match="no sites 'residual'"):
+        excite.attach(Shared([nn.Identity()], written_out=True), "eca", input_size=(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("norm", "method", "told"),
+    [
+        (lambda: nn.InstanceNorm2d(8, affine=True), "eca", True),
+        (lambda: nn.InstanceNorm2d(8), "srm", True),
+        (lambda: nn.GroupNorm(8, 8), "se", True),
+        (lambda: nn.Sequential(nn.InstanceNorm2d(8), nn.Dropout2d(0.1)), "emca_eca", True),
+        (lambda: nn.InstanceNorm2d(8), "cbam", False),
+        (lambda: nn.GroupNorm(4, 8), "eca", False),
+        (lambda: nn.Sequential(nn.InstanceNorm2d(8), nn.ReLU()), "eca", False),
+    ],
+)
+def test_behind_an_instance_norm_the_report_says_what_the_squeeze_sees(
+    norm: Callable[[], nn.Module], method: str, told: bool
+) -> None:
+    report = excite.attach(Shared([norm(), norm()]), method, input_size=(3, 8, 8))
+    assert report.sites
+    assert any("sees nothing of the image at norms." in note for note in report.notes) == told

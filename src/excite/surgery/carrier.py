@@ -227,7 +227,8 @@ def _refuse_conversion(norm: nn.Module) -> Any:  # Any: what tools of quantisati
         return norm.__dict__["set_qconfig"]
     raise UsageError(
         "this batch norm carries attention, which a conversion of norms would drop: convert with "
-        "excite.convert_norms(model) (and leave Lightning's sync_batchnorm off)"
+        "excite.convert_norms(model) (and leave Lightning's sync_batchnorm off); for quantisation-aware training set "
+        "`qconfig` on every module"
     )
 
 

@@ -1,17 +1,19 @@
 """The sites of a network: what there is, where a tensor can be got at, and which ones a user means."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from excite.errors import UsageError, near
 from excite.inspect.trace import WEIGHTED
 from excite.surgery.carrier import refuse
-from excite.surgery.graph import CONTAINERS, Graph, Kind, follow
+from excite.surgery.graph import CONTAINERS, NORM_OPS, Graph, Kind, follow, has_weights
 
 PRESETS = (
     "residual", "stage-ends", "between-stages", "all-blocks", "first-in-stage", "last-in-stage",
@@ -57,7 +59,8 @@ def locate(graph: Graph, node: int) -> Place | None:
     """Return the place of a tensor, or None where no module can carry attention for it.
 
     Best is the innermost module that made the tensor, then one that hands it through (drop path, identity), then its
-    only reader; where all fail, the same is asked of the tensor one element-wise operation earlier (layer scale).
+    only reader; where all fail, the same is asked of the tensor one element-wise operation earlier (layer scale). Never
+    before a norm, be it a module that runs twice or written out: what a map is scaled by there, the norm takes away.
     """
     for _ in range(STEPS):
         for search in (_maker, _conduit, _reader):
@@ -66,7 +69,10 @@ def locate(graph: Graph, node: int) -> Place | None:
                 return Place(path, "after" if search is _maker else "before", node)
         made = graph.trace.nodes[node]
         maps = [i for i in made.inputs if graph.trace.nodes[i].shape == made.shape]
-        if len(maps) != 1 or made.op in WEIGHTED or not graph.trace.is_map(maps[0]):
+        rest = [graph.trace.nodes[i] for i in made.inputs if i not in maps]
+        weighs = made.op == "mul" and all(o.shape[:2] == made.shape[:2] and math.prod(o.space) == 1 for o in rest)
+        barrier = made.op in WEIGHTED or made.op in NORM_OPS or (rest and not weighs)
+        if len(maps) != 1 or barrier or not graph.trace.is_map(maps[0]):
             return None
         node = maps[0]
     return None
@@ -81,6 +87,35 @@ def usable(graph: Graph, path: str) -> bool:
         return False
     container = isinstance(graph.modules[path], CONTAINERS) and path not in graph.folds
     return not container and not any(path.startswith(a + ".") for a in graph.attention)
+
+
+# What leaves a channel's numbers as they are, or changes all of them alike.
+ALIKE = {
+    "mul",
+    "div",
+    "add",
+    "sub",
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "clone",
+    "dropout",
+    "native_dropout",
+    "_to_copy",
+}
+
+
+def behind_instance_norm(graph: Graph, site: Site) -> bool:
+    """Tell whether a site's map comes from an instance norm: each channel's mean and deviation are its parameters."""
+    call = graph.calls[site.path][0]
+    node = call.output if site.place == "after" else next(iter(call.inputs), None)
+    while node is not None:
+        made = graph.trace.nodes[node]
+        norm = graph.modules[made.stack[-1]] if made.stack else None
+        if isinstance(norm, _InstanceNorm) or (isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels):
+            return True
+        node = made.inputs[0] if made.op in ALIKE and len(made.inputs) == 1 else None
+    return False
 
 
 def _maker(graph: Graph, node: int) -> str | None:
@@ -327,20 +362,22 @@ def _preset(graph: Graph, listed: Sequence[Site], name: str, kind: str | None) -
     model, count = type(graph.model).__name__, len(graph.trace.nodes)
     if kind == "attention":
         raise UsageError(f"{model} has no attention to replace at {name!r} (looked for {_looked(kind)})")
-    again = graph.repeated
+    again = [p for p in graph.repeated if has_weights(graph.modules[p])]
     if again and not any(s.place != "instead" for s in listed):
         part = again[0]
         raise UsageError(
             f"no sites {name!r} in {model}: {part!r} runs {len(graph.calls[part])} times in a forward pass, so it is "
             f"not plain which map is meant; attach to the part itself: excite.attach(model.{part}, ...)"
         )
+    shared = next((p for p in graph.repeated if not has_weights(graph.modules[p])), None)
+    own = f"{shared!r} runs {len(graph.calls[shared])} times: give every call a module of its own; " if shared else ""
     others = {p: sum(p in s.presets for s in listed) for p in PRESETS}
     rest = ", ".join(f"{p!r} has {n}" for p, n in others.items() if n) or "the other presets have none either"
     paths = [p for p in graph.modules if p and graph.output(p) is not None and usable(graph, p)]
     example = f"; or name modules, for example sites={paths[len(paths) // 2]!r}" if paths else ""
     raise UsageError(
         f"no sites {name!r} in {model}: among its {count} operations, looked for {_looked(kind or name)}; "
-        f"{rest}{example}"
+        f"{own}{rest}{example}"
     )
 
 

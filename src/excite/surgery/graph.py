@@ -28,7 +28,10 @@ from excite.inspect.trace import (
 
 Kind = Literal["residual", "concat", "block", "stage-end", "attention", "conv", "named"]
 JOINS = {"add", "cat"}
-NORM_OPS = {"native_batch_norm", "cudnn_batch_norm", "native_group_norm", "native_layer_norm"}
+NORM_OPS = {
+    "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+    "native_group_norm", "native_layer_norm", "_fused_rms_norm",
+}  # fmt: skip
 ACTIVATIONS = {
     "relu", "gelu", "silu", "hardswish", "leaky_relu", "hardtanh", "elu", "mish", "prelu", "tanh", "sigmoid",
     "hardsigmoid", "softplus",
@@ -355,8 +358,8 @@ class Graph:
 
     @cached_property
     def repeated(self) -> tuple[str, ...]:
-        """Paths of the outermost modules with weights that run several times in a pass."""
-        several = [p for p, calls in self.calls.items() if p and len(calls) > 1 and _has_weights(self.modules[p])]
+        """Paths of the outermost modules with tensors (weights, norms) that run several times in a pass."""
+        several = [p for p, calls in self.calls.items() if p and len(calls) > 1 and _has_tensors(self.modules[p])]
         return outermost(several)
 
     @cached_property
@@ -365,7 +368,7 @@ class Graph:
         idle = []
         for path, module in self.modules.items():
             ran = any(p == path or p.startswith(path + ".") for p in self.calls)
-            if path and not ran and _has_weights(module) and type(module).forward is not nn.Module.forward:
+            if path and not ran and has_weights(module) and type(module).forward is not nn.Module.forward:
                 idle.append(path)
         return outermost(idle)
 
@@ -539,8 +542,13 @@ def outermost(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(p for p in paths if not any(p[:i] in every for i, c in enumerate(p) if c == "."))
 
 
-def _has_weights(module: nn.Module) -> bool:
+def has_weights(module: nn.Module) -> bool:
+    """Tell whether a module holds a layer, not only the numbers per channel of a norm."""
     return any(p.dim() > 1 for p in module.parameters())
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
 def follow(

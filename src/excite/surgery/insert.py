@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from excite.attention import ChannelAttention
 from excite.backbones.placement import at_stage
 from excite.common.tables import counted
 from excite.errors import ExciteError, UsageError
@@ -16,7 +17,7 @@ from excite.methods.base import Method
 from excite.registry import create_attention, get_method, method_options
 from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in, without
 from excite.surgery.emca import GraphHost, connect
-from excite.surgery.find import Site, Wanted, find, select, some
+from excite.surgery.find import Site, Wanted, behind_instance_norm, find, select, some
 from excite.surgery.graph import Graph, follow
 
 # Any: options are the method's own, which `create_attention` checks; a host takes inputs of its own kinds.
@@ -272,12 +273,25 @@ def report_of(
         kept_parameters=sum(t.numel() for t in kept.values() if isinstance(t, nn.Parameter)),
         removed=removed,
         existing=tuple(a for a in graph.attention if a not in replaced),
-        notes=tuple(_notes(graph)),
+        notes=tuple(_notes(graph, method, chosen)),
     )
 
 
-def _notes(graph: Graph) -> Iterator[str]:
-    """Yield what else the user should know of the network, a line each."""
+def _sees_moments(module: nn.Module) -> bool:
+    """Tell whether a module is attention that sees each channel's mean and deviation alone."""
+    return isinstance(module, ChannelAttention) and hasattr(type(module.squeeze), "from_statistics")
+
+
+def _notes(graph: Graph, method: str, chosen: Sequence[Site]) -> Iterator[str]:
+    """Yield what else the user should know of the network and the sites, a line each."""
+    parts = {site.path: graph.modules[site.path].modules() for site in chosen if site.place != "instead"}
+    pooling = [path for path, modules in parts.items() if any(map(_sees_moments, modules))]
+    blind = [s.path for s in chosen if s.path in pooling and behind_instance_norm(graph, s)]
+    if blind:
+        yield (
+            f"behind an instance norm a channel's mean and deviation are the norm's bias and weight, for every image: "
+            f"{method} sees nothing of the image at {some(blind)}; name sites behind the activation"
+        )
     if graph.idle:
         yield f"{some(graph.idle)} did not run (for training only, or by the data), so nothing was put there"
     if graph.repeated:

@@ -190,8 +190,7 @@ def status(url: str, path: str, **headers: str) -> int:
 def test_what_the_server_keeps_to_itself(url: str) -> None:
     for path in ("/etc/passwd", "secret.txt", "../secret.txt", "%2e%2e/secret.txt", "/proc/self/environ"):
         assert status(url, f"/gradio_api/file={path}") in (403, 404), path
-    for path in ("/docs", "/openapi.json"):
-        assert status(url, path) == 404, path
+    assert status(url, "/docs") == 404
     assert status(url, "/", Host="evil.example") == 400
     with urllib.request.urlopen(url, timeout=20) as answer:
         policy = answer.headers["Content-Security-Policy"]

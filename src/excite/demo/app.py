@@ -227,15 +227,10 @@ def _gradio() -> Any:  # an extra: its module has no type here
 
 
 def _image(gr: Any, label: str, file: Path) -> Any:
-    return gr.Image(
-        str(file),
-        label=label,
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        height=240,
-        buttons=[],
-    )
+    image = gr.Image(str(file), label=label, type="filepath", sources=["upload", "clipboard"], height=240, buttons=[])
+    # Gradio would open the file before `read_upload` does, and say nothing of what is no picture.
+    image.preprocess = lambda payload: None if payload is None else payload.path
+    return image
 
 
 def _picture(path: str | None) -> Image.Image | None:

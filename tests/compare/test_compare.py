@@ -148,6 +148,7 @@ def test_one_seed_says_why_there_is_no_interval(tmp_path: Path, capsys: pytest.C
     [
         (["--methods", "none,ecca"], "eca"),
         (["--methods", "none,none"], "twice"),
+        (["--backbone", "resnet20,resnet32,resnet20"], "resnet20 is named twice"),
         (["--backbone", "resnet2O"], "resnet20"),
         (["--methods", "none,psa", "--backbone", "mobilenet_v2"], "3x3"),
         (["--seeds", "0"], "at least one"),

@@ -186,6 +186,9 @@ def make_plan(
     names = [name.strip() for name in backbone.split(",")] if isinstance(backbone, str) else list(backbone)
     if recipe in plans.names():
         raise UsageError(f"{recipe} is a comparison plan, not a training recipe: excite compare {recipe}")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--backbone {name} is named twice; leave one of them out")
     variants = [variant for name in names for variant in parse_all(methods, name)]
     for method in options or {}:
         if method not in METHODS:

@@ -1,8 +1,6 @@
 """The docs: what is generated is up to date, snippets print what the pages say, links lead somewhere."""
 
-import contextlib
 import importlib.util
-import io
 import re
 import sys
 from pathlib import Path
@@ -28,8 +26,7 @@ def script() -> ModuleType:
 
 
 docs = script()
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TOUR = [DOCS / "start.md", *sorted((DOCS / "learn").glob("*.md"))]
+TOUR = docs.tour()
 
 
 def test_generated_pages_and_figures_are_up_to_date() -> None:
@@ -38,14 +35,10 @@ def test_generated_pages_and_figures_are_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("page", TOUR, ids=lambda page: page.stem)
-def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        names: dict[str, object] = {}
-        for block in PYTHON.findall(page.read_text(encoding="utf-8")):
-            exec(block, names)
-    assert out.getvalue() or page.stem == "index"
+    text = page.read_text(encoding="utf-8")
+    assert docs.with_costs(docs.with_prints(text)) == text, "run: python tools/write_docs.py"
 
 
 @pytest.mark.parametrize("page", [p for p in TOUR if re.match(r"\d-", p.name)], ids=lambda page: page.stem)
@@ -56,9 +49,18 @@ def test_a_chapter_has_its_parts(page: Path) -> None:
     assert "## Keep" in text
     assert "```text" in text
     assert "![" in text or page.name.startswith("8")  # the last one is about numbers, not about a module
-    blocks = PYTHON.findall(text)
+    blocks = [match["code"] for match in docs.PYTHON.finditer(text)]
     assert blocks
     assert all(sum(bool(line.strip()) for line in block.splitlines()) <= 15 for block in blocks)
+
+
+def test_a_changed_print_and_a_changed_cost_are_noticed() -> None:
+    page = "```python\nprint(2 + 2)\n```\n\n<!-- prints -->\n```text\n5\n```\n"
+    assert docs.with_prints(page) == page.replace("5", "4")
+    cost = "<!-- cost: se channels=64 size=8 -->\n<!-- cost ends -->"
+    assert "| **sum** | | **512** | **512** |" in docs.with_costs(cost)
+    with pytest.raises(ZeroDivisionError):
+        docs.with_prints("```python\n1 / 0\n```\n")
 
 
 def anchors(page: Path) -> set[str]:

@@ -20,6 +20,7 @@ def env(*, json: bool = False) -> None:
 
     Examples:
         excite env
+        excite env --json
     """
     facts = facts_of_this_machine()
     if json:

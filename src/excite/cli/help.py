@@ -24,7 +24,7 @@ GROUPS: dict[str, str] = {
     "sync_bn non_finite trace_non_finite grad_norm",
     "hardware": "device devices nodes workers precision channels_last compile deterministic threads jobs ray store "
     "engine mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
-    "gpus_per_node inside between storage",
+    "gpus_per_node inside between storage host port",
     "output": "out overwrite resume checkpoint_every quiet logger json format top pictures threshold report plot "
     "accuracy_plot accuracy csv depth convention only table document bibtex svg verify private license message",
 }

@@ -51,7 +51,7 @@ def show(
         document: a Markdown document of all methods.
         bibtex: print the method's paper as BibTeX.
         svg: draw the method, or the network, to this file: its parts, their shapes and parameters; its blocks.
-        options: of the method or network, as --options.kernel_size 5, for its cost and its drawing.
+        options: options of the method or network, as --options.kernel_size 5, for its cost and its drawing.
         channels: channels of the map that the cost is given for.
         size: side of that map.
         limit: how many images of each split of the data to look at.

@@ -96,6 +96,9 @@ class Plan:
             raise UsageError("a comparison needs methods, as --methods none,se,eca")
         if self.seeds < 1:
             raise UsageError(f"--seeds {self.seeds}: at least one run per method is needed")
+        if max(self.seeds, *self.looks, 0) > MOST_SEEDS:
+            option = f"--seeds {self.seeds}" if self.seeds > MOST_SEEDS else f"--until-clear {max(self.looks)}"
+            raise UsageError(f"{option}: at most {MOST_SEEDS}")
         for variant in self.variants:
             variant.check()
         self._check_twice()
@@ -208,6 +211,8 @@ PLAN_ENTRIES: dict[str, Any] = {
     "options": dict,
 }  # fmt: skip
 
+WORDS = {TEXTS: "text or a list", str: "text", int: "a whole number", dict: "a mapping of names to values"}
+
 
 def plan_values(name: str | None) -> dict[str, Any]:
     """Return what a plan that comes with excite, or a YAML file, says: arguments of `make_plan`.
@@ -222,7 +227,7 @@ def plan_values(name: str | None) -> dict[str, Any]:
     check_names(f"plan {name}", list(values), list(PLAN_ENTRIES))
     for key, value in values.items():
         if not isinstance(value, PLAN_ENTRIES[key]) or isinstance(value, bool):
-            raise UsageError(f"plan {name}: {key} is {value!r}")
+            raise UsageError(f"plan {name}: {key} is {shown(value)}; expected {WORDS[PLAN_ENTRIES[key]]}")
     backbones = values.get("backbone", "resnet20")
     if not backbones or not all(isinstance(b, str) for b in backbones):
         raise UsageError(f"plan {name}: backbone is {backbones!r}")

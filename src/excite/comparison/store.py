@@ -35,7 +35,7 @@ class Store:
         from fsspec.core import url_to_fs
 
         self.address = address.rstrip("/")
-        if "://" not in address:
+        if not address.partition("://")[2].strip("/"):
             raise UsageError(f"--store {address}: expected an address, as s3://BUCKET/PATH or file:///PATH")
         try:
             self.system, root = url_to_fs(self.address)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from excite.backbones.names import BACKBONES
+from excite.common.checks import shown
 from excite.common.options import Option, check_names, parse_pairs
 from excite.errors import UsageError, unknown
 from excite.registry import METHODS
@@ -95,11 +96,13 @@ def parse(text: str, backbone: str) -> Variant:
     rest = text[method.end() :].strip()
     options: dict[str, Option] = {}
     placement, sites = "all", None
+    if sum((c in "[{(") - (c in ")}]") for c in rest):
+        raise UsageError(f"variant {text.strip()!r}: a bracket is not closed, or was never opened; {HOW}")
     for mark, part in _marked(rest, text):
         if mark == ":":
             pairs = [pair for pair in _split(part, ";") if pair.strip()]
             options |= {key: _unbracketed(value) for key, value in parse_pairs(pairs).items()}
-        elif part.startswith("sites="):
+        elif part.startswith("sites=") and _unbracketed(part.removeprefix("sites=")):
             sites = str(_unbracketed(part.removeprefix("sites=")))
         elif part in PLACEMENTS:
             placement = part
@@ -139,7 +142,8 @@ def from_entry(entry: object, backbone: str, source: str) -> Variant:
     for key, value in values.items():
         kind: type = dict if key == "options" else str
         if not isinstance(value, kind) and not (key == "sites" and value is None):
-            raise UsageError(f"{source}: a variant's {key} is {value!r}")
+            what = "a mapping of names to values" if kind is dict else "text"
+            raise UsageError(f"{source}: {key} of variant {shown(values['method'])} is {shown(value)}; expected {what}")
     if not all(isinstance(key, str) for key in values["options"]):
         raise UsageError(f"{source}: a variant's options are {values['options']!r}, not names and values")
     return Variant(**values)

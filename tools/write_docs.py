@@ -218,6 +218,9 @@ def signature(function: Any) -> str:
     returns = parameters.return_annotation
     end = "" if returns is inspect.Signature.empty else f" -> {getattr(returns, '__name__', returns)}"
     text = f"(\n    {text},\n){end}"
+    text = re.sub(
+        r"<(?:built-in function|function|bound method) ([\w.]+)(?: at 0x\w+| of <class '[\w.]+'>)?>", r"\1", text
+    )
     return re.sub(
         r"\b(?:torch\.nn\.modules\.module|collections\.abc|pathlib|typing|excite(?:\.\w+)*)\.(?=[A-Z])", "", text
     )

@@ -34,6 +34,10 @@ def test_generated_pages_and_figures_are_up_to_date() -> None:
     assert not differing, "run: python tools/write_docs.py"
 
 
+def test_the_python_reference_shows_names_of_defaults() -> None:
+    assert not re.search(r"<(built-in|bound|function|class|module|object)\b", docs.python_page())
+
+
 @pytest.mark.parametrize("page", TOUR, ids=lambda page: page.stem)
 def test_snippets_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

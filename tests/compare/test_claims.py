@@ -126,6 +126,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*call, "--format", "markdown", "--out", str(tmp_path / "a.md")]) == 0
     assert "claims beside runs of ours" in capsys.readouterr().out
     assert (tmp_path / "a.md").read_text().startswith("# Published ablations beside ours\n")
+    for wrong, says in {
+        ("--comparisons", str(tmp_path / "a.md")): "is a file; give the name of a folder",
+        ("--results", str(tmp_path / "a.md")): "is a file; give the name of a folder",
+        ("--format", "csv", "--json"): "--format csv and --json are two forms",
+    }.items():
+        assert main(["tables", "ablations", *wrong]) == 2
+        assert says in capsys.readouterr().err
     assert main(["tables", "ablation"]) == 2
     assert "did you mean 'ablations'" in capsys.readouterr().err
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from excite.checkpoints.bundle import save_bundle
 from excite.cli.main import main
+from excite.explain import open_networks
 from excite.models import create_model, describe
 
 PREPROCESS = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -63,9 +64,24 @@ def test_plain_network_says_there_is_nothing_else(
     tmp_path: Path, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["explain", bundle(tmp_path, "resnet20"), picture, "--out", str(out)]) == 0
-    assert "no channel attention: Grad-CAM is all there is" in capsys.readouterr().out
+    call = ["explain", bundle(tmp_path, "resnet20"), picture, "--data", "digits", "--limit", "4", "--out", str(out)]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "no channel attention: Grad-CAM is all there is" in printed
+    assert "channel scales over" not in printed
     assert sorted(p.name for p in out.iterdir()) == ["explain.json", "gradcam.png"]
+
+
+def test_networks_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(bundle(tmp_path, "eca_resnet20"))
+    monkeypatch.chdir(tmp_path)
+    labels = [n.label for n in open_networks(["eca_resnet20.cifar10", str(file), file.name, file.name])]
+    assert labels == [
+        "eca_resnet20 (eca_resnet20.cifar10)",
+        f"eca_resnet20 ({tmp_path.name}/{file.stem})",
+        f"eca_resnet20 ({file.stem})",
+        f"eca_resnet20 ({file.stem}) #4",
+    ]
 
 
 def test_one_image_has_no_spread_and_an_earlier_call_leaves_nothing(

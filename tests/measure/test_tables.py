@@ -346,7 +346,7 @@ def test_formats_hold_the_same_cells() -> None:
     chosen = [c for c in select("emca") if c.row in ("ResNet R-18", "BAM R-18", "A^2Nets R-50")]
     verdicts = compute(chosen, records=[dataclasses.replace(RECORD, model="resnet18", options="")])
     rows = list(csv.DictReader(io.StringIO(report.to_csv(verdicts))))
-    data = json.loads(report.to_json(verdicts))
+    data = json.loads(json.dumps(report.to_dict(verdicts)))
     markdown = report.to_markdown(verdicts)
     assert len(rows) == len(data["cells"]) == len(verdicts)
     assert sum(line.startswith("| ") for line in markdown.splitlines()) == len(verdicts) + 1

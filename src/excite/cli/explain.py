@@ -85,7 +85,7 @@ def _show(networks: "list[Network]", result: dict[str, Any]) -> None:
             say(f"  {s['name']:<28}{numbers}")
         for note in found["notes"]:
             say(f"  note: {note}")
-    if result["data"]:
+    if result["data"] and any(network["scales"] for network in result["networks"]):
         say(f"channel scales over {result['data']} {result['split']}")
     for note in result["notes"]:
         say(f"note: {note}", file=sys.stderr)

@@ -49,6 +49,11 @@ def tables(
     from excite.measure.tables import Verdict, compute
 
     chosen = select(name)
+    if json and format != "text":
+        raise UsageError(f"--format {format} and --json are two forms; leave one of them out")
+    for option, folder in (("--results", results), ("--comparisons", comparisons)):
+        if folder.is_file():
+            raise UsageError(f"{option} {folder} is a file; give the name of a folder")
     if name == ABLATIONS and only != "all":
         raise UsageError(f"--only {only}: ablations have no cells to choose from; leave it out")
     if only != "all":

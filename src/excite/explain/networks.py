@@ -79,8 +79,8 @@ def open_networks(sources: Sequence[str], models: Sequence[str | None] | None = 
     for network in opened:
         if sum(o.card.name == network.card.name for o in opened) > 1:
             path = Path(network.source)
-            stem = path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
-            network.label = f"{network.label} ({stem})"
+            file = "/".join(part for part in (path.parent.name, path.stem) if part)
+            network.label = f"{network.label} ({file if path.is_file() else path.name})"
     for i, network in enumerate(opened):
         if any(o.label == network.label for o in opened[:i]):
             network.label = f"{network.label} #{i + 1}"

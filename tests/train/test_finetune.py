@@ -9,11 +9,15 @@ from torch import nn
 import excite
 from excite.checkpoints.loading import load_checkpoint
 from excite.cli.main import main
+from excite.data import DataBundle
+from excite.data.arrays import ArrayImages
+from excite.data.preprocess import Preprocess
 from excite.engine.optim import make_optimizer
 from excite.errors import ExciteError, UsageError
 from excite.train import TrainConfig, fit
 from excite.train.finetune import freeze, hold_norms, is_untrained, lr_factors, parts_of
 
+HOW = Preprocess.for_images_of(32).to_dict()
 TINY = {"epochs": 1, "batch_size": 16, "limit_train": 48, "limit_val": 20, "workers": 0, "quiet": True}
 TINY |= {"options": {"width": 4}, "logger": "none"}
 
@@ -147,6 +151,22 @@ def test_the_backbone_waits(tmp_path: Path, trained: Path, capsys: pytest.Captur
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
     assert moved == {k for k in before if k.startswith("fc.") or "attention" in k}
     assert result.summary["recipe"] == "finetune"
+
+
+def test_bundled_weights_start_a_network_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NETWORK.DATA is a checkpoint as any other: CIFAR-10's weights, whose head of ten stays behind."""
+    labels = torch.arange(24) % 3
+    images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8)
+    data = DataBundle("drawn", ArrayImages(images, labels), ArrayImages(images, labels), ["a", "b", "c"], HOW)
+    options = {**TINY, "options": {}, "quiet": False, "out": str(tmp_path / "r"), "data": "drawn"}
+    config = TrainConfig.from_recipe("srm_resnet20", "finetune", init="srm_resnet20.cifar10", **options)
+    run = fit(config, bundle=data).run
+    assert "fc.weight" in capsys.readouterr().out
+    before = excite.load("srm_resnet20.cifar10").state_dict()
+    after = {k.removeprefix("model."): v for k, v in weights(run).items()}
+    assert len(after["fc.weight"]) == 3
+    held = [k for k, v in before.items() if not k.startswith("fc.") and torch.equal(v, after[k])]
+    assert len(held) > 90  # all of the backbone, in the epoch in which it waits
 
 
 def test_fresh_weights_are_not_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,3 +99,19 @@ def test_networks_of_ours_take_it_and_stay_fused() -> None:
         torch.testing.assert_close(model(images), plain.eval()(images), rtol=0, atol=1e-6)
     block = model.layer1[0]
     assert ops.why_not(torch.randn(2, 16, 32, 32), block.bn2, block.attention, None) is None
+
+
+@pytest.mark.parametrize("name", ["eca", "srm", "cbam", "ge", "simam"])
+def test_the_one_number_learns_gently(name: str) -> None:
+    """The output is linear in it, so its slope is a difference; it learns from a tenth of that."""
+    torch.manual_seed(0)
+    module = excite.create_attention(name, 8, init="identity").double().eval()
+    x, direction = torch.randn(2, 8, 5, 5).double(), torch.randn(2, 8, 5, 5).double()
+    (blend,) = [value for key, value in module.named_parameters() if key.endswith("blend")]
+    (module(x) * direction).sum().backward()
+    with torch.no_grad():
+        at_zero = (module(x) * direction).sum()
+        blend.fill_(1)
+        slope = (module(x) * direction).sum() - at_zero
+    assert blend.grad is not None
+    assert torch.allclose(blend.grad, 0.1 * slope, rtol=1e-9)

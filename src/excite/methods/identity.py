@@ -3,7 +3,7 @@
 from typing import Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from excite.attention import ChannelAttention, WeighsChannels
 from excite.errors import UsageError
@@ -13,6 +13,16 @@ from excite.ops.precision import without_autocast
 from excite.types import Descriptor, FeatureMap, Weights
 
 Init = Literal["paper", "identity"]
+
+
+# Every value of a map pulls at the one number a, so that its gradient is far larger than that of any other weight: at
+# the full rate it outruns the trained network that it sits in (benchmarks/finetune.py).
+SHARE = 0.1
+
+
+def _gently(number: Tensor) -> Tensor:
+    """Return the number as it is, with a tenth of its gradient."""
+    return number.detach() + SHARE * (number - number.detach())
 
 
 class BlendedGate(nn.Module):
@@ -29,7 +39,7 @@ class BlendedGate(nn.Module):
     def forward(self, descriptor: Descriptor) -> Weights:
         """Return the blended weights."""
         weights: Weights = self.gate(descriptor)
-        return 1 + self.blend.to(weights.dtype) * (weights - 1)
+        return 1 + _gently(self.blend).to(weights.dtype) * (weights - 1)
 
 
 class Blended(nn.Module):
@@ -43,7 +53,7 @@ class Blended(nn.Module):
     def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the map, as far as the attention is blended in."""
         change: FeatureMap = self.attention(x) - x
-        return x + self.blend.to(change.dtype) * change
+        return x + _gently(self.blend).to(change.dtype) * change
 
 
 class BlendedWeights(Blended):
@@ -52,7 +62,7 @@ class BlendedWeights(Blended):
     def weights(self, x: FeatureMap) -> Weights:
         """Return the factors of the channels `[n c]`: 1 + a (w - 1)."""
         inner = cast(WeighsChannels, self.attention)
-        return without_autocast(lambda maps: 1 + self.blend.to(maps.dtype) * (inner.weights(maps) - 1), x)
+        return without_autocast(lambda maps: 1 + _gently(self.blend).to(maps.dtype) * (inner.weights(maps) - 1), x)
 
 
 def start_as_identity(name: str, method: Method, module: nn.Module, *, changed: bool) -> nn.Module:

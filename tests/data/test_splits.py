@@ -271,7 +271,16 @@ ROWS = [
     ],
 )
 def test_what_a_run_reports(split: str, selects: bool, top1: float, words: str) -> None:
-    facts = {"run": "r", "model": "m", "parameters": 1, "macs": 1, "size": 1, "data_seconds": 0, "unreadable": 0}
+    facts = {
+        "run": "r",
+        "model": "m",
+        "data": "d",
+        "parameters": 1,
+        "macs": 1,
+        "size": 1,
+        "data_seconds": 0,
+        "unreadable": 0,
+    }
     summary = summarise(ROWS, lambda row: row["val_top1"], **facts, val_images=9, split=split, selects=selects)
     assert summary["top1"] == top1
     assert words in show(summary)

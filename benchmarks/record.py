@@ -23,6 +23,7 @@ from excite.measure.bench import environment
 from excite.measure.bench.environment import in_words
 
 HERE = Path(__file__).parent
+DOCS_RESULTS = HERE.parent / "docs" / "results"
 RATIO = "{:.3f} [{:.3f}, {:.3f}]"
 ORDER_STATISTICS = "an interval that holds the median of the ratios with probability 0.95 or more (order statistics)"
 

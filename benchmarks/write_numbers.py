@@ -8,6 +8,7 @@ A block stands between two comments, on lines of its own or within a line:
     <!-- numbers: FILE TABLE columns="a;b" rows="REGEX" as="A;B" -->     a table, and where it comes from
     <!-- numbers: FILE TABLE range=COLUMN rows="REGEX" -->x to y<!-- end -->    smallest to largest
     <!-- numbers: FILE TABLE cell=COLUMN rows="REGEX" -->x<!-- end -->         one cell
+    <!-- numbers: FILE TABLE percent=COLUMN rows="REGEX" -->x<!-- end -->      a ratio, as what it adds: 3 % [1, 5]
     <!-- numbers: FILE value=NAME -->x<!-- end -->                             one value
     <!-- numbers: FILE text=NAME -->                                           a recorded output
 
@@ -102,6 +103,14 @@ def shown(value: Any, form: str) -> str:
     return form.format(value) if form and not isinstance(value, str) else str(value)
 
 
+def percent(ratio: Any, name: str) -> str:
+    """Return what lies above 1 in a ratio and its interval: [1.032, 0.992, 1.059] is 3 % [-1, 6]."""
+    if not isinstance(ratio, list) or len(ratio) != 3:
+        raise NumbersError(f"{name!r} holds no ratio with an interval: {ratio!r}")
+    more, low, high = (f"{100 * (number - 1):.0f}" for number in ratio)
+    return f"{more} % [{low}, {high}]"
+
+
 def markdown(table: dict[str, Any], rows: list[list[Any]], columns: list[str], names: list[str]) -> list[str]:
     """Return the lines of a Markdown table."""
     at = [index(table, name) for name in columns]
@@ -144,7 +153,7 @@ def render(root: Path, what: str, inline: bool) -> str:
     """Return the text of a block."""
     words = shlex.split(what)
     options = dict(w.split("=", 1) for w in words if "=" in w)
-    unknown = set(options) - {"columns", "as", "rows", "range", "cell", "value", "text", "source"}
+    unknown = set(options) - {"columns", "as", "rows", "range", "cell", "percent", "value", "text", "source"}
     plain = [w for w in words if "=" not in w]
     if unknown or not 1 <= len(plain) <= 2:
         raise NumbersError(f"cannot read {what!r}")
@@ -160,13 +169,14 @@ def render(root: Path, what: str, inline: bool) -> str:
     tables = [entry(c, "tables", plain[1], p) for p, c in loaded]
     table = tables[0] if len(tables) == 1 else joined(tables)
     rows = chosen_rows(table, options.get("rows"))
-    if "range" in options or "cell" in options:
-        at = index(table, options.get("range") or options["cell"])
+    name = options.get("range") or options.get("cell") or options.get("percent")
+    if name is not None:
+        at = index(table, name)
         form = table["columns"][at][1]
-        if "cell" in options:
+        if "range" not in options:
             if len(rows) > 1:
                 raise NumbersError(f"{len(rows)} rows match {options.get('rows')!r}; one is wanted")
-            return shown(rows[0][at], form)
+            return shown(rows[0][at], form) if "cell" in options else percent(rows[0][at], name)
         values = [row[at][0] if isinstance(row[at], list) else row[at] for row in rows if row[at] is not None]
         first = PLACE.findall(form)[0]
         return f"{first.format(min(values))} to {first.format(max(values))}"

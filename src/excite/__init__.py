@@ -26,6 +26,7 @@ _FUNCTIONS = {
     "list_methods": "excite.registry",
     "list_models": "excite.backbones.names",
     "load_checkpoint": "excite.checkpoints",
+    "register_method": "excite.registry",
     "sites": "excite.surgery",
 }
 _MODULES = ("gates", "ops", "squeezes")

@@ -166,7 +166,11 @@ def parse_card(text: str, source: str) -> object:
 
 def code_refused(source: str, name: str, option: str = "--model") -> ExciteError:
     """Return the error for a file that names a Python file, which would be run; option: where a user names it."""
-    what, hint = ("data", "") if option == "--data" else ("network", " (in Python: excite.load(..., model=...))")
+    what, hint = {
+        "--data": ("data", ""),
+        "--attach": ("method", " (in Python: excite.register_method)"),
+        "--methods": ("method", ""),
+    }.get(option, ("network", " (in Python: excite.load(..., model=...))"))
     return ExciteError(
         f"{source} names the Python file {name!r} as its {what}, and code that a file names is not run; where you "
         f"trust it, name it yourself: {option} FILE.py:factory{hint}"

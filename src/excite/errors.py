@@ -5,9 +5,17 @@ from collections.abc import Iterable
 
 
 class ExciteError(Exception):
-    """A failure that is not a bug: the command line prints its message and leaves with `exit_code`."""
+    """A failure that is not a bug: the command line prints its message and leaves with `exit_code`.
+
+    option: one that passes over such a failure, for those who have it: commands differ in their options.
+    """
 
     exit_code = 1
+    option = ""
+
+    def offer(self, words: str) -> None:
+        """Add to the message what else can be done."""
+        self.args = (f"{self}, or {words}",)
 
 
 class UsageError(ExciteError):

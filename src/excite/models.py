@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from excite.backbones.build import build_network
+from excite.backbones.names import check_registered
 from excite.backbones.placement import PLACEMENTS
 from excite.card import CARD, CARD_FORMAT, MOST_CHANNELS, MOST_CLASSES, CardFields, Preparation, carry, code_refused
 from excite.common.extras import require
 from excite.common.options import Option
-from excite.common.pyfile import load_function
+from excite.common.pyfile import is_python, load_function
 from excite.errors import UsageError, unknown
 from excite.pretrained import Pretrained, find, timm_unfetched
+from excite.registry import resolve_method
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class NetworkSpec:
         model = self._network(weights is not None)
         if weights is not None:
             weights.fill(model, self.num_classes)
-        self.attach_to(model)
-        carry(model, self)
+        spec = replace(self, attach=resolve_method(self.attach)) if self.attach else self
+        spec.attach_to(model)
+        carry(model, spec)
         return model
 
     def attach_to(self, model: nn.Module) -> None:
@@ -104,6 +107,8 @@ class NetworkSpec:
         attached: dict[str, Option] = {}
         if card.values.get("attach") is not None:
             inner = CardFields(card.values["attach"], f"{source}, attach")
+            if is_python(inner.text("method")):
+                raise code_refused(source, inner.text("method"), "--attach")
             attached = {
                 "attach": inner.text("method"),
                 "attach_sites": inner.names("sites"),
@@ -140,6 +145,8 @@ class NetworkSpec:
             raise UsageError(f"{self.name} names weights, not a network: excite.load({self.name!r}) opens them")
         if self.source and ":" in self.name:
             raise code_refused(self.source, self.name)
+        if self.source:
+            check_registered(self.source, self.name, self.attach)
         if self.num_classes < 0 or self.in_channels < 1:
             raise UsageError(
                 f"in_channels must be positive and num_classes at least 0 (no classifier), got {self.in_channels} and "

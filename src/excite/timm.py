@@ -14,9 +14,11 @@ from torch import nn
 
 from excite.backbones.names import all_names
 from excite.backbones.network import Network
+from excite.card import code_refused
 from excite.checkpoints.hub import fetch, on_hub
 from excite.checkpoints.reading import read_checkpoint
 from excite.common.extras import require
+from excite.common.pyfile import is_python
 from excite.errors import ExciteError
 from excite.models import NetworkSpec, create_model, describe, spec_of
 from excite.pretrained import Pretrained
@@ -45,6 +47,8 @@ def build(
     tag = pretrained_cfg if isinstance(pretrained_cfg, str) else ""
     changes = {**_entries(None if tag else pretrained_cfg), **_entries(pretrained_cfg_overlay)}
     options.pop("pretrained_model_args", None)  # timm's record of what the repository says, which is in the options
+    if is_python(str(options.get("attach", ""))):  # which may be what a repository says
+        raise code_refused("the configuration of a network of timm's", str(options["attach"]), "--attach")
     place = changes.get("file") or (changes.get("hf_hub_id") and f"hf-hub:{changes['hf_hub_id']}")
     if place:
         options.setdefault("num_classes", changes.get("num_classes"))

@@ -223,7 +223,7 @@ def test_unreadable_images_are_named_or_skipped(tmp_path):
     (root / "train/cat/1.png").write_bytes(whole[: len(whole) // 2])
     (root / "train/dog/0.png").write_text("not an image")
     bundle = open_data(f"imagefolder:{root}")
-    with pytest.raises(UnreadableImageError, match=r"train/cat/1\.png.*--skip-unreadable"):
+    with pytest.raises(UnreadableImageError, match=r"train/cat/1\.png.*repair or remove it$"):
         bundle.train[1]
     with pytest.raises(UnreadableImageError, match=r"train/cat/1\.png"):
         cache(bundle.train, 16)

@@ -63,10 +63,8 @@ def test_costs_line_by_line_add_up(name: str) -> None:
     with torch.device("meta"):
         module = excite.create_attention(name, 64)
     lines = cost_lines(module, (1, 64, 14, 14))
-    counted = sum(line.params for line in lines)
-    assert counted <= sum(p.numel() for p in module.parameters())
+    assert sum(line.params for line in lines) == sum(p.numel() for p in module.parameters())
     if name in ("se", "eca", "srm", "gct", "coord", "se_var3"):
-        assert counted == sum(p.numel() for p in module.parameters()) - (128 if name == "srm" else 0)
         assert sum(line.macs for line in lines) == run_on_meta(module, (1, 64, 14, 14)).macs
 
 
@@ -134,3 +132,10 @@ def test_show_draws_methods_and_networks(tmp_path: Path, capsys: pytest.CaptureF
 def test_what_cannot_be_drawn(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", *argv]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_number_beside_the_parts_is_counted_where_it_is_used() -> None:
+    with torch.device("meta"):
+        module = excite.create_attention("eca", 16, init="identity")
+    lines = cost_lines(module, (1, 16, 8, 8))
+    assert [(line.part, line.params) for line in lines if line.params] == [("Conv1d 3", 3), ("×", 1)]

@@ -33,7 +33,6 @@ Row = tuple[str, str, str, str, str]  # name, file, old, new, tests with spaces 
 
 LEARNING = "train/test_learning.py"
 PARTS = "train/test_parts.py"
-STREAMS = "data/test_streams.py"
 FIT = "train/test_fit.py"
 INSIDE = "train/test_inside_epochs.py"
 REMOTE = "data/test_remote.py"
@@ -46,6 +45,7 @@ BENCH = "measure/test_bench.py"
 CORRUPTIONS = "robustness/test_corruptions.py"
 CORRUPTED = "robustness/test_corruptions_published.py"
 GOLDENS = "methods/test_golden_modules.py"
+OWN = "core/test_register_method.py"
 
 # fmt: off
 ROOMS: dict[str, list[Row]] = {
@@ -88,10 +88,10 @@ ROOMS: dict[str, list[Row]] = {
          "config.seed, epoch, index=index)\n            padding", "config.seed, epoch, index=0)\n            padding",
          f"{PARTS}::test_augmentation_depends_on_seed_epoch_and_image"),
         ("order-ignores-the-seed", "train/loaders.py",
-         "seed = config.seed if train else None", "seed = 0 if train else None",
+         "EpochSampler(n, config.seed if train else None", "EpochSampler(n, 0 if train else None",
          f"{PARTS}::test_order_depends_on_seed_and_epoch"),
         ("validation-shuffled", "train/loaders.py",
-         "seed = config.seed if train else None", "seed = config.seed",
+         "config.seed if train else None, rank", "config.seed, rank",
          f"{PARTS}::test_order_depends_on_seed_and_epoch"),
         ("augmentation-ignores-the-seed", "train/loaders.py",
          'derive("augmentation", self.seed, epoch', 'derive("augmentation", 0, epoch',
@@ -246,23 +246,8 @@ ROOMS: dict[str, list[Row]] = {
         ("reading-draws-from-the-global-generator", "engine/sampling.py",
          "            generator=torch.Generator(),\n", "",
          "train/test_reading_processes.py::test_reading_draws_nothing_from_the_networks_generator"),
-        ("going-on-reads-the-epoch-again", "engine/sampling.py",
-         "islice(self.sampler, self.first * size, len(self) * size)", "islice(self.sampler, 0, len(self) * size)",
-         f"{STREAMS}::test_every_image_is_read_once_whoever_reads_it[1-0]"),
     ],
     "data": [
-        ("stream-read-by-every-process", "train/loaders.py",
-         "if row.place % self.world == self.rank:", "if row.place % self.world <= self.rank:",
-         f"{STREAMS}::test_every_image_is_read_once_whoever_reads_it[2-0]"),
-        ("stream-of-one-order", "train/loaders.py",
-         'None if self.seed is None else derive("order", self.seed, self.epoch)',
-         'None if self.seed is None else derive("order", self.seed, 0)',
-         f"{STREAMS}::test_each_epoch_has_an_order_of_its_own"),
-        ("stream-shorter-than-told", "data/stream.py",
-         "if seen < self.count:", "if False:", f"{STREAMS}::test_what_the_data_do_not_say_is_counted"),
-        ("stream-cursor-passes-over-rows", "data/stream.py",
-         "if cursor.last is None or index < cursor.last.place:", "if cursor.last is None:",
-         f"{STREAMS}::test_images_by_number_come_in_the_streams_own_order"),
         ("squashed-for-evaluation", "data/preprocess.py",
          "tv.resize(pixels, [self.resize], antialias=True)",
          "tv.resize(pixels, [self.resize, self.resize], antialias=True)",
@@ -666,6 +651,25 @@ ROOMS: dict[str, list[Row]] = {
          "(largest, mean) if self.max_first else (mean, largest)",
          "(mean, largest) if self.max_first else (largest, mean)",
          f"{GOLDENS}::test_equals_the_original[cbam__c64]"),
+        ("own-method-not-tried", "registry.py", "    _try(name, method)\n", "",
+         f"{OWN}::test_what_is_refused"),
+        ("own-method-takes-a-name", "registry.py", "_origin(there) != _origin(build)", "False",
+         f"{OWN}::test_a_cell_that_runs_again_replaces_it_and_no_other_may"),
+        ("registering-draws-random-numbers", "registry.py",
+         "torch.random.fork_rng(devices=[]), torch.no_grad()", "torch.no_grad()",
+         f"{OWN}::test_registering_draws_no_random_numbers"),
+        ("positional-options-unknown", "registry.py",
+         "(inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)",
+         "(inspect.Parameter.KEYWORD_ONLY,)", f"{OWN}::test_it_is_a_method_like_all_others"),
+        ("children-do-not-know-the-method", "registry.py", 'os.environ[VARIABLE] = ","', '_ = ","',
+         f"{OWN}::test_a_file_names_one"),
+        ("own-method-is-no-attention", "inspect/attention.py", "if hasattr(module, OWN):", "if False:",
+         f"{OWN}::test_it_is_a_method_like_all_others"),
+        ("method-of-a-card-is-run", "models.py", 'if is_python(inner.text("method")):', "if False:",
+         f"{OWN}::test_what_a_file_says_is_not_run"),
+        ("unregistered-method-of-a-card", "models.py",
+         "            check_registered(self.source", "            (self.source",
+         f"{OWN}::test_a_checkpoint_says_what_to_register"),
     ],
     "ops": [
         ("running-variance-biased", "ops/tail/moments.py",
@@ -1024,6 +1028,10 @@ ROOMS: dict[str, list[Row]] = {
          "explain/test_diagram.py::test_the_boxes_of_se_are_its_parts_in_order"),
     ],
     "cli": [
+        ("remedy-offered-where-it-is-not", "cli/main.py",
+         ".get(error.option) is False", ".get(error.option) is not True",
+         "robustness/test_robustness_command.py::"
+         "test_an_image_that_is_none_is_named_without_an_option_that_is_not_there"),
         ("files-over-options", "cli/parsing.py",
          "parser.parse_args(configs + tokens(line, below))", "parser.parse_args(tokens(line, below) + configs)",
          "cli/test_words.py::test_a_file_lies_between_defaults_and_options"),

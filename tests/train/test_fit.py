@@ -306,7 +306,7 @@ def test_unreadable_images_are_named_or_counted(tmp_path):
     (root / "train/cat/1.png").write_text("broken")
     common = {"data": f"imagefolder:{root}", "batch_size": 2, "limit_train": None, "limit_val": None}
     for name, how in (("a", {"size": 32, "resize": 32}), ("b", {"size": 32, "augment": "resized-crop"})):
-        with pytest.raises(ExciteError, match=r"train/cat/1\.png.*--skip-unreadable"):
+        with pytest.raises(ExciteError, match=r"train/cat/1\.png.*repair or remove it$"):
             fit(tiny(tmp_path / f"{name}1", epochs=1, **common, **how))
         result = fit(tiny(tmp_path / f"{name}2", epochs=1, skip_unreadable=True, **common, **how))
         assert result.summary["unreadable"] == 1

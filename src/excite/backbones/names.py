@@ -4,7 +4,7 @@ import fnmatch
 import re
 from typing import NamedTuple
 
-from excite.errors import UsageError, near
+from excite.errors import ExciteError, UsageError, near
 from excite.registry import METHODS
 
 
@@ -71,6 +71,23 @@ def split_name(name: str) -> tuple[str, str]:
     close = _as_papers_write(name) or near(name, all_names()) or near(name, BACKBONES)
     remedy = f"did you mean {' or '.join(repr(n) for n in close)}?" if close else "`excite list models` shows them"
     raise UsageError(f"unknown model {name!r}; names are <method>_<backbone> or <backbone>; {remedy}")
+
+
+def check_registered(source: str, name: str, attached: str | None = None) -> None:
+    """Raise ExciteError where a file's network has a method that is not in the registry: somebody's own.
+
+    source: the file; name: the network's; attached: the method that was attached to it.
+    """
+    parts = [name.removesuffix(f"_{b}") for b in BACKBONES if name.endswith(f"_{b}")]
+    known = not parts or name in ALIASES or any(part in METHODS for part in parts)
+    unknown_ones = [] if known else [min(parts, key=len)]
+    unknown_ones += [attached] if attached is not None and attached not in METHODS else []
+    for method in unknown_ones:
+        raise ExciteError(
+            f"{source} holds a network with the method {method!r}, which is not known here; if it is a method of your "
+            f"own, register it first: excite.register_method({method!r}, ...), or EXCITE_METHODS=FILE.py:NAME before a "
+            "command"
+        )
 
 
 def all_names() -> list[str]:

@@ -1,5 +1,6 @@
 """`excite completion`: a script with which a shell completes commands, options and the words that they take."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from excite.cli import COMMANDS
@@ -35,42 +36,76 @@ BODY = """_excite() {
 }
 complete -o filenames -F _excite excite
 """
+FISH = """# excite fish completion. To use it now:  excite completion fish | source
+function __excite_words_are
+    set -l typed (commandline -opc)
+    test "$typed[2..]" = "$argv"
+end
+function __excite_begins
+    set -l typed (commandline -opc)
+    string match -q -- "$argv *" "$typed[2..] "
+end
+complete -c excite -n '__excite_words_are' -f -a '%(commands)s'
+%(options)s"""
 
 
-def completion(shell: Literal["bash", "zsh"]) -> None:
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print a script with which the shell completes commands, options, and the words that an option takes.
 
     Args:
-        shell: bash or zsh.
+        shell: bash, zsh or fish.
 
     Examples:
         excite completion bash > ~/.local/share/bash-completion/completions/excite
         excite completion zsh >> ~/.zshrc
+        excite completion fish > ~/.config/fish/completions/excite.fish
     """
-    print(HEAD.format(shell=shell) + ("autoload -Uz bashcompinit && bashcompinit\n" if shell == "zsh" else "") + body())
+    if shell == "fish":
+        print(fish_body(), end="")
+        return
+    setup = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n" if shell == "zsh" else ""
+    print(HEAD.format(shell=shell) + setup + body())
+
+
+def commands() -> Iterator[tuple[str, list[Option]]]:
+    """Yield every command with its options: ("detect train", ...)."""
+    for name, target in COMMANDS.items():
+        if isinstance(target, dict):
+            yield from ((f"{name} {sub}", read_options(load(where))) for sub, where in target.items())
+        else:
+            yield name, read_options(load(target))
+
+
+def words_of(options: list[Option]) -> dict[str, str]:
+    """Return the words that options take, by their spelling, where they take certain words only."""
+    return {o.flag: " ".join(map(str, o.choices)) for o in options if o.choices and not o.positional}
+
+
+GROUPS = {name: " ".join(target) for name, target in COMMANDS.items() if isinstance(target, dict)}
+FIRST = " ".join([*COMMANDS, "help"])
+
+
+def fish_body() -> str:
+    """Return the same for fish: a line per option, with the words that it takes."""
+    lines = [f"complete -c excite -n '__excite_words_are {name}' -f -a '{words}'" for name, words in GROUPS.items()]
+    for path, known in commands():
+        words = words_of(known)
+        for flag in flags(known):
+            takes = f" -x -a '{words[flag]}'" if flag in words else ""
+            lines.append(f"complete -c excite -n '__excite_begins {path}' -l {flag[2:]}{takes}")
+    return FISH % {"commands": FIRST, "options": "\n".join(lines)} + "\n"
 
 
 def body() -> str:
-    """Return the function that both shells take (zsh through bashcompinit)."""
-    options, values = [], []
-    for name, target in COMMANDS.items():
-        commands = (
-            {f"{name} {sub}": where for sub, where in target.items()} if isinstance(target, dict) else {name: target}
-        )
-        if isinstance(target, dict):
-            options.append(f'            "{name}") words="{" ".join(target)}" ;;')
-        for path, where in commands.items():
-            known = read_options(load(where))
-            options.append(f'            "{path}") words="{" ".join(flags(known))}" ;;')
-            values += [
-                f'        "{path} {option.flag}") words="{" ".join(map(str, option.choices))}" ;;'
-                for option in known
-                if option.choices and not option.positional
-            ]
-    groups = "|".join(name for name, target in COMMANDS.items() if isinstance(target, dict))
+    """Return the function that bash and zsh take (zsh through bashcompinit)."""
+    options = [f'            "{name}") words="{words}" ;;' for name, words in GROUPS.items()]
+    values = []
+    for path, known in commands():
+        options.append(f'            "{path}") words="{" ".join(flags(known))}" ;;')
+        values += [f'        "{path} {flag}") words="{words}" ;;' for flag, words in words_of(known).items()]
     filled = {
-        "commands": " ".join([*COMMANDS, "help"]),
-        "groups": groups,
+        "commands": FIRST,
+        "groups": "|".join(GROUPS),
         "values": "\n".join(values),
         "options": "\n".join(options),
     }

@@ -131,8 +131,13 @@ def _run(function: Callable[..., Any], path: list[str], args: list[str]) -> int:
     if call is None:  # --help or --print_config has been answered
         return DONE
     _check_targets(" ".join(path), call)
-    with _unchanged():
-        result = function(**call)
+    try:
+        with _unchanged():
+            result = function(**call)
+    except ExciteError as error:
+        if {**vars(call.get("config", object)), **call}.get(error.option) is False:
+            error.offer(f"go on with --{error.option.replace('_', '-')}")
+        raise
     return result if isinstance(result, int) else DONE
 
 

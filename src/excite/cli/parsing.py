@@ -64,6 +64,9 @@ def _refuse_code(files: dict[str, dict[str, Any]], line: CommandLine) -> None:
             for word in words if isinstance(words, list) else [words]:
                 if isinstance(word, str) and ":" in word.removeprefix("random:"):
                     raise code_refused(file, word, flag(name))
+        for name in {"attach", "methods"} - set(line.names()):
+            if ".py:" in (text := str(values.get(name, ""))):
+                raise code_refused(file, text, flag(name))
         if "data" not in line.names() and is_python(place := read_cut(str(values.get("data", "")))[0]):
             raise code_refused(file, place, "--data")
         if "wds:pipe:" in str(values.get("data", "")) and "data" not in line.names():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from excite.backbones.names import ALIASES, BACKBONES, all_names, split_name
 from excite.common.tables import text_width
 from excite.errors import UsageError
-from excite.registry import METHODS
+from excite.registry import METHODS, resolve_method
 
 if TYPE_CHECKING:
     from excite.cli.method_cards import Card
@@ -78,7 +78,7 @@ def show(
         raise UsageError(f"{spec!r} is one word too many; only `excite show data SPEC` takes two")
     if out:
         raise UsageError("--out draws a data set: excite show data SPEC --out FILE.png")
-    method = method.lower() if method.lower() in METHODS else method
+    method = method.lower() if method.lower() in METHODS else resolve_method(method)
     if channels < 1 or size < 1:
         raise UsageError(f"channels and size must be at least 1, got {channels} and {size}")
     if bool(method) + table + document > 1:
@@ -190,7 +190,8 @@ def text_of(card: "Card") -> str:
         lines += ["", "  options"]
         longest = max(len(name) for name, _, _ in card.options)
         lines += [f"    {name:<{longest}}  {default}: {kind}" for name, kind, default in card.options]
-        lines += ["", *textwrap.wrap(card.about, width, initial_indent="    ", subsequent_indent="    ")]
+        if card.about:
+            lines += ["", *textwrap.wrap(card.about, width, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join([*lines, "", f"  in Python     {example_of(card)}"])
 
 

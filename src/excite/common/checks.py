@@ -4,11 +4,12 @@ A build function says in its annotations what each option must be (`reduction: P
 the given values against them. No torch is imported here.
 """
 
+import inspect
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -110,7 +111,13 @@ def shown(value: object) -> str:
 
 @lru_cache
 def annotations(build: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the annotations of a function's parameters, rules included."""
+    """Return the annotations of the parameters of a function or class, rules included."""
+    while isinstance(build, partial):
+        build = build.func
+    if isinstance(build, type):
+        build = build.__init__  # type: ignore[misc]  # the class's own, of which only the signature is read
+    elif not inspect.isroutine(build):
+        build = type(build).__call__
     return get_type_hints(build, include_extras=True)
 
 

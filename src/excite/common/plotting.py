@@ -109,7 +109,7 @@ def panels(
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
-    for axis in axes.flat[max(0, count - columns) : count]:  # below some of these there is nothing left to share with
+    for axis in axes.flat[:count]:  # shared axes, too, are read where they stand
         axis.tick_params(axis="x", labelbottom=True)
     return figure, list(axes.flat[:count])
 

@@ -6,6 +6,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from excite.errors import ExciteError, UsageError, unknown
@@ -20,13 +21,12 @@ def is_python(name: str) -> bool:
     return NAMED.fullmatch(name) is not None
 
 
-def load_function(what: str, name: str) -> Callable[..., Any]:
-    """Run a Python file and return the function that `name` (path/to/file.py:function) means.
+def load_module(what: str, name: str, path: str) -> ModuleType:
+    """Run a Python file and return it as a module; what, name: the kind of thing and how it was named, for messages.
 
-    what: the kind of thing that is named, for messages. The file finds modules that lie beside it, as a script does.
-    Raises UsageError where the file or the function is missing, ExciteError where the file fails.
+    The file finds modules that lie beside it, as a script does.
+    Raises UsageError where it is missing, ExciteError where it fails.
     """
-    path, _, function = name.rpartition(":")
     file = Path(path).expanduser()
     if not file.is_file():
         raise UsageError(f"{what} {name!r}: no file {path!r}; expected path/to/file.py:factory")
@@ -44,6 +44,12 @@ def load_function(what: str, name: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise ExciteError(f"{what} {name!r}: {path} failed on import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def member(what: str, name: str, module: ModuleType) -> Callable[..., Any]:
+    """Return the function (or class) of a module that `name` (path/to/file.py:function) means. Raises UsageError."""
+    path, _, function = name.rpartition(":")
     if not hasattr(module, function):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise unknown(f"factory in {path}:", function, names)
@@ -51,3 +57,11 @@ def load_function(what: str, name: str) -> Callable[..., Any]:
     if not callable(build):
         raise UsageError(f"{what} {name!r}: {function} is {type(build).__name__}, not a function")
     return build
+
+
+def load_function(what: str, name: str) -> Callable[..., Any]:
+    """Run a Python file and return the function that `name` (path/to/file.py:function) means.
+
+    Raises UsageError where the file or the function is missing, ExciteError where the file fails.
+    """
+    return member(what, name, load_module(what, name, name.rpartition(":")[0]))

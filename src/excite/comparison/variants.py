@@ -9,7 +9,7 @@ from excite.backbones.names import BACKBONES
 from excite.common.checks import shown
 from excite.common.options import Option, check_names, parse_pairs
 from excite.errors import UsageError, unknown
-from excite.registry import METHODS
+from excite.registry import METHODS, resolve_method
 
 BASELINE = "none"
 PLACEMENTS = ("all", "first", "last")
@@ -91,7 +91,7 @@ class Variant:
 
 def parse(text: str, backbone: str) -> Variant:
     """Read one variant as people write it. Raises UsageError with the spelling."""
-    method = re.match(r"\s*[\w-]*", text)
+    method = re.match(r"\s*(?:[^,;:@]+\.py:\w+|[\w-]*)", text)
     assert method is not None
     rest = text[method.end() :].strip()
     options: dict[str, Option] = {}
@@ -114,12 +114,18 @@ def parse(text: str, backbone: str) -> Variant:
 def parse_all(text: str | Sequence[str | Variant], backbone: str) -> list[Variant]:
     """Read variants separated by commas (those inside brackets belong to a value), or a list of them."""
     parts: Sequence[str | Variant] = [p for p in _split(text, ",") if p.strip()] if isinstance(text, str) else text
-    variants = [replace(p, backbone=backbone) if isinstance(p, Variant) else parse(p, backbone) for p in parts]
+    variants = [replace(p, backbone=backbone) if isinstance(p, Variant) else _typed(p, backbone) for p in parts]
     for variant, part in zip(variants, parts, strict=True):
         if variant.method not in METHODS and isinstance(part, str) and isinstance(text, str) and ":" in text:
             near = unknown("method", variant.method, METHODS)
             raise UsageError(f"{near}; commas inside a value go in brackets, as eca:kernel_size=[3,5,5,7]")
     return variants
+
+
+def _typed(text: str, backbone: str) -> Variant:
+    """Read a variant that a user typed: its method may be FILE.py:NAME, which is run."""
+    variant = parse(text, backbone)
+    return replace(variant, method=resolve_method(variant.method))
 
 
 # object: what a YAML or JSON file may hold.

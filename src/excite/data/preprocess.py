@@ -51,9 +51,11 @@ TURNS = {
 class UnreadableImageError(ExciteError):
     """An image that cannot be decoded; the message names it and says what can be done."""
 
+    option = "skip_unreadable"
+
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
-        super().__init__(f"cannot read image {name}: {reason}; repair or remove it, or go on with --skip-unreadable")
+        super().__init__(f"cannot read image {name}: {reason}; repair or remove it")
 
 
 Window = tuple[float, float]

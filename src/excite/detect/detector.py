@@ -13,6 +13,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
+from excite.backbones.names import check_registered
 from excite.card import CARD, DetectorCard, carry, code_refused
 from excite.common.options import Option
 from excite.detect.bodies import Body, create_body
@@ -141,6 +142,9 @@ def from_card(card: DetectorCard) -> nn.Module:
     """Build the detector that a card describes. Raises ExciteError where a card from a file names a Python file."""
     if card.source and ":" in card.backbone:
         raise code_refused(card.source, card.backbone, "--backbone")
+    if card.source:
+        attention = card.options.get("neck_attention")
+        check_registered(card.source, card.backbone, attention if isinstance(attention, str) else None)
     return create_detector(
         card.kind, card.backbone, card.num_classes, neck=card.neck, class_names=card.class_names, **card.options
     )

@@ -299,6 +299,8 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
     for option in ("model", "backbone"):
         if ":" in str(content.get(option, "")) and option not in given:
             raise code_refused(where, str(content[option]), flag(option))
+    if "attach" not in given and is_python(str(content.get("attach", ""))):
+        raise code_refused(where, str(content["attach"]), "--attach")
     if "data" not in given and is_python(place := read_cut(str(content.get("data", "")))[0]):
         raise code_refused(where, place, "--data")
     if "wds:pipe:" in str(content.get("data", "")) and "data" not in given:

@@ -29,6 +29,8 @@ WORDS = {
     "native_group_norm": "group norm", "reciprocal": "1 /", "constant_pad_nd": "padding",
 }  # fmt: skip
 
+PRODUCTS = ("mul", "mm", "bmm", "addmm")
+
 
 @dataclass
 class _Step:
@@ -90,16 +92,34 @@ def cost_lines(module: nn.Module, shape: Sequence[int]) -> list[CostLine]:
     trace = run_on_meta(module, tuple(shape))
     steps, _ = _steps(trace, module)
     calls = Counter(step.path for step in steps)
+    own = _held_beside_parts(steps, module)
     seen: set[str] = set()
     lines = []
     for step in steps[1:]:
         macs = sum(op.macs for op in trace.ops if step.module is not None and op.path == step.path) // calls[step.path]
         fresh = step.module is not None and step.path not in seen  # a part that runs twice has its parameters once
         params = sum(p.numel() for p in step.module.parameters()) if step.module is not None and fresh else 0
+        params += own.get(step.path, 0)
         seen.add(step.path)
         largest = max((node for node in step.nodes if node.shape != (0,)), key=lambda node: node.index)
         lines.append(CostLine(_title(step), _size(largest.shape), params, macs))
     return lines
+
+
+def _held_beside_parts(steps: Sequence[_Step], module: nn.Module) -> dict[str, int]:
+    """Return the numbers of parameters that modules with parts hold themselves, by the operation that uses them.
+
+    That is the module's first product, else its first operation.
+    """
+    modules = dict(module.named_modules())
+    users: dict[str, _Step] = {}
+    for step in steps:
+        if step.module is None and "#" in step.path:
+            path = step.path.partition("#")[0]
+            if path not in users or (step.nodes[0].op in PRODUCTS and users[path].nodes[0].op not in PRODUCTS):
+                users[path] = step
+    held = {path: sum(p.numel() for p in modules[path].parameters(recurse=False)) for path in users if path in modules}
+    return {users[path].path: count for path, count in held.items()}
 
 
 def _steps(trace: Trace, module: nn.Module) -> tuple[list[_Step], dict[int, int]]:

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from excite.attention import ChannelAttention
 from excite.methods.identity import Blended
 from excite.methods.psa import PyramidAttention
+from excite.registry import OWN
 from excite.types import Weights
 
 # Any: torch's modes and hooks pass operators, their arguments and results of every kind.
@@ -45,7 +46,7 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def is_attention(module: nn.Module) -> bool:
-    """True if the module is channel attention: ours, timm's or torchvision's, or by name or structure one alike.
+    """True if the module is channel attention: ours, registered, timm's, torchvision's, or alike by name or structure.
 
     Parts of ours may be recognised too; `attention_paths` has the whole modules only.
     """
@@ -54,6 +55,8 @@ def is_attention(module: nn.Module) -> bool:
             break
         if _home(cls) or _plain_name(cls) in RECALIBRATING | CONVOLVING:
             return True
+    if hasattr(module, OWN):
+        return True
     return _squeezes_and_gates(module)
 
 

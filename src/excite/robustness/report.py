@@ -10,7 +10,7 @@ import torch
 
 from excite.common.files import write_json
 from excite.data import DataBundle, Images
-from excite.data.preprocess import Preprocess, UnreadableImageError
+from excite.data.preprocess import Preprocess
 from excite.data.specs import open_run_data
 from excite.errors import ExciteError, UsageError, unknown
 from excite.explain.networks import Network
@@ -71,15 +71,8 @@ def run(networks: Sequence[Network], request: Request, say: Progress = lambda te
     """Measure, write pictures and `robustness.json` into `request.output`, and return the numbers.
 
     say: told what is being done, a line at a time. Raises UsageError and ExciteError for what cannot be measured.
+    An image that cannot be read ends it: errors over different images could not be compared.
     """
-    try:
-        return _run(networks, request, say)
-    except UnreadableImageError as error:
-        # Errors over different images could not be compared, so nothing is skipped here.
-        raise ExciteError(f"cannot read image {error.name}: {error.reason}; repair or remove it") from error
-
-
-def _run(networks: Sequence[Network], request: Request, say: Progress) -> dict[str, object]:
     device = torch.device(pick_device(request.device))
     published = None if request.published is None else open_published(request.published)
     families = _families(request, published)

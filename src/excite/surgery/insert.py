@@ -14,7 +14,7 @@ from excite.backbones.placement import at_stage
 from excite.common.tables import counted
 from excite.errors import ExciteError, UsageError
 from excite.methods.base import Method
-from excite.registry import create_attention, get_method, method_options
+from excite.registry import create_attention, get_method, method_options, resolve_method
 from excite.surgery.carrier import Instead, carriers, carry, drop, refuse, stand_in, without
 from excite.surgery.emca import GraphHost, connect
 from excite.surgery.find import Site, Wanted, behind_instance_norm, find, select, some
@@ -98,6 +98,7 @@ def attach(
     the model is as it was.
     """
     refuse(model)
+    method = resolve_method(method)
     card = get_method(method)
     there = next(carriers(model), None)
     if there is not None:

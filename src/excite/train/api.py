@@ -12,6 +12,7 @@ from excite.common.holdout import read_cut
 from excite.common.options import Option
 from excite.data import DataBundle
 from excite.data.mapped import LabelledImages, bundle_of, kind_of
+from excite.data.preprocess import UnreadableImageError
 from excite.data.specs import GIVEN
 from excite.data.splits import NO_CUT
 from excite.engine.config import read_run
@@ -64,14 +65,18 @@ def fit(
         config.check()
         cut = NO_CUT if isinstance(data, DataBundle) else read_cut(config.data)[1]
         bundle = bundle_of(data, config.data, cut, limit_train=config.limit_train, limit_val=config.limit_val)
-    return fit_config(
-        config,
-        network=None if isinstance(model, str) else model,
-        bundle=bundle,
-        loss=None if isinstance(loss, str) else loss,
-        metrics=metrics or {},
-        callbacks=callbacks,
-    )
+    try:
+        return fit_config(
+            config,
+            network=None if isinstance(model, str) else model,
+            bundle=bundle,
+            loss=None if isinstance(loss, str) else loss,
+            metrics=metrics or {},
+            callbacks=callbacks,
+        )
+    except UnreadableImageError as error:
+        error.offer(f"go on with {error.option}=True")
+        raise
 
 
 def spec_of_data(data: object) -> str:

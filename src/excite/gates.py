@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from excite.common.checks import check_batch
+from excite.ops import known
 from excite.ops.correlate import correlate
 from excite.types import Descriptor, Strips, Weights
 
@@ -127,6 +128,7 @@ class ReduceExpand(nn.Module):
         return expanded
 
 
+@known("bottleneck")
 class Bottleneck(ReduceExpand):
     """`w = sigmoid(W2 relu(W1 s))`, `[n c 1] -> [n c]` (Hu et al., Squeeze-and-Excitation Networks, eq. 3).
 
@@ -172,6 +174,7 @@ class SharedBottleneck(ReduceExpand):
         return activate(each).sum(dim=1) if self.separate else activate(each.sum(dim=1))
 
 
+@known("correlation")
 class LocalConv(nn.Module):
     """`w = sigmoid(conv1d_k(s))` across channels, one kernel for all, `[n c 1] -> [n c]` (ECA-Net, eq. 7).
 
@@ -239,6 +242,7 @@ class PerChannelLocal(nn.Module):
         return torch.sigmoid(self.conv(padded.unfold(1, k, 1)).squeeze(-1))
 
 
+@known("style")
 class StyleNorm(nn.Module):
     """`w = sigmoid(norm(sum_k a_ck s_ck))`, `[n c k] -> [n c]` (SRM, section 3.2: style integration).
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from excite.common.checks import check_batch
 from excite.errors import UsageError
+from excite.ops import known
 from excite.ops.precision import widen
 from excite.spectral import Spectral
 from excite.types import Descriptor, FeatureMap, Strips
@@ -15,6 +16,7 @@ from excite.types import Descriptor, FeatureMap, Strips
 __all__ = ["L1", "L2", "POOLS", "GlobalGather", "Mean", "MeanStd", "Pools", "Spectral", "StripMeans"]
 
 
+@known("mean")
 class Mean(nn.Module):
     """Mean over all positions, `[n c *space] -> [n c 1]` (Hu et al., Squeeze-and-Excitation Networks, eq. 2)."""
 
@@ -29,6 +31,7 @@ class Mean(nn.Module):
         return mean.unsqueeze(-1)
 
 
+@known("mean and deviation")
 class MeanStd(nn.Module):
     """Mean and standard deviation over all positions, `[n c *space] -> [n c 2]` (SRM, section 3.1: style pooling).
 

@@ -21,7 +21,7 @@ static void *room(int64_t count, size_t size, int64_t offset, void **whole)
     return (char *)*whole + offset * size;
 }
 
-enum { MOST = 64 };
+enum { MOST = 96 };
 static void *allocated[MOST];
 static int used;
 
@@ -88,6 +88,14 @@ static void release(void)
                                             inverse, for_scale, for_bias, for_mu, project ? 0 : by,                   \
                                             project ? 0 : by, project ? by : 0, batch, wide, for_gamma, for_beta,     \
                                             space, dz, n, c, p, last, threads);                                       \
+        int64_t size = 1 + 2 * (with % 5);                                                                            \
+        S *kernel = numbers(size, o), *kept = numbers((batch ? 4 : 3) * n * c, o);                                    \
+        double *norm = doubles(4 * c, o), *for_kernel = doubles(size, o);                                             \
+        failed |= tail_##kind(z, kernel, size, gamma, beta, running, moving, wide, n * p > 1 ? 0.1 : 0, 1e-5, batch,  \
+                              kept, norm, r, out, rectified ? 0 : NAN, NAN, n, c, p, last, threads);                  \
+        failed |= tail_backward_##kind(grad, rectified ? out : 0, z, kernel, size, kept, norm, batch, wide, NAN, g,   \
+                                       numbers(7 * n * c + size, o), doubles(3 * c, o), for_kernel, for_gamma,        \
+                                       for_beta, dz, n, c, p, last, threads);                                         \
         release();                                                                                                    \
         return failed;                                                                                                \
     }

@@ -3,7 +3,7 @@
 from excite.ops.mode import use
 from excite.ops.recalibrate import along, recalibrate, recalibrate_along
 from excite.ops.tail.api import attend, attend_norm, attend_own, described_tail, norm_act, residual_tail
-from excite.ops.tail.plan import factored, kernels_on, why_not
+from excite.ops.tail.plan import factored, kernels_on, known, why_not
 
 __all__ = [
     "along",
@@ -13,6 +13,7 @@ __all__ = [
     "described_tail",
     "factored",
     "kernels_on",
+    "known",
     "norm_act",
     "recalibrate",
     "recalibrate_along",

@@ -10,21 +10,26 @@ from torch import nn
 
 from excite.errors import UsageError
 from excite.ops.mode import mode
+from excite.ops.precision import without_autocast
 from excite.ops.recalibrate import recalibrate
 from excite.ops.tail import operators
 from excite.ops.tail.autograd import AffineTail, Link, Standardise, Standardised
+from excite.ops.tail.gated import Correlation, Gate, GatedTail, Job, gate_of, run
 from excite.ops.tail.kernels import Affine, Kernels
 from excite.ops.tail.moments import Moments, describe, normalise, projection_basis, settings_of
 from excite.ops.tail.plan import (
     ALONE,
     ATTENTION,
     CARRIED,
+    GATED,
     INSIDE,
     NORMS,
     PLAIN,
     TRACED,
+    Part,
     Request,
     ceiling_of,
+    form_of,
     is_globally_hooked,
     is_hooked,
     is_transformed,
@@ -37,6 +42,7 @@ from excite.types import Descriptor, FeatureMap, Weights
 
 Act = Callable[[FeatureMap], FeatureMap] | None
 Weigh = Callable[[Descriptor], Weights] | None
+WIDE = {torch.float32, torch.float64}
 
 
 def residual_tail(
@@ -53,13 +59,14 @@ def residual_tail(
     `[n]` (stochastic depth). `norm` updates its running statistics in train mode as always. Where it
     is exact and pays, the fused form runs (`excite.ops.use`); hooks on the gate see the same either way.
     """
-    kernels = plan(Request(PLAIN if attention is None else ATTENTION, z, norm, attention, None, shortcut)).kernels
+    part = PLAIN if attention is None else part_of(attention, ATTENTION)
+    kernels = plan(Request(part, z, norm, attention, None, shortcut)).kernels
     if kernels is not None:
         if attention is None or isinstance(attention, nn.Identity):
             return fused_tail(z, norm, None, None, shortcut, act, kernels, keep)[0]
         parts: Any = attention  # a squeeze and gate, says the plan
         parts.check(z)
-        return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep)[0]
+        return fused_tail(z, norm, parts.squeeze, parts.weights_of, shortcut, act, kernels, keep, parts.gate)[0]
     own = owns(norm, attention)
     y = norm(z)
     del z  # where the caller has no name for it either, its memory is free for what follows
@@ -98,7 +105,8 @@ def attend(x: FeatureMap, attention: Any) -> FeatureMap:
     kernels = plan(Request(ALONE, x, None, attention)).kernels
     if kernels is not None:
         norm = unit_norm(x.shape[1], x.device)
-        return fused_tail(x, norm, attention.squeeze, attention.weights_of, None, None, kernels)[0]
+        parts = attention.squeeze, attention.weights_of
+        return fused_tail(x, norm, *parts, None, None, kernels, None, attention.gate)[0]
     return recalibrate(x, attention.weights(x))
 
 
@@ -107,11 +115,19 @@ def attend_norm(z: FeatureMap, norm: nn.Module, kind: type, attention: Any) -> F
 
     kind: the norm's class without the attention. Called from within the norm's own call, so its hooks run as ever.
     """
-    kernels = plan(Request(CARRIED, z, norm, attention, kind=kind)).kernels
+    kernels = plan(Request(part_of(attention, CARRIED), z, norm, attention, kind=kind)).kernels
     if kernels is None:
         return None
     attention.check(z)
-    return fused_tail(z, norm, attention.squeeze, attention.weights_of, None, None, kernels)[0]
+    parts = attention.squeeze, attention.weights_of
+    return fused_tail(z, norm, *parts, None, None, kernels, None, attention.gate)[0]
+
+
+def part_of(attention: nn.Module, other: Part) -> Part:
+    """Return GATED for attention whose gate the tail does itself, else `other`."""
+    if torch.compiler.is_compiling():
+        return other
+    return GATED if form_of(attention._modules.get("gate")) is not None else other
 
 
 def attend_own(y: FeatureMap, attention: Any) -> FeatureMap:
@@ -184,22 +200,31 @@ def fused_tail(
     act: Act,
     kernels: Kernels,
     keep: torch.Tensor | None = None,
+    gate: nn.Module | None = None,
 ) -> tuple[FeatureMap, Descriptor | None]:
-    """Return the output and the descriptor of the normalised map (None without a squeeze).
+    """Return the output and the descriptor of the normalised map (None without a squeeze, or with `gate`).
 
     norm: a batch norm; squeeze: has `from_statistics` or `from_projection`, or is None; weigh: the gate, or None for no
     scaling; act: anything, though only plain rectifiers are part of the second pass; kernels: what runs the passes;
-    keep: as in `residual_tail`.
+    keep: as in `residual_tail`; gate: the module behind `weigh`, where `weigh` does no more than it.
     """
     learning = torch.is_grad_enabled()
     ceiling = ceiling_of(act)
     ceiling = ceiling if ceiling in kernels.ceilings else None
+    form = gate_of(squeeze, gate, z) if gate is not None and keep is None and kernels.gated else None
+    if form is not None and (learning or isinstance(form, Correlation)):
+        out = gated_tail(z, norm, squeeze, form, shortcut, ceiling)
+        if out is not None:
+            return (out if ceiling is not None or act is None else act(out)), None
     if not learning and keep is None and not norm.training and (squeeze is None or takes_means(squeeze)):
         quick = kernels.inferred(z, norm, squeeze is not None) if norm.running_mean is not None else None
         if quick is not None:
             means, numbers = quick
             descriptor = None if means is None else squeeze.from_statistics(means, None, 0).to(z.dtype)
-            weights = None if weigh is None or descriptor is None else fitting(weigh(descriptor), z)
+            if form is not None and means is not None:
+                weights = without_autocast(form.weigh, means.to(z.dtype).to(means.dtype), None)[0]
+            else:
+                weights = None if weigh is None or descriptor is None else fitting(weigh(descriptor), z)
             out = kernels.attended(z, numbers, weights, shortcut, ceiling)
             return (out if ceiling is not None or act is None else act(out)), descriptor
     with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
@@ -232,6 +257,22 @@ def fused_tail(
     else:
         out = kernels.scaled(z, Affine(y.scale, y.bias, y.mu, weights), shortcut, ceiling)
     return (out if ceiling is not None or act is None else act(out)), descriptor
+
+
+def gated_tail(
+    z: FeatureMap, norm: Any, squeeze: Any, gate: Gate, shortcut: FeatureMap | None, ceiling: float | None
+) -> FeatureMap | None:
+    """Return the tail with a known gate as one operation; None where the norm's tensors differ in type or have gaps."""
+    numbers = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    kinds = {x.dtype for x in numbers if x is not None}
+    if len(kinds) > 1 or not kinds <= WIDE or not all(x is None or x.is_contiguous() for x in numbers):
+        return None
+    job = Job(gate, settings_of(norm, squeeze, z), ceiling)
+    if not torch.is_grad_enabled():
+        return run(job, z, shortcut, norm.weight, norm.bias)[0]
+    with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
+        out: FeatureMap = GatedTail.apply(job, z, shortcut, norm.weight, norm.bias, *gate.parameters)
+    return out
 
 
 def takes_means(squeeze: Any) -> bool:

@@ -126,6 +126,7 @@ class Kernels:
     """The passes of one module (`torch`, `triton`); what lies between them is done by torch."""
 
     ceilings: tuple[float, ...] = (math.inf,)  # of the rectifiers that are part of the second pass
+    gated = False  # whether `gated.GatedTail` runs on them
 
     def __init__(self, passes: Passes) -> None:
         self.passes = passes

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -28,7 +28,9 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MIB, NEVER = 1 << 20, 1 << 62
 T = TypeVar("T", bound=type)
+Form = Literal["mean", "mean and deviation", "correlation", "bottleneck", "style"]
 _factored: set[type] = set()
+_forms: dict[type, Form] = {}
 
 
 class Part(NamedTuple):
@@ -48,6 +50,8 @@ class Part(NamedTuple):
 ATTENTION = Part((MIB // 2, MIB // 2, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 PLAIN = Part((3 * MIB, 6 * MIB, MIB), (8 * MIB, NEVER, NEVER), gpu=True)
 INSIDE = Part((2 * MIB, NEVER, 16 * MIB), (NEVER, NEVER, NEVER), gpu=False)
+# With a gate that the tail does itself.
+GATED = Part((MIB // 32, MIB // 32, MIB // 32), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 CARRIED = Part((MIB // 4, MIB // 4, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 ALONE = Part((MIB // 2, MIB // 2, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False)
 
@@ -211,6 +215,27 @@ def factored(kind: T) -> T:
     """
     _factored.add(kind)
     return kind
+
+
+def known(form: Form) -> Callable[[T], T]:
+    """Declare (as a class decorator) that a squeeze or gate computes just this, so that the tail can do it itself.
+
+    "mean", "mean and deviation": of every channel. "correlation": `sigmoid(conv(s))` along the channels; "bottleneck":
+    `sigmoid(expand(relu(reduce(s))))`; "style": `sigmoid(bn(sum_k cfc_k s_k))`; the names are those of the parts.
+    Subclasses are not included.
+    """
+
+    def declare(kind: T) -> T:
+        _forms[kind] = form
+        return kind
+
+    return declare
+
+
+def form_of(module: nn.Module | None) -> Form | None:
+    """Return what a squeeze or gate computes, where that is declared and nobody watches it."""
+    form = _forms.get(type(module))
+    return None if form is None or module is None or is_hooked(module) else form
 
 
 def is_hooked(module: nn.Module) -> bool:

@@ -22,21 +22,31 @@ class NativeKernels(Kernels):
     """The kernels of a library that `native.build` made."""
 
     ceilings = (math.inf, 6.0)
+    gated = True
 
     def __init__(self, library: ctypes.CDLL) -> None:
         super().__init__(plain)
         pointer, long, integer, double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
         sizes = [long] * 3
+        # fmt: off
         passes: dict[str, list[Any]] = {
             "normalise": [pointer] * 7 + [integer, double, double, integer] + [pointer] * 10 + sizes + [integer] * 2,
             "affine": [pointer] * 7 + [double] * 2 + sizes + [integer] * 2,
             "affine_backward": [pointer] * 7 + [double] + [pointer] * 7 + sizes + [integer] * 2,
+            "tail": [
+                *[pointer] * 2, long, *[pointer] * 4, integer, double, double, integer, *[pointer] * 4,
+                *[double] * 2, *sizes, *[integer] * 2,
+            ],
+            "tail_backward": [
+                *[pointer] * 4, long, *[pointer] * 2, *[integer] * 2, double, *[pointer] * 7, *sizes, *[integer] * 2,
+            ],
             "normalise_backward": [pointer] * 17 + [integer] * 2 + [pointer] * 4 + sizes + [integer] * 2,
         }
         numbers: dict[str, list[Any]] = {
             "correlate": [pointer] * 3 + sizes + [integer],
             "correlate_kernel": [pointer] * 3 + sizes + [integer],
         }
+        # fmt: on
         self.calls: dict[tuple[str, torch.dtype], Any] = {}
         for dtype, name in NAMES.items():
             for kind, arguments in {**passes, **(numbers if name != "bfloat16" else {})}.items():
@@ -164,6 +174,61 @@ class NativeKernels(Kernels):
             None if gamma is None else dense(for_gamma, gamma.dtype),
             None if beta is None else dense(for_beta, beta.dtype),
         )
+
+    def tail(
+        self,
+        z: FeatureMap,
+        kernel: torch.Tensor,
+        gamma: Numbers,
+        beta: Numbers,
+        shortcut: FeatureMap | None,
+        settings: Settings,
+        ceiling: float | None,
+    ) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
+        """Return the tail with ECA's gate, whose weights are `kernel`, and what its backward pass needs; one call.
+
+        The norm's tensors have one type (`alike_parameters`), the kernel that in which z is worked on.
+        """
+        n, c = z.shape[:2]
+        room = torch.empty((4 if settings.batch else 3, n, c), dtype=kernel.dtype, device=CPU)
+        norm, out = torch.empty((4, c), dtype=torch.float64, device=CPU), torch.empty_like(z)
+        numbers = gamma, beta, *(settings.running or (None, None))
+        doubles = any(x is not None and x.dtype is torch.float64 for x in numbers)
+        r, lowest = None if shortcut is None else alike(shortcut, z), math.nan if ceiling is None else 0.0
+        self._pass(
+            *("tail", z, z, kernel, kernel.numel(), *numbers, doubles, settings.momentum, settings.eps, settings.batch),
+            *(room, norm, r, out, lowest, bound(ceiling)),
+        )
+        return out, room, norm
+
+    def grad_tail(
+        self,
+        grad: FeatureMap,
+        out: FeatureMap | None,
+        z: FeatureMap,
+        kernel: torch.Tensor,
+        room: torch.Tensor,
+        norm: torch.Tensor,
+        settings: Settings,
+        ceiling: float | None,
+        doubles: bool,
+    ) -> tuple[FeatureMap, FeatureMap, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the gradient behind the rectifier, and those of z, the kernel `[k]`, gamma and beta; one call.
+
+        out: the output, None where there was no rectifier; doubles: whether gamma's and beta's gradients are float64.
+        """
+        n, c = z.shape[:2]
+        size, grad = kernel.numel(), alike(grad, z)
+        g, dz = None if out is None else torch.empty_like(z), torch.empty_like(z)
+        work = torch.empty(7 * n * c + size, dtype=kernel.dtype, device=CPU)
+        by_norm = torch.empty(3 * c + size, dtype=torch.float64, device=CPU)
+        for_norm = torch.empty((2, c), dtype=torch.float64 if doubles else torch.float32, device=CPU)
+        for_kernel, for_gamma, for_beta = by_norm[3 * c :], for_norm[0], for_norm[1]
+        self._pass(
+            *("tail_backward", z, grad, out, z, kernel, size, room, norm, settings.batch, doubles, bound(ceiling)),
+            *(g, work, by_norm, for_kernel, for_gamma, for_beta, dz),
+        )
+        return grad if g is None else g, dz, for_kernel.to(kernel.dtype), for_gamma, for_beta
 
     def correlate(self, s: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the correlation of every row of `s` `[n c]` with a kernel `[k]`, zeros beyond the ends."""

@@ -226,3 +226,11 @@ void NAME(correlate_kernel)(const S *s, const S *grad, double *of, int64_t n, in
         of[tap] = sum;
     }
 }
+
+// x = 1 / (1 + exp(-x))
+static void NAME(logistic)(S *x, int64_t count, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (count > SERIAL)
+    for (int64_t k = 0; k < count; k++)
+        x[k] = 1 / (1 + EXP(-x[k]));
+}

@@ -414,3 +414,51 @@ int NAME(normalise_backward)(const T *g, const T *z, const S *a, const S *basis,
     const S *with_q = batch || by_second || d ? q : 0;
     return NAME(grad_input)(g, z, a, with_q, e, d, mu, d ? basis : 0, dz, n, c, p, last, threads);
 }
+
+// The whole tail with the gate of ECA between the passes, w = sigmoid(correlation of the means with a kernel), forward.
+// room: `[4 n c]`, three with a norm in eval mode: mean of z, mean of the normalised map as it is stored, w, variance.
+// norm: `[4 c]`: mu, inverse, scale, bias. The rest is as in `normalise` and `affine`.
+int NAME(tail)(const T *z, const S *kernel, int64_t size, const void *gamma, const void *beta, void *running_mean,
+               void *running_var, int wide, double momentum, double eps, int batch, S *room, double *norm,
+               const T *shortcut, T *out, double lowest, double highest, int64_t n, int64_t c, int64_t p, int last,
+               int threads)
+{
+    S *mean = room, *first = room + n * c, *w = room + 2 * n * c, *variance = batch ? room + 3 * n * c : 0;
+    double *mu = norm, *inverse = norm + c, *scale = norm + 2 * c, *bias = norm + 3 * c;
+    if (NAME(normalise)(z, 0, 0, gamma, beta, running_mean, running_var, wide, momentum, eps, batch, mean, variance, 0,
+                        mu, inverse, scale, bias, first, 0, 0, n, c, p, last, threads))
+        return 1;
+    for (int64_t k = 0; k < n * c; k++)
+        first[k] = LOAD(STORE(first[k]));
+    NUMBERS(correlate)(first, kernel, w, n, c, size, threads);
+    NUMBERS(logistic)(w, n * c, threads);
+    return NAME(affine)(z, scale, bias, mu, w, shortcut, out, lowest, highest, n, c, p, last, threads);
+}
+
+// Backward through `tail`: g (NULL where out is) and the gradients of kernel `[size]`, gamma, beta and z. room, norm: as
+// `tail` left them; work: `[7 n c + size]`; by_norm: `[3 c]`. The rest is as in `affine_backward` and `normalise_backward`.
+int NAME(tail_backward)(const T *grad, const T *out, const T *z, const S *kernel, int64_t size, const S *room,
+                        const double *norm, int batch, int wide, double highest, T *g, S *work, double *by_norm,
+                        double *for_kernel, void *for_gamma, void *for_beta, T *dz, int64_t n, int64_t c, int64_t p,
+                        int last, int threads)
+{
+    int64_t count = n * c;
+    const S *mean = room, *first = room + count, *w = room + 2 * count;
+    const double *mu = norm, *inverse = norm + c, *scale = norm + 2 * c, *bias = norm + 3 * c;
+    S *sums = work, *a = work + 2 * count, *by = work + 3 * count, *by_first = work + 4 * count;
+    S *space = work + 5 * count, *turned = work + 7 * count;
+    if (NAME(affine_backward)(grad, out, z, scale, bias, mu, w, highest, g, sums, a, by_norm, by_norm + c,
+                              by_norm + 2 * c, by, n, c, p, last, threads))
+        return 1;
+    for (int64_t k = 0; k < count; k++)
+        by[k] *= w[k] * (1 - w[k]);
+    for (int64_t k = 0; k < size; k++)
+        turned[k] = kernel[size - 1 - k];
+    NUMBERS(correlate_kernel)(first, by, for_kernel, n, c, size, threads);
+    NUMBERS(correlate)(by, turned, by_first, n, c, size, threads);
+    for (int64_t k = 0; k < count; k++)
+        by_first[k] = LOAD(STORE(by_first[k]));
+    return NAME(normalise_backward)(g ? g : grad, z, a, 0, 0, mean, 0, 0, scale, mu, inverse, by_norm, by_norm + c,
+                                    by_norm + 2 * c, by_first, 0, 0, batch, wide, for_gamma, for_beta, space, dz, n, c,
+                                    p, last, threads);
+}

@@ -67,6 +67,7 @@ static inline void approach(void *x, int wide, int64_t k, double value, double b
 }
 
 #define S float
+#define EXP expf
 #define NUMBERS(f) JOIN(f, float)
 #define NAME(f) JOIN(f, float)
 #include "numbers.h"
@@ -91,7 +92,9 @@ static inline void approach(void *x, int wide, int64_t k, double value, double b
 #undef S
 
 #undef NUMBERS
+#undef EXP
 #define S double
+#define EXP exp
 #define NUMBERS(f) JOIN(f, double)
 #define NAME(f) JOIN(f, double)
 #include "numbers.h"

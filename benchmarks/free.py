@@ -2,6 +2,7 @@
 
     python benchmarks/free.py             # everything
     python benchmarks/free.py --quick     # fewer networks, printed only
+    python benchmarks/free.py --precision bf16 --out benchmarks/results/free-bf16.json   # under autocast
 
 Timed in turn (A B C, C B A); a ratio is the median of the rounds' own ratios, with an interval that
 holds it with a probability of 0.95 or more (order statistics; at least six rounds).
@@ -26,10 +27,12 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--no-tune", action="store_true", help="leave the allocator as it is")
     made.add_argument("--mode", default="auto", choices=("auto", "fused"), help="of the variants called fused")
     made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--precision", choices=("fp32", "bf16"), help="bf16 is autocast; fp32 on a CPU, bf16 on a GPU")
     for name, default in (("rounds", 11), ("threads", None), ("batch", 16), ("side", 112)):
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument("--out", type=Path, default=HERE / "results" / "free.json")
     chosen = made.parse_args()
+    chosen.precision = chosen.precision or ("bf16" if chosen.device == "cuda" else "fp32")
     if chosen.rounds < 6:
         made.error(f"--rounds {chosen.rounds}: an interval of 95 % needs at least six")
     return chosen
@@ -98,13 +101,17 @@ def images(batch: int, side: int, layout: Any) -> torch.Tensor:
     return torch.randn(batch, 3, side, side, device=ARGS.device).contiguous(memory_format=layout)
 
 
+def autocast() -> torch.autocast:
+    return torch.autocast(ARGS.device, torch.bfloat16, enabled=ARGS.precision == "bf16")
+
+
 def stepper(network: nn.Module, mode: str, x: torch.Tensor) -> Callable[[], None]:
     """Return one training step: forward, loss, backward."""
     y = torch.randint(0, 1000, (x.shape[0],), device=x.device)
 
     def step() -> None:
         network.zero_grad()
-        with ops.use(mode), torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+        with ops.use(mode), autocast():
             loss = nn.functional.cross_entropy(network(x), y)
         loss.backward()
 
@@ -158,7 +165,7 @@ def training(backbone: str, rounds: int) -> list[list[Any]]:
             row += [milliseconds(timing), ratio_cell(r)]
             if layout == LAST:
                 network, mode = networks[label]
-                with ops.use(mode):
+                with ops.use(mode), autocast():
                     kept = saved(lambda network=network, x=x: network(x), network) / 1e6
                 memory = [kept, peak_memory(calls[label], network, ARGS.device) / 1e6]
                 base = base or memory
@@ -172,7 +179,7 @@ def inference(backbone: str, rounds: int) -> list[list[Any]]:
         network.eval()
 
         def call(network: nn.Module = network, mode: str = mode) -> None:
-            with torch.inference_mode(), ops.use(mode):
+            with torch.inference_mode(), ops.use(mode), autocast():
                 network(x)
 
         calls[label] = call
@@ -252,7 +259,7 @@ def main() -> None:
         setting = (
             f"batch {ARGS.batch} at {ARGS.side}² unless said otherwise; {TUNED or 'untuned'}; load before {load:.1f}"
         )
-        kernels = f"ours: `excite.ops.use('{MODE}')`, {ops.kernels_on(ARGS.device)}"
+        kernels = f"{ARGS.precision}; ours: `excite.ops.use('{MODE}')`, {ops.kernels_on(ARGS.device)}"
         interval = f"{ORDER_STATISTICS}: {coverage(rounds):.3f} with {rounds} rounds of at least 0.1 s"
         write(ARGS.out, tables, interval=interval, notes=[setting, kernels])
 

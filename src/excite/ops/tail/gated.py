@@ -153,7 +153,7 @@ def gate_of(squeeze: nn.Module, gate: Any, z: FeatureMap) -> Gate | None:
         parts = gate._modules
         reduce, expand, act = parts["reduce"], parts["expand"], parts["act"]
         fits = type(expand) is nn.Linear and expand.out_features == z.shape[1]
-        plain_parts = fits and type(reduce) is nn.Linear and type(act) is nn.ReLU and parts["norm"] is None
+        plain_parts = fits and type(reduce) is nn.Linear and type(act) is nn.ReLU and parts.get("norm") is None
         if plain_parts and gate.activation == "sigmoid" and not any(map(is_hooked, (reduce, expand, act))):
             found = Narrow(reduce.weight, reduce.bias, expand.weight, expand.bias)
     else:

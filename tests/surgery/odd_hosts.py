@@ -175,6 +175,14 @@ class Tied(Host):
             conv.weight, norm.bias = self.convs[0].weight, self.norms[0].bias
 
 
+class Aliased(Host):
+    """The same norm under two names, run once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.also = self.norms[1]
+
+
 class Structured(Host):
     """A namedtuple of a tensor and a dict of lists."""
 
@@ -319,7 +327,7 @@ class Precise(Host):
 HOSTS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
     for kind in (
-        GroupNormed, LayerNormed, WrittenNormed, EvoNormed, Picky, NormFree, LambdaExcited, Tied, Structured,
+        GroupNormed, LayerNormed, WrittenNormed, EvoNormed, Picky, NormFree, LambdaExcited, Tied, Aliased, Structured,
         Checkpointed, Reentrant, Segments, Fixed, Named, Called, Dictionary, Spectral, Hooked, Precise,
     )
 }  # fmt: skip

@@ -429,15 +429,28 @@ def run_example(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _without_data(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = _own_tensors(model)
     if all(t.is_meta for t in tensors.values()):
         return run(model, args, named=kwargs)
-    empty = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
+    # One for each tensor, though it may have several places.
+    alike = {id(t): torch.empty_like(t, device="meta") for t in tensors.values()}
+    empty = {name: alike[id(t)] for name, t in tensors.items()}
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(model, empty, args, kwargs)
+        # Every place is named, so torch need not look for tied ones; of a module with two names it would lose the data.
+        return torch.func.functional_call(model, empty, args, kwargs, tie_weights=False)
 
     return run(model, args, call, kwargs)
+
+
+def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of every module, each module under its first name, shared tensors each time."""
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in model.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
 
 
 def run_on_fakes(model: nn.Module, shape: Shape, like: torch.Tensor) -> Trace:

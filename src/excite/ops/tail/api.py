@@ -124,10 +124,11 @@ def attend_norm(z: FeatureMap, norm: nn.Module, kind: type, attention: Any) -> F
 
 
 def part_of(attention: nn.Module, other: Part) -> Part:
-    """Return GATED for attention whose gate the tail does itself, else `other`."""
+    """Return the part of attention whose gate the tail does itself, else `other`."""
     if torch.compiler.is_compiling():
         return other
-    return GATED if form_of(attention._modules.get("gate")) is not None else other
+    form = form_of(attention._modules.get("gate"))
+    return other if form is None else GATED.get(form, other)
 
 
 def attend_own(y: FeatureMap, attention: Any) -> FeatureMap:

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from excite.ops.correlate import plain
 from excite.ops.precision import wide_type, widen, without_autocast
-from excite.ops.tail.kernels import Affine, Carried
-from excite.ops.tail.moments import NormalisedGrads, Numbers, Saved, Settings
+from excite.ops.tail.moments import Numbers, Settings
 from excite.ops.tail.plan import Form, form_of, is_globally_hooked, is_hooked, native
 from excite.types import FeatureMap, Weights
 
@@ -184,23 +183,18 @@ class Job(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs; out: where there is a rectifier; the numbers are those of `moments.Statistics`.
+    """What the backward pass needs; out: where there is a rectifier; moments, norm: as the first C call left them.
 
-    With a correlation `mean` and `scale` are all numbers that the C call left, and the others are None.
+    weights: None with a correlation, whose weights are among the moments.
     """
 
     z: FeatureMap
     out: FeatureMap | None
     gamma: Numbers
     beta: Numbers
+    moments: torch.Tensor
+    norm: torch.Tensor
     weights: Numbers
-    mean: Numbers
-    variance: Numbers
-    first: Numbers
-    scale: Numbers
-    bias: Numbers
-    mu: Numbers
-    inverse: Numbers
 
 
 class GatedTail(torch.autograd.Function):
@@ -241,52 +235,38 @@ def run(
     if isinstance(gate, Correlation):
         kernel = gate.parameters[0]
         assert kernel is not None
-        out, room, norm = kernels.tail(z, kernel, gamma, beta, shortcut, settings, ceiling)
-        behind = None if ceiling is None else out
-        return out, Kept(z, behind, gamma, beta, None, room, None, None, norm, None, None, None), ()
-    moments, inverse, y = kernels.standardise(z, None, gamma, beta, settings)
-    assert y.mean is not None
+        out, moments, norm = kernels.tail(z, kernel, gamma, beta, shortcut, settings, ceiling)
+        return out, Kept(z, None if ceiling is None else out, gamma, beta, moments, norm, None), ()
+    moments, norm = kernels.described(z, gamma, beta, settings)
     # A descriptor of means alone has the type of the map.
-    first = y.mean if settings.second else y.mean.to(z.dtype).to(y.mean.dtype)
-    weights, more = gate.weigh(first, y.variance)
-    out = kernels.scaled(z, Affine(y.scale, y.bias, y.mu, weights), shortcut, ceiling)
-    behind, variance = None if ceiling is None else out, moments.variance if settings.second else None
-    return (
-        out,
-        Kept(z, behind, gamma, beta, weights, moments.mean, variance, first, y.scale, y.bias, y.mu, inverse),
-        more,
-    )
+    first = moments[1] if settings.second else moments[1].to(z.dtype).to(moments.dtype)
+    weights, more = gate.weigh(first, moments[3] if settings.second else None)
+    out = kernels.attended(z, norm, weights, shortcut, ceiling)
+    return out, Kept(z, None if ceiling is None else out, gamma, beta, moments, norm, weights), (first, *more)
 
 
 def _backward(grad: FeatureMap, job: Job, kept: Kept, parameters: Tensors, more: Tensors) -> Tensors:
     kernels, (gate, settings, ceiling) = native(), job
     assert kernels is not None
-    assert kept.mean is not None
-    assert kept.scale is not None
-    z, gamma, beta = kept.z, kept.gamma, kept.beta
+    z, out, gamma, beta, moments, norm, weights = kept
+    doubles = any(x is not None and x.dtype is torch.float64 for x in (gamma, beta))
     if isinstance(gate, Correlation):
         kernel = parameters[0]
         assert kernel is not None
-        doubles = any(x is not None and x.dtype is torch.float64 for x in (gamma, beta))
         g, dz, for_kernel, for_gamma, for_beta = kernels.grad_tail(
-            grad, kept.out, z, kernel, kept.mean, kept.scale, settings, ceiling, doubles
+            grad, out, z, kernel, moments, norm, settings, ceiling, doubles
         )
         return dz, g, for_gamma, for_beta, for_kernel.view(kernel.shape)
-    assert kept.bias is not None
-    assert kept.mu is not None
-    assert kept.inverse is not None
-    assert kept.weights is not None
-    assert kept.first is not None
-    by = Affine(kept.scale, kept.bias, kept.mu, kept.weights)
-    g, a, affine = kernels.grad_scaled(grad, kept.out, z, by, ceiling)
-    at_gate = torch.ops.aten.sigmoid_backward(affine.weights, kept.weights)
-    by_mean, by_variance, for_gate = gate.differentiate(at_gate, kept.first, parameters, more)
+    assert weights is not None
+    assert more[0] is not None
+    g, work, by_norm = kernels.grad_attended(grad, out, z, norm, weights, ceiling)
+    at_gate = torch.ops.aten.sigmoid_backward(work[3], weights)
+    by_mean, by_variance, for_gate = gate.differentiate(at_gate, more[0], parameters, more[1:])
     if not settings.second:
         by_mean = by_mean.to(z.dtype)
-    saved = Saved(z, None, gamma, beta, kept.mean, kept.variance, None, kept.scale, kept.mu, kept.inverse)
-    grads = NormalisedGrads(affine.scale, affine.bias, affine.mu, by_mean, by_variance)
-    found = kernels.grad_standardise(saved, Carried(g, a), grads, settings)
-    return found.z, g, found.gamma, found.beta, *for_gate
+    by = by_mean, by_variance
+    dz, for_gamma, for_beta = kernels.grad_described(g, z, work, by_norm, moments, norm, by, settings, doubles)
+    return dz, g, for_gamma, for_beta, *for_gate
 
 
 def _slow_backward(grad: FeatureMap, job: Job, kept: Kept, parameters: Tensors, more: Tensors) -> Tensors:
@@ -308,18 +288,14 @@ def _slow_backward(grad: FeatureMap, job: Job, kept: Kept, parameters: Tensors, 
             inverse = ((wide - centre).square().mean((0, *space), keepdim=True) + settings.eps).rsqrt()
         else:
             # Those of the forward pass: the buffers may have moved on.
-            mu, deviation = kept.mu, kept.inverse
-            if mu is None or deviation is None:
-                assert kept.scale is not None
-                mu, deviation = kept.scale[0], kept.scale[1]
-            centre, inverse = mu.to(wide.dtype).reshape(flat), deviation.to(wide.dtype).reshape(flat)
+            centre, inverse = (x.to(wide.dtype).reshape(flat) for x in kept.norm[:2])
         y = (wide - centre) * inverse
         y = y if gamma is None else y * gamma.to(wide.dtype).reshape(flat)
         y = y if beta is None else y + beta.to(wide.dtype).reshape(flat)
         mean = y.mean(space)
         variance = y.var(space, correction=0)
         first = mean if settings.second else mean.to(z.dtype).to(mean.dtype)
-        weights = gate.formula(first, variance, tuple(given[3:]), more)
+        weights = gate.formula(first, variance, tuple(given[3:]), more[1:])
         out = y * weights.reshape(*weights.shape, *flat[1:])
     inputs = [x for x in given if x is not None and x.requires_grad]
     found = torch.autograd.grad(out, inputs, widen(g), create_graph=True, allow_unused=True) if inputs else ()

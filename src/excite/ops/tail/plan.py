@@ -50,10 +50,14 @@ class Part(NamedTuple):
 ATTENTION = Part((MIB // 2, MIB // 2, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 PLAIN = Part((3 * MIB, 6 * MIB, MIB), (8 * MIB, NEVER, NEVER), gpu=True)
 INSIDE = Part((2 * MIB, NEVER, 16 * MIB), (NEVER, NEVER, NEVER), gpu=False)
-# With a gate that the tail does itself.
-GATED = Part((MIB // 32, MIB // 32, MIB // 32), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 CARRIED = Part((MIB // 4, MIB // 4, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True)
 ALONE = Part((MIB // 2, MIB // 2, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False)
+# With a gate that the tail does itself (`gated.py`), by its form.
+GATED: dict[Form, Part] = {
+    "correlation": Part((MIB // 32, MIB // 32, MIB // 32), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True),
+    "bottleneck": Part((MIB // 16, MIB // 16, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True),
+    "style": Part((MIB // 32, MIB // 32, MIB // 32), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True),
+}
 
 
 # Where the operators pay in compiled programs: on a CPU the compiler does as well (benchmarks/compiled.py).

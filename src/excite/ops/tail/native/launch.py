@@ -175,6 +175,86 @@ class NativeKernels(Kernels):
             None if beta is None else dense(for_beta, beta.dtype),
         )
 
+    def described(
+        self, z: FeatureMap, gamma: Numbers, beta: Numbers, settings: Settings
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return moments `[k n c]` and numbers `[4 c]` of the norm (as `attended` takes them); one call.
+
+        Moments: mean of z, mean of the normalised map; with the batch's statistics or second moments the variance of z,
+        then that of the normalised map. The norm's tensors have one type (`alike_parameters`).
+        """
+        n, c = z.shape[:2]
+        spread = settings.batch or settings.second
+        room = torch.empty((2 + spread + settings.second, n, c), dtype=wide_type(z), device=CPU)
+        norm = torch.empty((4, c), dtype=torch.float64, device=CPU)
+        step, start, channels, first = n * c * room.element_size(), room.data_ptr(), 8 * c, norm.data_ptr()
+        numbers = gamma, beta, *(settings.running or (None, None))
+        doubles = any(x is not None and x.dtype is torch.float64 for x in numbers)
+        places = [None if x is None else x.data_ptr() for x in numbers]
+        norm_of = *places, doubles, settings.momentum, settings.eps, settings.batch
+        variance, second = start + 2 * step if spread else None, start + 3 * step if settings.second else None
+        made = start, variance, None, *range(first, first + 4 * channels, channels), start + step, second, None
+        self._run("normalise", z, z.data_ptr(), None, None, *norm_of, *made)
+        return room, norm
+
+    def grad_attended(
+        self,
+        grad: FeatureMap,
+        out: FeatureMap | None,
+        z: FeatureMap,
+        numbers: torch.Tensor,
+        weights: torch.Tensor,
+        ceiling: float | None,
+    ) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
+        """Return the gradient behind the rectifier, numbers `[4 n c]` and those `[3 c]` of the norm; one call.
+
+        The numbers: two sums, the factor a of z's gradient `a g`, and the gradient of the weights.
+        """
+        n, c = z.shape[:2]
+        grad = alike(grad, z)
+        g = None if out is None else torch.empty_like(z)
+        work, by_norm = (
+            torch.empty((4, n, c), dtype=wide_type(z), device=CPU),
+            torch.empty((3, c), dtype=torch.float64, device=CPU),
+        )
+        w = dense(weights, work.dtype)
+        mu, _, scale, bias = range(numbers.data_ptr(), numbers.data_ptr() + 32 * c, 8 * c)
+        start, step, first = work.data_ptr(), n * c * work.element_size(), by_norm.data_ptr()
+        inputs = grad.data_ptr(), None if out is None else out.data_ptr(), z.data_ptr(), scale, bias, mu, w.data_ptr()
+        made = None if g is None else g.data_ptr(), start, start + 2 * step, first, first + 8 * c, first + 16 * c
+        self._run("affine_backward", z, *inputs, bound(ceiling), *made, start + 3 * step)
+        return grad if g is None else g, work, by_norm
+
+    def grad_described(
+        self,
+        g: FeatureMap,
+        z: FeatureMap,
+        work: torch.Tensor,
+        by_norm: torch.Tensor,
+        room: torch.Tensor,
+        norm: torch.Tensor,
+        grads: tuple[torch.Tensor, Numbers],
+        settings: Settings,
+        doubles: bool,
+    ) -> tuple[FeatureMap, torch.Tensor, torch.Tensor]:
+        """Return the gradients of z, gamma and beta; one call.
+
+        g, work, by_norm: of `grad_attended`, which is over with its sums; grads: of what `described` gave of the
+        normalised map; doubles: whether gamma's and beta's are float64.
+        """
+        n, c = z.shape[:2]
+        dz = torch.empty_like(z)
+        for_norm = torch.empty((2, c), dtype=torch.float64 if doubles else torch.float32, device=CPU)
+        by_first, by_second = (None if x is None else dense(x, room.dtype) for x in grads)
+        start, step, moments, first = work.data_ptr(), n * c * work.element_size(), room.data_ptr(), by_norm.data_ptr()
+        mu, inverse, scale, _ = range(norm.data_ptr(), norm.data_ptr() + 32 * c, 8 * c)
+        variance = moments + 2 * step if settings.second else None
+        inputs = g.data_ptr(), z.data_ptr(), start + 2 * step, None, None, moments, variance, None, scale, mu, inverse
+        by = first, first + 8 * c, first + 16 * c, *(None if x is None else x.data_ptr() for x in (by_first, by_second))
+        made = for_norm.data_ptr(), for_norm[1].data_ptr(), start, dz.data_ptr()
+        self._run("normalise_backward", z, *inputs, *by, None, settings.batch, doubles, *made)
+        return dz, for_norm[0], for_norm[1]
+
     def tail(
         self,
         z: FeatureMap,

@@ -94,3 +94,10 @@ def test_limits_are_said() -> None:
         excite.attach(Residual(), "emca_eca", stage=1, input_size=(2, 16, 16))
     with pytest.raises(UsageError, match="at least two blocks"):
         excite.attach(Residual(), "emca_eca", sites=["first.0"], input_size=(2, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "eca_resnet20"])
+def test_our_own_networks_are_built_with_it(name: str) -> None:
+    model = excite.create_model(name, num_classes=3, width=8)
+    with pytest.raises(UsageError, match=r"excite.create_model\('emca_eca_resnet20', ...\)"):
+        excite.attach(model, "emca_eca", input_size=(3, 32, 32))

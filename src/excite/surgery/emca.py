@@ -16,6 +16,8 @@ from torch.fx.graph_module import _format_import_block
 from torch.package.importer import sys_importer
 
 from excite.backbones.emca_plan import EmcaSpec, emca_options, emca_spec
+from excite.backbones.names import split_name
+from excite.backbones.network import Network
 from excite.backbones.placement import Site as Position
 from excite.common.options import check_names
 from excite.errors import ExciteError, UsageError
@@ -55,6 +57,13 @@ def connect(graph: Graph, method: str, wanted: Wanted | None, options: Mapping[s
     options: form, stages, blocks and where as for EMCA networks, and the gate's.
     """
     check_names(f"method {method!r}", options, emca_options(method))
+    if isinstance(graph.model, Network):
+        card: Any = getattr(graph.model, "excite_card", None)
+        backbone = "<backbone>" if card is None else split_name(card.name)[1]
+        raise UsageError(
+            f"{method} joins the blocks of a network, which ours do themselves: build "
+            f"excite.create_model('{method}_{backbone}', ...) and give it the weights with excite.load_checkpoint"
+        )
     spec = emca_spec(method, options)
     blocks = _blocks(graph, wanted, spec.where)
     spec = spec.for_depths([sum(s.stage == k for s in blocks) for k in range(1 + blocks[-1].stage)])

@@ -65,7 +65,7 @@ class Narrow(Gate):
         """Return the weights and the hidden numbers."""
         w1, b1, w2, b2 = self.parameters
         hidden = F.linear(mean, w1, b1).relu_()  # type: ignore[arg-type]  # only biases may be None
-        return F.linear(hidden, w2, b2).sigmoid_(), (hidden,)  # type: ignore[arg-type]
+        return F.linear(hidden, w2, b2).sigmoid_(), (hidden,)  # type: ignore[arg-type]  # only biases may be None
 
     def differentiate(
         self, grad: torch.Tensor, mean: torch.Tensor, parameters: Tensors, kept: Tensors
@@ -84,7 +84,7 @@ class Narrow(Gate):
         """Return the weights in differentiable operations."""
         w1, b1, w2, b2 = parameters
         hidden = torch.relu(F.linear(mean, w1, b1))  # type: ignore[arg-type]  # only biases may be None
-        return torch.sigmoid(F.linear(hidden, w2, b2))  # type: ignore[arg-type]
+        return torch.sigmoid(F.linear(hidden, w2, b2))  # type: ignore[arg-type]  # only biases may be None
 
 
 class Style(Gate):
@@ -164,7 +164,7 @@ def gate_of(squeeze: nn.Module, gate: Any, z: FeatureMap) -> Gate | None:
         enough = enough and gate.cfc.shape == (z.shape[1], 2)
         if tracked and enough and not is_hooked(norm):
             count = z.numel() // (z.shape[0] * z.shape[1])
-            found = Style(gate.cfc, norm, squeeze.eps, count / max(count - 1, 1))  # type: ignore[arg-type]
+            found = Style(gate.cfc, norm, squeeze.eps, count / max(count - 1, 1))  # type: ignore[arg-type]  # a module's attributes have no types
     if found is None or not all(x is None or _readable(x, wide) for x in found.parameters):
         return None
     return found

@@ -22,8 +22,8 @@ GROUPS: dict[str, str] = {
     "step_epochs milestones gamma warmup_epochs warmup_steps backbone_lr_factor layer_decay loss focal_gamma "
     "balance label_smoothing ema accumulate clip best patience val_every seed seeds until_clear budget train "
     "sync_bn non_finite trace_non_finite grad_norm",
-    "hardware": "device devices nodes workers precision channels_last compile deterministic threads jobs ray store "
-    "engine mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
+    "hardware": "device devices nodes strategy workers precision channels_last compile deterministic threads jobs ray "
+    "store engine mode memory task rounds warmup min_time dynamic gpus card utilisation step_rate decode_rate cores "
     "gpus_per_node inside between storage host port",
     "output": "out overwrite resume checkpoint_every quiet logger json format top pictures threshold report plot "
     "accuracy_plot accuracy csv depth convention only table document bibtex svg verify private license message",

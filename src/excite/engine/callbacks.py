@@ -18,6 +18,7 @@ from excite.engine.config import RunConfig, interval
 from excite.engine.history import History
 from excite.engine.module import SCORE, RunModule
 from excite.engine.run import RunDirectory
+from excite.engine.sharding import whole
 
 SHOW_EVERY = 0.1  # seconds between two movements of the bar
 SPEAK_EVERY = 30  # seconds between two lines in a long epoch that is not watched on a terminal
@@ -86,7 +87,7 @@ class CheckpointCallback(Checkpoint):
         if not due:
             return
         pl_module.check_losses()
-        norm = torch.nn.utils.get_total_norm([p.detach() for p in pl_module.parameters()])
+        norm = whole(torch.nn.utils.get_total_norm([p.detach() for p in pl_module.parameters()]))
         if not torch.isfinite(norm):  # the next loss will say so
             return
         pl_module.within = True

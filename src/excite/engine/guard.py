@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from excite.engine.config import RunConfig
 from excite.engine.module import NonFiniteLossError, RunModule
+from excite.engine.sharding import whole
 from excite.errors import ExciteError
 
 MOST_IN_A_ROW = 25  # steps that may be skipped one after another
@@ -63,7 +64,7 @@ class GuardCallback(L.Callback):
         """Look at the gradient of a step, before it is clipped. Raises NonFiniteLossError, ExciteError."""
         assert isinstance(pl_module, RunModule)
         learned = [(name, p) for name, p in pl_module.network.named_parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for _, p in learned if p.grad is not None])
+        norm = whole(torch.nn.utils.get_total_norm([p.grad for _, p in learned if p.grad is not None]))
         pl_module.norms.append(norm)
         if self.log:
             pl_module.log("train/grad_norm", norm)
@@ -73,7 +74,9 @@ class GuardCallback(L.Callback):
         if self.scaled and not pl_module.lost:
             return
         if not self.skip:
-            name = next(name for name, p in reversed(learned) if p.grad is not None and not p.grad.isfinite().all())
+            name = next(
+                name for name, p in reversed(learned) if p.grad is not None and not whole(p.grad).isfinite().all()
+            )
             where = f", the gradient of {name}"
             raise NonFiniteLossError(
                 pl_module.global_step, pl_module.current_epoch, trainer.fit_loop.batch_idx, where, pl_module.last_good

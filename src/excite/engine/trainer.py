@@ -27,6 +27,7 @@ from excite.engine.loggers import finish, make_logger
 from excite.engine.module import RunModule
 from excite.engine.process import quiet_libraries, unchanged
 from excite.engine.run import RunDirectory, check_free
+from excite.engine.sharding import Sharding
 from excite.errors import ExciteError, UsageError
 from excite.runtime import pick_device
 
@@ -75,12 +76,13 @@ def make_trainer(
     *,
     more: Sequence[Callback] = (),
     unused_parameters: bool = False,
+    sharded: bool = False,
     **settings: Any,
 ) -> tuple[L.Trainer, History]:
     """Return Lightning's trainer and the history that it fills.
 
     more: callbacks of the caller's own; unused_parameters: some parameters get no gradient in some steps, which several
-    processes must know; settings: further ones of the trainer.
+    processes must know; sharded: each process keeps a part of the network; settings: further ones of the trainer.
     """
     history = History(directory)
     callbacks: list[Callback] = [DirectoryCallback(directory), history, *more]
@@ -93,11 +95,17 @@ def make_trainer(
     if not config.quiet:
         callbacks.append(ConsoleCallback(history, config))
     callbacks.append(CheckpointCallback(directory, history, config))
+    strategy: str | Sharding = "auto"
+    if sharded:
+        strategy = Sharding(config.processes)
+    elif unused_parameters and config.processes > 1:
+        strategy = "ddp_find_unused_parameters_true"
     trainer = L.Trainer(
         accelerator="gpu" if pick_device(config.device) == "cuda" else "cpu",
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy="ddp_find_unused_parameters_true" if unused_parameters and config.processes > 1 else "auto",
+        strategy=strategy,
+        inference_mode=not sharded,
         precision=PRECISIONS[config.precision],
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,

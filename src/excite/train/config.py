@@ -9,9 +9,11 @@ from excite import recipes
 from excite.card import LARGEST_SIDE, MOST_CHANNELS
 from excite.common.checks import shown
 from excite.common.holdout import read_cut
-from excite.common.options import Option
+from excite.common.options import Option, flag
 from excite.engine.config import RunConfig, at_least, at_most, below_one, check_keys, file_values
 from excite.errors import UsageError
+
+SHARDED = ("sgd", "adam", "adamw")  # optimizers that work on each weight for itself
 
 
 @dataclass
@@ -50,6 +52,8 @@ class TrainConfig(RunConfig):
         window: two samples, of images of more than 8 bits, that become black and white; default: their type's range.
         channels: channels of the network: 3 (RGB), 1 (their luma), or those of the files (.npy, TIFF pages).
         max_bad: with skip_unreadable, end the run once more than so many images could not be read.
+        strategy: ddp: each process has the whole network; fsdp: each keeps a part of weights, gradients and optimizer
+            (FSDP2), for networks too large for one GPU.
         decoder: what decodes JPEG files in training: turbo takes the fastest that is there, with the pixels of pillow.
         cache: GiB on disk for images resized to `resize`, so that large photos are decoded once; 0 is off.
         augment: crop (pad, random crop), resized-crop (random area and ratio) or none.
@@ -58,7 +62,7 @@ class TrainConfig(RunConfig):
         workers: processes that decode images; -1 takes one per processor, less one. Small images are cached instead.
     """
 
-    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (*RunConfig.FREE_ON_RESUME, "max_bad", "decoder")
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (*RunConfig.FREE_ON_RESUME, "max_bad", "decoder", "strategy")
     # The shares to hold out are written into `data`, which is recorded.
     NOT_RECORDED: ClassVar[tuple[str, ...]] = (*RunConfig.NOT_RECORDED, "val_fraction", "test_fraction")
 
@@ -92,6 +96,7 @@ class TrainConfig(RunConfig):
     window: list[float] = field(default_factory=list)
     channels: int = 3
     max_bad: int | None = None
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     decoder: Literal["turbo", "pillow"] = "turbo"
     cache: float = 0.0
     augment: Literal["crop", "resized-crop", "none"] = "crop"
@@ -152,6 +157,8 @@ class TrainConfig(RunConfig):
         if self.loss == "own" and (self.balance == "loss" or self.label_smoothing):
             option = "--balance loss" if self.balance == "loss" else "--label-smoothing"
             raise UsageError(f"{option} is for the losses that are built in; put it into your own loss")
+        if self.strategy == "fsdp":
+            self._check_sharding()
         at_most(self, LARGEST_SIDE, "size", "resize", "padding")
         if self.pretrained and self.init:
             raise UsageError("--pretrained and --init exclude each other: both say what to start from")
@@ -159,6 +166,23 @@ class TrainConfig(RunConfig):
             raise UsageError("--resume FILE says what to start from; leave --init and --pretrained out")
         if self.randaugment > 30:
             raise UsageError(f"--randaugment goes to 30, got {self.randaugment}")
+
+    def _check_sharding(self) -> None:
+        """Raise UsageError for the first option that a sharded network cannot have."""
+        if self.processes < 2:
+            raise UsageError("--strategy fsdp shares a network among processes; give --devices 2 or more, or --nodes")
+        without = {
+            "ema": bool(self.ema), "compile": self.compile, "channels_last": self.channels_last,
+            "freeze_backbone_epochs": self.freeze_backbone_epochs > 0, "start": self.start is not None,
+        }  # fmt: skip
+        for name, wanted in without.items():
+            if wanted:
+                option = "--resume FILE" if name == "start" else flag(name)
+                raise UsageError(f"{option} needs the whole network in each process; --strategy ddp has it there")
+        if self.precision == "fp16":
+            raise UsageError("--strategy fsdp computes in fp32 or bf16, not in fp16")
+        if self.optimizer not in SHARDED:
+            raise UsageError(f"--strategy fsdp takes --optimizer {', '.join(SHARDED)}; got {self.optimizer}")
 
 
 def _is_share(value: object) -> bool:

@@ -78,8 +78,7 @@ def fit(
         config.check()
         config, rate = resolve_rate(config, TrainConfig.from_recipe(config.model, config.recipe, data=config.data))
     with seeded_run(config) as directory, ExitStack() as after:
-        if config.loss == "own" and loss is None:
-            raise UsageError("this run has a loss of its own; go on with excite.fit(..., loss=FUNCTION)")
+        check_given(config, network, loss)
         if not config.quiet and directory.first:
             print(header(config, directory, rate))
         data = ImageData(config, bundle)
@@ -117,7 +116,11 @@ def fit(
         if directory.first and not config.quiet:
             print("\n".join(opening(config, data, memory)))
         trainer, history = make_trainer(
-            config, directory, more=callbacks, unused_parameters=config.freeze_backbone_epochs > 0
+            config,
+            directory,
+            more=callbacks,
+            unused_parameters=config.freeze_backbone_epochs > 0,
+            sharded=config.strategy == "fsdp",
         )
         if start is not None:
             module.start_from(start.epochs, start.state)
@@ -152,6 +155,14 @@ def fit(
                 print("\n" + show(summary))
     best = directory.path / "checkpoints" / "best.ckpt"
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
+
+
+def check_given(config: TrainConfig, network: nn.Module | None, loss: Loss | None) -> None:
+    """Raise UsageError where a configuration does not go with what a program gave."""
+    if network is not None and config.strategy == "fsdp":
+        raise UsageError("strategy fsdp is for networks by name: of one that a program built, parts would come back")
+    if config.loss == "own" and loss is None:
+        raise UsageError("this run has a loss of its own; go on with excite.fit(..., loss=FUNCTION)")
 
 
 def prepare(model: nn.Module, config: TrainConfig) -> TrainConfig:

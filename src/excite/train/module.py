@@ -13,6 +13,7 @@ from excite.data.bundle import WORDS, HeldOut
 from excite.data.preprocess import Preprocess, luma
 from excite.engine.module import SCORE, NonFiniteLossError, Panel, Row, RunModule
 from excite.engine.seeds import derive
+from excite.engine.sharding import check_shardable, shard, share_buffers
 from excite.errors import UsageError
 from excite.models import NetworkSpec
 from excite.train.augment import mixer
@@ -79,6 +80,10 @@ class Classifier(RunModule):
         self.val_top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.val_confusion = MulticlassConfusionMatrix(classes)
         self.more_metrics = nn.ModuleDict(dict(metrics))
+        if config.strategy == "fsdp":
+            check_shardable(model)
+            # No method: averaged weights of other runs would take it amiss.
+            self.configure_model = lambda: shard(self, self.device_mesh["data_parallel"])  # type: ignore[method-assign,index]  # a mesh by then
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n classes] of uint8 images [n 3 h w]."""
@@ -106,6 +111,15 @@ class Classifier(RunModule):
         super().on_train_epoch_start()
         for metric in (self.train_loss, self.train_top1):
             metric.reset()
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Begin with the same norms in all processes."""
+        self._share_norms()
+
+    def _share_norms(self) -> None:
+        """Give all processes one state of the norms; in other runs DistributedDataParallel does."""
+        if self.config.strategy == "fsdp" and not self.config.sync_bn:
+            share_buffers(self.model)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch. Raises NonFiniteLossError."""
@@ -140,6 +154,7 @@ class Classifier(RunModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the metrics anew."""
+        self._share_norms()
         for metric in (*self.scores, *self.own_metrics.values()):
             metric.reset()
 

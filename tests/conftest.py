@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         drawn = DRAWN.setdefault("curves", history.draw_curves)
         wanted = "curves" in getattr(item, "fixturenames", ())
         history.draw_curves = drawn if wanted else lambda rows, panels, path: path.write_bytes(b"no picture")
+
+
+def pytest_collection_finish() -> None:
+    """Freeze what the imports made: half a million objects that every full round of the collector would visit.
+
+    So does attach, which looks for optimizers among all objects; those that tests make are not frozen.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

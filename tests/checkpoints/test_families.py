@@ -1,4 +1,7 @@
-"""Every depth and setting of the families: recognised, inferred, and filled to the last entry (on the meta device)."""
+"""Every setting of the families: recognised, inferred, and filled to the last entry (on the meta device).
+
+Of the deepest networks only those without attention and with ECA; all of them are slow.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +86,7 @@ def cases() -> list[Case]:
 
 
 CASES = cases()
+DEEPEST = {c[0] for c in CASES if "101" in c[0] or "152" in c[0]} - {"resnet101", "eca_resnet101", "resnet152"}
 
 
 def imported(state: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
@@ -90,7 +94,10 @@ def imported(state: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
         return excite.import_checkpoint(state)
 
 
-@pytest.mark.parametrize(("state", "name", "options"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("state", "name", "options"),
+    [pytest.param(*c[1:], id=c[0], marks=pytest.mark.slow if c[0] in DEEPEST else ()) for c in CASES],
+)
 def test_family(state: Callable[[], ref.State], name: str, options: dict[str, Any]) -> None:
     given = state()
     model, report = imported(given)
@@ -105,7 +112,7 @@ def test_family(state: Callable[[], ref.State], name: str, options: dict[str, An
 def test_every_layout_has_a_case() -> None:
     from excite.checkpoints.layouts import OURS, recognise
 
-    seen = {recognise(c[1]()).name for c in CASES}  # type: ignore[union-attr]
+    seen = {recognise(c[1]()).name for c in CASES if c[0] not in DEEPEST}  # type: ignore[union-attr]
     timm_ones = {f.name for f in LAYOUTS if f.name.startswith("timm")}
     assert {f.name for f in LAYOUTS} - {OURS.name} - timm_ones == seen
 
@@ -129,8 +136,19 @@ def test_old_files_without_batch_counters() -> None:
     assert any("batch counters" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("options", [{"reduction": 12, "divisor": 8}, {"hidden": (5, 7, 9, 11)}, {"hidden": 6}])
-@pytest.mark.parametrize("method", ["se", "fca", "cbam", "bam", "psa", "ma", "emca_se"])
+BOTTLENECKS = ("se", "fca", "cbam", "bam", "psa", "ma", "emca_se")
+HIDDEN: tuple[dict[str, Any], ...] = ({"reduction": 12, "divisor": 8}, {"hidden": (5, 7, 9, 11)}, {"hidden": 6})
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        # Each method one way, and SE all of them; the others are slow.
+        pytest.param(method, options, marks=() if method == "se" or i % 3 == j else pytest.mark.slow)
+        for i, method in enumerate(BOTTLENECKS)
+        for j, options in enumerate(HIDDEN)
+    ],
+)
 def test_any_bottleneck_is_read_off_the_weights(method: str, options: dict[str, Any]) -> None:
     name = f"{method}_resnet50" if method in ("psa", "ma") else f"{method}_resnet18"
     state = excite.create_model(name, num_classes=3, **options).state_dict()

@@ -13,6 +13,14 @@ every = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 every_plain = pytest.mark.parametrize("case", PLAIN.values(), ids=PLAIN.keys())
 
 
+def compiled_in_turn(turn: int) -> pytest.MarkDecorator:
+    """Every case, which a compiler takes longest for: all methods, of the variants every third; the others are slow."""
+    variants = [name for name in CASES if name not in PLAIN]
+    slow = {name for number, name in enumerate(variants) if number % 3 != turn}
+    cases = [pytest.param(c, id=n, marks=pytest.mark.slow if n in slow else ()) for n, c in CASES.items()]
+    return pytest.mark.parametrize("case", cases)
+
+
 def test_every_method_is_covered() -> None:
     assert {c.method for c in CASES.values()} == set(METHODS)
 
@@ -147,7 +155,7 @@ def test_runs_where_its_parameters_are(case: Case) -> None:
     assert out.shape == (4, case.channels, *case.map().shape[2:])
 
 
-@every
+@compiled_in_turn(0)
 def test_compiles_as_one_graph(case: Case) -> None:
     module = shake(case.build())
     reference = copy.deepcopy(module)
@@ -157,7 +165,7 @@ def test_compiles_as_one_graph(case: Case) -> None:
     torch.testing.assert_close(compiled(x), reference(x))
 
 
-@every
+@compiled_in_turn(1)
 def test_compiles_as_one_graph_under_autocast(case: Case) -> None:
     module = shake(case.build()).eval()
     torch._dynamo.reset()
@@ -191,7 +199,7 @@ def test_compiles_with_inductor(case: Case) -> None:
     out.square().mean().backward()
 
 
-@every
+@compiled_in_turn(2)
 def test_exports_with_any_batch_and_size(case: Case) -> None:
     if (key := next(k for k, c in CASES.items() if c is case)) in FIXED_SIZE:
         shapes, side = ({0: torch.export.Dim.DYNAMIC},), 7

@@ -2,7 +2,7 @@
 
 A mutant's name says what is wrong with the package then. What stands there occurs once in the file. Tests are files
 below `tests/`, with `::NAME` where one of them is enough. UNNOTICED: no test failed before these mutants were written.
-CRITICAL: wrong numbers that nobody would see; they run with the default tests.
+CRITICAL: wrong numbers that nobody would see. QUICK: those of them that run with the default tests.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,6 @@ class Mutant(NamedTuple):
     def unnoticed_before(self) -> bool:
         """Whether no test failed before these mutants were written."""
         return self.id in UNNOTICED
-
-    @property
-    def critical(self) -> bool:
-        """Whether it runs with the default tests."""
-        return self.id in CRITICAL
 
 
 Row = tuple[str, str, str, str, str]  # name, file, old, new, tests with spaces between
@@ -1137,6 +1132,7 @@ CRITICAL = ids("""
     best-ckpt-never-updated squashed-for-evaluation normalised-by-std-and-mean limit-of-training-for-validation
     paired-across-wrong-seeds throughput-ratio-inverted ratio-of-medians code-in-a-file-is-run
 """)
+QUICK = ids("code-in-a-file-is-run limit-of-training-for-validation ratio-of-medians")
 
 MUTANTS: tuple[Mutant, ...] = tuple(
     Mutant(id_, room, file, old, new, tuple(tests.split()))

@@ -1,4 +1,4 @@
-"""The mutants apply, the most dangerous ones are noticed, and the results in the repository are those of all."""
+"""The mutants apply, some of the most dangerous are noticed, and the results in the repository are those of all."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE))
 
 import run as runner  # noqa: E402
 
-from mutants import CRITICAL, MUTANTS, ROOMS, UNNOTICED, Mutant  # noqa: E402
+from mutants import CRITICAL, MUTANTS, QUICK, ROOMS, UNNOTICED, Mutant  # noqa: E402
 
 IDS = [mutant.id for mutant in MUTANTS]
 
@@ -40,6 +40,7 @@ def test_the_list_is_whole() -> None:
     assert [i for i, count in Counter(IDS).items() if count > 1] == []
     assert set(IDS) >= UNNOTICED | CRITICAL
     assert len(CRITICAL) >= 12
+    assert CRITICAL >= QUICK
     assert min(len(rows) for rows in ROOMS.values()) >= 7
 
 
@@ -67,10 +68,8 @@ def ended(*arguments: str) -> str:
     return done.stdout
 
 
-def test_the_most_dangerous_are_noticed() -> None:
-    assert f"{len(CRITICAL)} mutants: {len(CRITICAL)} noticed, 0 survived, 0 broken" in ended(
-        "--only", *sorted(CRITICAL)
-    )
+def test_some_of_the_most_dangerous_are_noticed() -> None:
+    assert f"{len(QUICK)} mutants: {len(QUICK)} noticed, 0 survived, 0 broken" in ended("--only", *sorted(QUICK))
 
 
 @pytest.mark.slow

@@ -15,15 +15,15 @@ from excite.inspect.attention import attention_paths
 from excite.models import NetworkSpec, spec_of
 from excite.ops import use
 
-ONE = {"blocks_per_stage": "1,1,1,1"}
-TWO = {"blocks_per_stage": "1,2,1,1"}
+ONE = {"blocks_per_stage": "1,1,1,1", "widths": "16,16,32,32"}
+TWO = {**ONE, "blocks_per_stage": "1,2,1,1"}
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18": ("resnet18", ONE),
     "deep": ("se_resnet50", {**ONE, "stem": "deep", "avg_down": True}),
     "resnet20": ("eca_resnet20", {"width": 4}),
     "cifar": ("srm_resnet18_cifar", ONE),
     "between": ("bam_resnet18", ONE),
-    "conv": ("psa_resnet50", ONE),
+    "conv": ("psa_resnet50", {**ONE, "widths": "64,64,64,64"}),
     "mobilenet": ("eca_mobilenet_v2", {"width_mult": 0.25}),
     "regnet": ("regnety_400mf_cifar", {}),
     "emca": ("emca_eca_resnet18", TWO),
@@ -150,7 +150,7 @@ def test_checkpointing_changes_nothing(case: str, mode: Any) -> None:
 def test_checkpointing_keeps_less() -> None:
     kept = []
     for enable in (False, True):
-        model = build("emca").train()
+        model = build("emca", blocks_per_stage="2,3,2,2").train()
         model.set_grad_checkpointing(enable)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):

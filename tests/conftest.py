@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -23,6 +24,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         drawn = DRAWN.setdefault("curves", history.draw_curves)
         wanted = "curves" in getattr(item, "fixturenames", ())
         history.draw_curves = drawn if wanted else lambda rows, panels, path: path.write_bytes(b"no picture")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests together, as `--dist loadfile` does, and those with crashes: they share a process."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/crash" if nodeid.startswith("tests/crash/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -162,13 +162,19 @@ def outcome(function: Callable[..., Any], argv: list[str]) -> object:
         return str(error)
 
 
+def one_of_each_kind(options: list[Option]) -> list[Option]:
+    kinds = {(o.kind, o.element, o.is_mapping, bool(o.choices)): o for o in reversed(options)}
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["kinds", "options"])
 @pytest.mark.parametrize(("name", "function"), list(commands()), ids=lambda v: v if isinstance(v, str) else "")
-def test_words_may_follow_any_option(name: str, function: Callable[..., Any]) -> None:
+def test_words_may_follow_any_option(name: str, function: Callable[..., Any], every: bool) -> None:
+    """After an option of each kind; of the slow tests, after every option."""
     options = read_options(function)
     alone = [word for o in options if o.positional for word in (["a", "b"] if o.element else ["a"])]
-    for option in options:
-        if option.positional or not alone:
-            continue
+    further = [option for option in options if not option.positional] if alone else []
+    for option in further if every else one_of_each_kind(further):
         sample = {int: "2", float: "0.5"}.get(option.element or option.kind, "x")
         words = [option.flag] if option.kind is bool else [option.flag, *map(str, option.choices[:1] or [sample])]
         if option.is_mapping:

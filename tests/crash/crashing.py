@@ -15,7 +15,7 @@ import torch
 from excite.common.files import partial_files
 
 DIED, KILLED = 77, -9  # what the process that forks them tells of commands
-FEW = 8  # points in the short forms
+FEW = 5  # points in the short forms
 TIMES = ("seconds", "images_per_s", "waiting", "data_seconds")  # of a summary or a row: never twice the same
 SMALL = ["--limit-train", "32", "--limit-val", "20", "--batch-size", "16", "--workers", "0", "--device", "cpu"]
 TRAIN = ["train", "resnet20", "--options.width", "4", "--epochs", "2", *SMALL]

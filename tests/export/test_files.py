@@ -43,9 +43,14 @@ CASES = [
 
 # Any batch size in one precision: the precisions have nothing to do with it.
 ROUND_TRIPS = [(*case, False) for case in CASES] + [(*case, True) for case in CASES if case[2] == "fp32"]
+# Each format once with a fixed and once with any batch size, or in another precision; the others are slow.
+QUICK = {("onnx", "fp16", False), ("onnx", "fp32", True), ("openvino", "bf16", False), ("torch-export", "fp32", True)}
 
 
-@pytest.mark.parametrize(("format", "file", "precision", "tolerance", "dynamic"), ROUND_TRIPS)
+@pytest.mark.parametrize(
+    ("format", "file", "precision", "tolerance", "dynamic"),
+    [pytest.param(*c, marks=() if (c[0], c[2], c[4]) in QUICK else pytest.mark.slow) for c in ROUND_TRIPS],
+)
 def test_round_trip(network, tmp_path: Path, format, file, precision, tolerance, dynamic) -> None:
     path = tmp_path / file
     result = export_model(
@@ -77,7 +82,9 @@ def test_a_fixed_batch_is_met_by_cutting_and_padding(network, n: int) -> None:
     assert seen == [(4, 3, 16, 16)] * -(-n // 4)
 
 
-@pytest.mark.parametrize(("format", "file"), [("onnx", "q.onnx"), ("openvino", "q.xml")])
+@pytest.mark.parametrize(
+    ("format", "file"), [("onnx", "q.onnx"), pytest.param("openvino", "q.xml", marks=pytest.mark.slow)]
+)
 def test_int8_is_smaller_and_near(network, tmp_path: Path, format: str, file: str) -> None:
     kwargs = {"format": format, "input_size": 16}
     export_model(network, network.excite_card, tmp_path / f"full{Path(file).suffix}", **kwargs)

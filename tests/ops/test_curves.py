@@ -12,7 +12,7 @@ from excite.models import create_model
 def curve(mode: str, name: str, rate: float, dtype: torch.dtype) -> torch.Tensor:
     """Return the losses of 50 steps of SGD on the digits, 8x8, 32 a batch."""
     torch.manual_seed(0)
-    network = create_model(name, num_classes=10, in_channels=1).train().to(dtype)
+    network = create_model(name, num_classes=10, in_channels=1, width=8).train().to(dtype)
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=dtype)[:, None]
     labels = torch.tensor(digits.target)

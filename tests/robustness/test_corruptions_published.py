@@ -49,11 +49,15 @@ def measured(family: str, side: int, severity: int, images: int, repeats: int) -
     return np.array(rows).mean(0)
 
 
-@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize(
+    ("side", "severities"),
+    [(32, (1, 2, 3, 4, 5)), (224, (1, 3, 5)), pytest.param(224, (2, 4), marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_severities_are_those_of_the_published_code(family: str, side: int) -> None:
+def test_severities_are_those_of_the_published_code(family: str, side: int, severities: tuple[int, ...]) -> None:
     images = GOLDEN["images"][str(side)]
-    for severity, golden in enumerate(GOLDEN["severities"][f"{family} {side}"], start=1):
+    for severity in severities:
+        golden = GOLDEN["severities"][f"{family} {side}"][severity - 1]
         repeats = 1 if golden["repeats"] == 1 else REPEATS[side]
         ours = measured(family, side, severity, images, repeats)
         spread = 1 / (images * repeats) + 1 / (images * golden["repeats"])

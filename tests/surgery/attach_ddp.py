@@ -1,7 +1,6 @@
 """What each process of the distributed test does; on its own, so that a fresh process starts without timm."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,11 +16,10 @@ CASES = {
 }
 
 
-def train_two_steps(rank: int, path: str, results: str) -> None:
+def train_two_steps(rank: int, path: str, results: str, processes: int = 2) -> None:
     """Take two steps with each network on data of its own and write down what the weights are then."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=processes)
     totals = {}
     for case, (name, method, options) in CASES.items():
         torch.manual_seed(0)

@@ -70,7 +70,11 @@ def check(model: nn.Module, name: str, size: int) -> None:
     model.load_state_dict(host)
 
 
-@pytest.mark.parametrize("name", HOSTS)
+# Relatives of others, and larger than those.
+LARGE = {f"torchvision/{n}" for n in ("wide_resnet50_2", "densenet121", "convnext_tiny", "regnet_x_400mf", "googlenet")}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in HOSTS])
 def test_architecture(name: str) -> None:
     check(build(name), name, HOSTS[name])
 
@@ -89,3 +93,4 @@ def test_more_architectures(name: str) -> None:
 
 def test_families_are_many() -> None:
     assert len(HOSTS) >= 25
+    assert set(HOSTS) > LARGE

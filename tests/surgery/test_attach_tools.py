@@ -246,6 +246,13 @@ def test_attention_after_converted_norms() -> None:
     assert len(report.sites) == 4
 
 
+def test_no_parameter_is_without_a_gradient_in_ddp(tmp_path: Path) -> None:
+    """Such a one would fail in the second step, of one process too."""
+    train_two_steps(0, f"{tmp_path}/store", f"{tmp_path}/sum", processes=1)
+    assert json.loads((tmp_path / "sum.0").read_text()).keys() == CASES_IN_TWO.keys()
+
+
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """With attached attention and in EMCA networks: the same weights in both, and no parameter without a gradient."""
     torch.multiprocessing.spawn(train_two_steps, (f"{tmp_path}/store", f"{tmp_path}/sum"), nprocs=2)

@@ -1,6 +1,7 @@
 """Shards elsewhere: over http, through fsspec, from commands; and that every key is read once, whoever reads it."""
 
 import multiprocessing
+import tarfile
 import threading
 from collections import Counter
 from functools import partial
@@ -12,14 +13,15 @@ import pytest
 import yaml
 from torch.utils.data import Dataset
 
-from excite.data import open_data
+from excite.data import DataBundle, open_data
+from excite.data.bundle import Images
 from excite.data.shards import write_shards
 from excite.data.specs import RunOf, open_run_data
 from excite.engine.config import read_run
 from excite.engine.sampling import EpochSampler, Readers, SplitLoader
 from excite.errors import ExciteError, UsageError
 from excite.train import TrainConfig, fit
-from imagesets import image_folder, shards
+from imagesets import add, encoded, image_folder, shards
 
 
 @pytest.fixture(autouse=True)
@@ -121,38 +123,61 @@ def test_commands_come_from_the_keyboard_only(tmp_path: Path) -> None:
     assert not (tmp_path / "run_by_a_file").exists()
 
 
-class Keys(Dataset):
-    def __init__(self, n: int) -> None:
-        self.n = n
+UNEVEN = (5, 20, 1, 11)  # samples of a shard
 
-    def __getitem__(self, key: tuple[int, int]) -> int:
-        return key[1]
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> DataBundle:
+    """Keys of one name in several folders and shards; a sample's label is its number."""
+    root, number = tmp_path_factory.mktemp("uneven"), 0
+    for shard, size in enumerate(UNEVEN):
+        for split in ("train", "val"):
+            with tarfile.open(root / f"{split}-{shard}.tar", "w") as tar:
+                for i in range(size):
+                    add(tar, f"folder{i % 2}/{i // 2}.png", encoded(i, (8, 8)))
+                    add(tar, f"folder{i % 2}/{i // 2}.cls", str(number + i).encode())
+        number += size
+    return open_data(f"wds:{root}/*.tar")
+
+
+class Keys(Dataset):
+    """Reads an image from its shard; gives its key, with the shard."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, key: tuple[int, int]) -> str:
+        assert self.images[key[1]][1] == key[1]
+        return self.images.name(key[1])
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("first", [0, 2])
-def test_every_key_is_read_once(world: int, workers: int, first: int) -> None:
-    """37 samples, batches of 2 per process; validation reads all of them, training all but the rest of a division."""
-    n, size = 37, 2
-    read: dict[str, Counter[int]] = {"train": Counter(), "val": Counter()}
+def test_every_key_is_read_once(uneven: DataBundle, world: int, workers: int) -> None:
+    """37 samples, batches of 2 per process; validation reads all of them, training all but the rest of a division.
+
+    A run that goes on inside the epoch reads what it had not.
+    """
+    size, first = 2, 2
+    splits = {"train": uneven.train, "val": uneven.val}
+    n = len(uneven.train)
+    read: dict[str, Counter[str]] = {name: Counter() for name in splits}
     for rank in range(world):
         context = multiprocessing.get_context("fork") if workers else None
-        readers = Readers({name: Keys(n) for name in read}, list, workers, context)
+        readers = Readers({name: Keys(images) for name, images in splits.items()}, list, workers, context)
         for name, seed in (("train", 5), ("val", None)):
             sampler = EpochSampler(n, seed, rank, world)
             sampler.set_epoch(3)
             loader = SplitLoader(readers, name, sampler, size, drop_last=name == "train")
+            batches = list(loader)
             loader.first = first
-            read[name].update(key for batch in loader for key in batch)
-    whole = [list(EpochSampler(n, 5, rank, world)) for rank in range(world)]
-    assert max(read["train"].values()) == max(read["val"].values()) == 1
-    steps = n // (size * world)
-    assert sum(read["train"].values()) == (steps - first) * size * world
-    assert sum(read["val"].values()) == n - first * size * world
-    assert len({key for part in whole for _, key in part}) == n - n % world
-    if not first:
-        assert set(read["val"]) == set(range(n))
+            assert list(loader) == batches[first:]
+            read[name].update(key for batch in batches for key in batch)
+    assert n == sum(UNEVEN) == 37
+    assert read["val"] == Counter(uneven.val.name(i) for i in range(n))
+    assert max(read["train"].values()) == 1
+    assert set(read["train"]) <= {uneven.train.name(i) for i in range(n)}
+    assert len(read["train"]) == n // (size * world) * size * world
 
 
 @pytest.mark.parametrize(("most", "reads"), [(1, False), (2, True), (None, True)])

@@ -20,6 +20,7 @@ from excite.errors import ExciteError, UsageError
 
 RESULT = ("config.yaml", "metrics.csv", "summary.json")  # what tables are made of; the summary last
 LATE = ("checkpoints/last.ckpt", RESULT[-1])  # what a run goes on from, and what says that it has ended
+BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # have no folders; "making" one would make the bucket
 LEFT_OUT = (LOCK, "samples", "tensorboard")
 
 
@@ -82,7 +83,8 @@ class Store:
             with replacing(target) as temporary:
                 shutil.copyfile(source, temporary)
             return
-        self.system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if self.address.partition(":")[0] not in BUCKETS:
+            self.system.makedirs(target.rpartition("/")[0], exist_ok=True)
         self.system.put_file(str(source), target)  # of an object store there is a whole object or none
 
     def _reach(self, call: Callable[[], Any]) -> Any:

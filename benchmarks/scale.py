@@ -8,6 +8,7 @@ gloo processes add up a gradient of its size. From these an epoch of two process
 
 import argparse
 import csv
+import json
 import os
 import socket
 import statistics
@@ -15,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from record import add_out, show, table, write
+from record import HERE, add_out, show, table, write
 from torch.multiprocessing import get_context
 
 import excite
+from excite.measure.names import builder
+from excite.measure.profile import input_shape, profile_named
 from excite.measure.scale import Cluster, Work, predict
 
 OWN_BATCH = 32
@@ -76,9 +79,44 @@ def exchanged(size: int, folder: Path) -> float:
     return max(float((folder / f"exchange.{rank}").read_text()) for rank in range(2))
 
 
+def checkpoint_bytes() -> int:
+    """Return what `excite plan` says of a checkpoint: weights and statistics, and a momentum for each weight."""
+    profile = profile_named("eca_resnet20", builder("eca_resnet20", {}, 10, 3), input_shape(16), ("macs",))
+    return profile.weight_bytes + profile.buffer_bytes + 4 * profile.trainable
+
+
+def decoding() -> float:
+    """Return the images/s that a core decodes and augments, as `input_pipeline.py` measured."""
+    measured = json.loads((HERE / "results" / "input_pipeline.json").read_text())
+    return next(row[1][0] for row in measured["tables"]["pipelines"]["rows"] if row[0] == "excite")
+
+
+def clusters(decode: float) -> dict[str, Any]:
+    """Return what `excite plan` predicts of many GPUs, with the decoding that was measured."""
+    words = [sys.executable, "-m", "excite", "plan", "--model", "eca_resnet50", "--gpus", "8", "64", "512", "--json"]
+    done = subprocess.run([*words, "--decode-rate", str(decode)], capture_output=True, text=True, check=True)
+    plan = json.loads(done.stdout)
+    columns = {
+        "GPUs": "{:,}",
+        "batch": "{:,}",
+        "step": "{:.1f} ms",
+        "exchange": "{:.1f} ms",
+        "sent by each": "{:.0f} MB",
+    }
+    columns |= {"decoding": "{:.1f} ms", "epoch": "{:.1f} s", "waits for": ""}
+    rows = [
+        [
+            row["gpus"], row["batch"], round(1e3 * row["step"], 3), round(1e3 * row["exchange"], 3),
+            round(row["volume"] / 1e6, 2), round(1e3 * row["decode"], 3), round(row["epoch"], 3), row["bottleneck"],
+        ]
+        for row in plan["predictions"]
+    ]  # fmt: skip
+    return table(columns, rows)
+
+
 def main() -> None:
     args = arguments()
-    size = 4 * sum(p.numel() for p in excite.create_model("eca_resnet20").parameters())
+    size = 4 * sum(p.numel() for p in excite.create_model("eca_resnet20", num_classes=10).parameters())
     alone, together = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,24 +126,33 @@ def main() -> None:
                 (alone if processes == 1 else together).append(
                     epoch(folder / f"run{processes}", processes, args.epochs)
                 )
+        written = (folder / "run1/checkpoints/last.ckpt").stat().st_size
     images = 1437 // OWN_BATCH * OWN_BATCH
-    work = Work(macs=0, weights=size, state=0, images=images, per_gpu=OWN_BATCH)
-    cluster = Cluster(step=images / statistics.median(alone), decode=1e9, gpus=2, inside=size / seconds, storage=1e12)
+    step = images / statistics.median(alone)
+    work = Work(macs=0, weights=size, state=0, images=1437, per_gpu=OWN_BATCH)
+    cluster = Cluster(step=step, decode=1e9, gpus=2, inside=size / seconds, storage=1e12)
     rows = []
     for processes, measured in ((1, alone), (2, together)):
-        told = predict(replace(work, images=1437), cluster, processes)
-        low, high = min(measured), max(measured)
-        rows.append(
-            [str(processes), round(told.epoch, 3), [round(v, 3) for v in (statistics.median(measured), low, high)]]
-        )
+        told = predict(work, cluster, processes).epoch
+        middle, low, high = statistics.median(measured), min(measured), max(measured)
+        cell = [round(v, 3) for v in (middle, low, high)]
+        rows.append([str(processes), round(told, 3), cell, round(middle / told, 3)])
     columns = {"processes": "", "epoch, predicted": "{:.2f} s", "epoch, measured": "{:.2f} s [{:.2f}, {:.2f}]"}
-    tables = {"processes": table(columns, rows)}
+    decode = decoding()
+    parts = [
+        ["a step of 32 images, one thread", f"{1e3 * OWN_BATCH / step:.1f} ms: {step:.0f} images/s", "metrics.csv"],
+        [f"adding up {size / 1e6:.2f} MB, two processes", f"{1e3 * seconds:.2f} ms", "all_reduce of gloo, median"],
+        ["a checkpoint", f"{written / 1e6:.2f} MB; calculated {checkpoint_bytes() / 1e6:.2f} MB", "last.ckpt"],
+        ["decoding, 224 pixels", f"{decode:.0f} images/s and core", "input_pipeline.json"],
+    ]
+    tables = {
+        "processes": table({**columns, "measured / predicted": "{:.2f}"}, rows),
+        "parts": table({"part": "", "measured": "", "from": ""}, parts),
+        "clusters": clusters(decode),
+    }
     show(tables)
-    parts = (
-        f"one process trains {cluster.step:.0f} images/s; {size / 1e6:.2f} MB are added up in {1e3 * seconds:.1f} ms"
-    )
     setting = f"eca_resnet20 on the digits, {OWN_BATCH} images per step and process, one thread each"
-    write(args.out, tables, notes=[setting, parts, f"median of {args.rounds} runs, in brackets least and most"])
+    write(args.out, tables, notes=[setting, f"median of {args.rounds} runs, in brackets least and most"])
 
 
 if __name__ == "__main__":

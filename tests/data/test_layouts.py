@@ -400,6 +400,19 @@ def test_show_data_says_what_is_there_and_what_is_wrong(tmp_path: Path, capsys: 
     assert len(report["wrong"]) == 4
 
 
+def test_show_data_names_one_picture_in_two_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(made.train_val(tmp_path))
+    picture_of_cat = sorted((place / "train/cat").glob("*.png"))[0]
+    for copy in ("train/dog/copy.png", "val/dog/copy.png", "train/cat/again.png"):
+        (place / copy).write_bytes(picture_of_cat.read_bytes())
+    assert main(["show", "data", str(place)]) == 0
+    out = capsys.readouterr().out
+    for split in ("train", "val"):
+        assert f"{split}: 1 images have two labels: " in out
+    assert out.count("are the same picture in two classes") == 2
+    assert "dog/copy.png" in out
+
+
 def test_show_data_of_sound_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for label, name in enumerate(CLASSES):
         for i in range(14):

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
+import lightning as L
 import pytest
 import yaml
 from torch.utils.data import Dataset
@@ -180,20 +181,36 @@ def test_every_key_is_read_once(uneven: DataBundle, world: int, workers: int) ->
     assert len(read["train"]) == n // (size * world) * size * world
 
 
-@pytest.mark.parametrize(("most", "reads"), [(1, False), (2, True), (None, True)])
-def test_broken_samples_are_counted_named_and_bounded(tmp_path: Path, most: int | None, reads: bool) -> None:
+class Seen(L.Callback):
+    """Counts the images of a run."""
+
+    trained = validated = 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.trained += len(batch[1])
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.validated += len(batch[1])
+
+
+@pytest.mark.parametrize(("most", "reads", "batch"), [(1, False, 4), (2, True, 4), (None, True, 1)])
+def test_broken_samples_are_counted_named_and_bounded(tmp_path: Path, most: int | None, reads: bool, batch: int) -> None:
+    """In batches of one some have no image at all; the epoch is validated as ever."""
     root = image_folder(tmp_path / "images", per_class=6)
     for name in ("cat/1", "dog/4"):
         (root / f"train/{name}.png").write_bytes(b"no image")
     config = TrainConfig(
         "eca_resnet20", data=f"imagefolder:{root}", options={"width": 4, "blocks_per_stage": "1,1,1"}, size=32,
-        augment="resized-crop", epochs=1, batch_size=4, workers=0, device="cpu", quiet=True, logger="none",
+        augment="resized-crop", epochs=1, batch_size=batch, workers=0, device="cpu", quiet=True, logger="none",
         skip_unreadable=True, max_bad=most, out=str(tmp_path / "run"),
     )  # fmt: skip
     if not reads:
         with pytest.raises(ExciteError, match=r"2 images cannot be read, and --max-bad is 1: .*cat/1.png, .*dog/4.png"):
             fit(config)
         return
-    summary = fit(config).summary
+    result = fit(config, callbacks=[seen := Seen()])
+    assert (seen.trained, seen.validated) == (10, 12)
+    assert result.rows[0]["val_loss"] > 0
+    summary = result.summary
     assert summary["unreadable"] == 2
     assert [Path(name).name for name in summary["unreadable_names"]] == ["1.png", "4.png"]

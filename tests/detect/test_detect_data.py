@@ -258,6 +258,7 @@ def test_missing_voc_files(voc, tmp_path):
         ("shapes:size=8", "train", "at least 1 image, 32 pixels"),
         ("shapes", "trainval", "unknown split of shapes"),
         ("shapes:train=0", "train", "at least 1 image"),
+        ("my.py:give", "train", "a program gives data to learn classes; detection data are shapes"),
     ],
 )
 def test_bad_specs(spec, split, message):

@@ -298,7 +298,7 @@ def test_torchrun_goes_on_after_a_failure(tmp_path: Path, backend: str) -> None:
         words = ["--nproc-per-node", "2", "--max-restarts", "1"] + (["--standalone"] if backend == "c10d" else [])
         words += [] if backend == "c10d" else ["--master-port", str(free_port())]
         command = [sys.executable, "-m", "torch.distributed.run", *words, str(tmp_path / "script.py"), word]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=500, check=False)
         assert done.returncode == 0, done.stderr
         assert [p.name for p in (folder / "runs").iterdir()] == ["eca_resnet20-digits"]
         losses.append(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -13,8 +13,11 @@ import excite
 from captured import capture_compiled
 from excite.checkpoints.bundle import load_bundle
 from excite.checkpoints.reading import read_checkpoint
+from excite.cli.main import main
+from excite.cli.train import check_placement
 from excite.errors import ExciteError, UsageError
 from excite.train import TrainConfig, fit
+from excite.train.fit import command
 from excite.train.module import Classifier, NonFiniteLossError
 from imagesets import image_folder
 
@@ -189,6 +192,33 @@ def test_keyboard_interrupt_reaches_the_caller(tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         fit(tiny(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "excite train"),
+        ({"data": "imagefolder:my photos"}, "excite train"),
+        ({"data": "my data.py:give"}, "excite train --data 'my data.py:give'"),
+        ({"data": "my.py:give@val=0.1"}, "excite train --data my.py:give@val=0.1"),
+        ({"data": "wds:pipe:cat a.tar"}, "excite train --data 'wds:pipe:cat a.tar'"),
+        ({"model": "net.py:make", "data": "my.py:give"}, "excite train net.py:make --data my.py:give"),
+        ({"model": "timm/resnet18"}, "excite train"),
+    ],
+)
+def test_the_command_that_goes_on_names_what_no_file_may(changes, words):
+    assert command(TrainConfig(**changes)) == words
+
+
+def test_a_placement_of_attention_that_is_not_there_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "resnet20", "--placement", "first"]) == 2
+    assert "resnet20 has no attention of its own; take a name such as eca_resnet20" in capsys.readouterr().err
+    assert main(["train", "resnet20", "--placement", "last", "--attach", "eca"]) == 2
+    assert "--attach-sites says where --attach puts it" in capsys.readouterr().err
+    check_placement(TrainConfig("eca_resnet20", placement="first"))
+    check_placement(TrainConfig("resnet20"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_non_finite_loss_stops_names_the_step_and_keeps_the_checkpoint(tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ import json as json_
 from pathlib import Path
 from typing import Any
 
+from excite.backbones.names import split_name
 from excite.engine.config import file_values, read_run
+from excite.errors import UsageError
 from excite.train.config import TrainConfig, resolve_recipe
 
 # Any: options as they are read, before they are checked.
@@ -29,9 +31,21 @@ def train(config: TrainConfig, *, json: bool = False) -> None:
     config.quiet = config.quiet or json
     if config.resume and Path(config.resume).is_file():
         config.start, config.resume = config.resume, None
+    check_placement(config)
     result = fit(config)
     if json and speaks():
         print(json_.dumps(result.summary, indent=2))
+
+
+def check_placement(config: TrainConfig) -> None:
+    """Raise UsageError where a network that has no attention is to have it in some blocks; a comparison's may."""
+    ours = not any(mark in config.model for mark in "/:")
+    if config.placement == "all" or not ours or split_name(config.model)[0] != "none":
+        return
+    remedy = (
+        "--attach-sites says where --attach puts it" if config.attach else f"take a name such as eca_{config.model}"
+    )
+    raise UsageError(f"--placement {config.placement}: {config.model} has no attention of its own; {remedy}")
 
 
 def train_defaults(given: dict[str, Any]) -> dict[str, Any]:

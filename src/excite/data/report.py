@@ -25,7 +25,8 @@ UNEVEN = 10  # times more images in the largest class than in the smallest
 class SplitReport:
     """One split: images and images per class; of those looked at: the sides' least, median and most, and damaged ones.
 
-    prints: of the pixels of each image looked at, its name.
+    prints: of the pixels of each image looked at, its name and label; disputed: pairs of images with the same pixels and
+    two labels.
     """
 
     images: int
@@ -34,7 +35,8 @@ class SplitReport:
     widths: tuple[int, int, int] | None = None
     heights: tuple[int, int, int] | None = None
     unreadable: list[str] = field(default_factory=list)
-    prints: dict[str, str] = field(default_factory=dict)
+    prints: dict[str, tuple[str, int]] = field(default_factory=dict)
+    disputed: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -97,14 +99,17 @@ def _split(images: Images, classes: int, limit: int) -> SplitReport:
     for index in chosen(len(images), limit):
         report.looked_at += 1
         try:
-            image, _ = images[index]
+            image, label = images[index]
         except UnreadableImageError as error:
             report.unreadable.append(error.name)
             continue
         pixels = image.numpy() if isinstance(image, Tensor) else np.asarray(image)
         height, width = pixels.shape[-2:] if isinstance(image, Tensor) else pixels.shape[:2]
         sides.append((width, height))
-        report.prints[hashlib.sha256(pixels.tobytes()).hexdigest()] = images.name(index)
+        mark = hashlib.sha256(pixels.tobytes()).hexdigest()
+        earlier = report.prints.setdefault(mark, (images.name(index), label))
+        if earlier[1] != label:
+            report.disputed.append((earlier[0], images.name(index)))
     if sides:
         report.widths, report.heights = (
             (min(values), round(median(values)), max(values)) for values in zip(*sides, strict=True)
@@ -132,13 +137,21 @@ def _wrong(bundle: DataBundle, splits: Mapping[str, SplitReport]) -> list[str]:
             wrong.append(
                 f"{name}: {split.looked_at - again} of {split.looked_at} images looked at are copies of others there"
             )
+        disputed = list(split.disputed)
         if name != "train":
-            both = [split.prints[mark] for mark in split.prints if mark in train.prints]
+            both = [split.prints[mark][0] for mark in split.prints if mark in train.prints]
+            shared = ((own, train.prints[mark]) for mark, own in split.prints.items() if mark in train.prints)
+            disputed += [(known[0], own[0]) for own, known in shared if own[1] != known[1]]
             if both:
                 wrong.append(
                     f"{len(both)} images of {name} are training images too, such as {both[0]}: scores on them are too "
                     "good"
                 )
+        if disputed:
+            wrong.append(
+                f"{name}: {len(disputed)} images have two labels: {disputed[0][0]} and {disputed[0][1]} are the same "
+                "picture in two classes"
+            )
     present = [count for count in train.classes if count]
     if present and max(present) > UNEVEN * min(present):
         most, least = names[train.classes.index(max(present))], names[train.classes.index(min(present))]

@@ -1,6 +1,7 @@
 """fit: one classification run from a configuration, as a function."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from torchmetrics import Metric
 
 from excite import recipes
 from excite.common.files import replacing, safe_name
+from excite.common.holdout import read_cut
 from excite.common.options import flag
+from excite.common.pyfile import is_python
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
 from excite.engine.launch import settle
@@ -37,7 +40,6 @@ from excite.train.module import Classifier
 from excite.train.network import adopt_network, build_network, start_of
 from excite.train.summary import count, header, show, summarise, write_summary
 
-COMMAND = "excite train"
 FEW_STEPS = 5  # of an epoch
 
 
@@ -110,7 +112,7 @@ def fit(
             metrics=metrics,
         )
         directory.config = config
-        directory.claim(COMMAND)  # only now, so that a run that cannot start leaves nothing behind
+        directory.claim(command(config))  # only now, so that a run that cannot start leaves nothing behind
         if directory.first:
             save_samples(data, directory.path / "samples")
         if directory.first and not config.quiet:
@@ -126,7 +128,7 @@ def fit(
             module.start_from(start.epochs, start.state)
             completed(trainer, start.epochs)
         with synchronised(model, config.sync_bn), compiled(model, config.compile):
-            train(trainer, module, directory, COMMAND, datamodule=data)
+            train(trainer, module, directory, command(config), datamodule=data)
         unreadable = sorted({*gather(data.unreadable())}) if config.processes > 1 else data.unreadable()
         summary = summarise(
             history.rows,
@@ -155,6 +157,16 @@ def fit(
                 print("\n" + show(summary))
     best = directory.path / "checkpoints" / "best.ckpt"
     return FitResult(directory.path, best, directory.last, summary["top1"], summary["top5"], history.rows, summary)
+
+
+def command(config: TrainConfig) -> str:
+    """Return the command that goes on with a run, or repeats it: what no file may name stands in it."""
+    words = ["excite train"]
+    if ":" in config.model:
+        words.append(shlex.quote(config.model))
+    if is_python(read_cut(config.data)[0]) or "wds:pipe:" in config.data:
+        words += ["--data", shlex.quote(config.data)]
+    return " ".join(words)
 
 
 def check_given(config: TrainConfig, network: nn.Module | None, loss: Loss | None) -> None:

@@ -141,10 +141,9 @@ class WorkerLoader(Loader):
                     raise UnreadableImageError(name, reason)
                 self.skipped.add(name)
                 check_bad(self.skipped, self.config.max_bad)
-            if len(labels):
-                yield images, labels
-            elif self.together:
+            if not len(labels) and self.together:
                 raise ExciteError(f"none of the {len(bad)} images of a step can be read, the first is {bad[0].name}")
+            yield images, labels  # perhaps none: an epoch of fewer batches than it has would end without validation
 
 
 def _context(ours: bool) -> multiprocessing.context.BaseContext:

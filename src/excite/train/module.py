@@ -121,9 +121,11 @@ class Classifier(RunModule):
         if self.config.strategy == "fsdp" and not self.config.sync_bn:
             share_buffers(self.model)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Return the loss of one batch. Raises NonFiniteLossError."""
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor | None:
+        """Return the loss of one batch, None where no image of it could be read. Raises NonFiniteLossError."""
         images, labels = batch
+        if not len(labels):
+            return None
         targets = labels
         if self.mix is not None:
             with torch.random.fork_rng(devices=[]):
@@ -161,6 +163,8 @@ class Classifier(RunModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Add one batch to the validation metrics."""
         images, labels = batch
+        if not len(labels):
+            return
         logits = self(images).float()
         loss = self.criterion(logits, labels) if self.own_loss else F.cross_entropy(logits, labels)
         self.val_loss.update(loss, weight=len(labels))

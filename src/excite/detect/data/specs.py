@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from excite.common.pyfile import is_python
 from excite.data.archive import unpack
 from excite.data.folder import is_junk
 from excite.data.recognise import detection_kind, missing_path
@@ -41,6 +42,8 @@ def open_split(spec: str, split: str, *, masks: bool = False, limit: int | None 
         if not root.is_dir():
             raise UsageError(f"data {spec!r}: no folder {root}")
         dataset = OPENERS[kind](root, split)
+    elif is_python(spec):
+        raise UsageError(f"data {spec!r}: a program gives data to learn classes; detection data are {', '.join(FORMS)}")
     elif ":" in spec or near(spec, ("shapes",)):
         raise unknown("detection data", spec, FORMS)
     else:

@@ -28,6 +28,7 @@ Row = tuple[str, str, str, str, str]  # name, file, old, new, tests with spaces 
 
 LEARNING = "train/test_learning.py"
 PARTS = "train/test_parts.py"
+STREAMS = "data/test_streams.py"
 FIT = "train/test_fit.py"
 INSIDE = "train/test_inside_epochs.py"
 REMOTE = "data/test_remote.py"
@@ -83,10 +84,10 @@ ROOMS: dict[str, list[Row]] = {
          "config.seed, epoch, index=index)\n            padding", "config.seed, epoch, index=0)\n            padding",
          f"{PARTS}::test_augmentation_depends_on_seed_epoch_and_image"),
         ("order-ignores-the-seed", "train/loaders.py",
-         "EpochSampler(n, config.seed if train else None", "EpochSampler(n, 0 if train else None",
+         "seed = config.seed if train else None", "seed = 0 if train else None",
          f"{PARTS}::test_order_depends_on_seed_and_epoch"),
         ("validation-shuffled", "train/loaders.py",
-         "config.seed if train else None, rank", "config.seed, rank",
+         "seed = config.seed if train else None", "seed = config.seed",
          f"{PARTS}::test_order_depends_on_seed_and_epoch"),
         ("augmentation-ignores-the-seed", "train/loaders.py",
          'derive("augmentation", self.seed, epoch', 'derive("augmentation", 0, epoch',
@@ -241,8 +242,33 @@ ROOMS: dict[str, list[Row]] = {
         ("reading-draws-from-the-global-generator", "engine/sampling.py",
          "            generator=torch.Generator(),\n", "",
          "train/test_reading_processes.py::test_reading_draws_nothing_from_the_networks_generator"),
+        ("sharded-optimizer-starts-anew", "engine/sharding.py",
+         "set_optimizer_state_dict(self.model, optimizer, _renamed(state, names), options=WHOLE)", "del state, names",
+         "train/test_distributed.py::test_processes_that_keep_parts_of_the_network_compute_the_same"),
+        ("going-on-reads-the-epoch-again", "engine/sampling.py",
+         "islice(self.sampler, self.first * size, len(self) * size)", "islice(self.sampler, 0, len(self) * size)",
+         f"{STREAMS}::test_every_image_is_read_once_whoever_reads_it[1-0]"),
     ],
     "data": [
+        ("two-labels-of-a-picture-pass", "data/report.py",
+         "if earlier[1] != label:", "if False:",
+         "data/test_layouts.py::test_show_data_names_one_picture_in_two_classes"),
+        ("batch-without-images-left-out", "train/loaders.py",
+         "            yield images, labels  # perhaps none",
+         "            if not len(labels):\n                continue\n            yield images, labels  # perhaps none",
+         "data/test_remote.py::test_broken_samples_are_counted_named_and_bounded[None-True-1]"),
+        ("stream-read-by-every-process", "train/loaders.py",
+         "if row.place % self.world == self.rank:", "if row.place % self.world <= self.rank:",
+         f"{STREAMS}::test_every_image_is_read_once_whoever_reads_it[2-0]"),
+        ("stream-of-one-order", "train/loaders.py",
+         'None if self.seed is None else derive("order", self.seed, self.epoch)',
+         'None if self.seed is None else derive("order", self.seed, 0)',
+         f"{STREAMS}::test_each_epoch_has_an_order_of_its_own"),
+        ("stream-shorter-than-told", "data/stream.py",
+         "if seen < self.count:", "if False:", f"{STREAMS}::test_what_the_data_do_not_say_is_counted"),
+        ("stream-cursor-passes-over-rows", "data/stream.py",
+         "if cursor.last is None or index < cursor.last.place:", "if cursor.last is None:",
+         f"{STREAMS}::test_images_by_number_come_in_the_streams_own_order"),
         ("squashed-for-evaluation", "data/preprocess.py",
          "tv.resize(pixels, [self.resize], antialias=True)",
          "tv.resize(pixels, [self.resize, self.resize], antialias=True)",

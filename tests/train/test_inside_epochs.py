@@ -48,7 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     image_folder(folder / "images", per_class=20)
     spec = f"imagefolder:{folder / 'images'}"
     write_shards(open_data(spec), folder / "shards", shard_size=7)
-    return {"folder": spec, "wds": f"wds:{folder / 'shards'}"}
+    return {"folder": spec, "wds": f"wds:{folder / 'shards'}", "stream": f"hfds:{folder / 'images'}?stream,buffer=8"}
 
 
 CASES = {
@@ -56,6 +56,7 @@ CASES = {
     "dropout": {"accumulate": 2, "batch_size": 2, "non_finite": "skip"},
     "folder": {"data": "folder", "size": 32, "augment": "resized-crop", "ema": 0.9, "flip": True},
     "wds": {"data": "wds", "size": 32, "augment": "resized-crop", "optimizer": "adamw", "lr": 0.001},
+    "stream": {"data": "stream", "size": 32, "augment": "crop", "flip": True, "ema": 0.9},
 }
 
 

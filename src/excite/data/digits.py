@@ -5,9 +5,8 @@ import torch
 
 from excite.common.extras import require
 from excite.data.arrays import ArrayImages
-from excite.data.bundle import LabelledSplit
 from excite.data.preprocess import Preprocess
-from excite.data.splits import Source
+from excite.data.splits import AnySplit, Source
 
 SIZE = 16
 
@@ -32,7 +31,7 @@ def open_digits(spec: str) -> Source:
     return Source({"train": train, "test": test}, [str(name) for name in bunch.target_names], _own_statistics)
 
 
-def _own_statistics(train: LabelledSplit) -> Preprocess:
+def _own_statistics(train: AnySplit) -> Preprocess:
     assert isinstance(train, ArrayImages)
     grey = train.images.float() / 255
     mean, std = round(float(grey.mean()), 4), round(float(grey.std()), 4)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from excite.data.bundle import Images, chosen
 from excite.data.preprocess import Preprocess, UnreadableImageError
+from excite.data.stream import StreamImages
 
 DECODED = 20  # of those that must be decoded for it
 LOOKED_AT = 200  # images, always the same scattered ones
@@ -15,8 +16,11 @@ LOOKED_AT = 200  # images, always the same scattered ones
 def median_side(images: Images) -> int:
     """Return the median of the shorter sides of (some of) the images, in pixels.
 
-    Images that do not tell their size without it are decoded. Raises UnreadableImageError where none can be read.
+    Images that do not tell their size without it are decoded; of a stream the first ones are looked at.
+    Raises UnreadableImageError where none can be read.
     """
+    if isinstance(images, StreamImages):
+        images = images.head(LOOKED_AT)
     size_of = getattr(images, "size", None)
     sides: list[int] = []
     damaged: UnreadableImageError | None = None

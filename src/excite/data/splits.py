@@ -10,9 +10,11 @@ from torch import Tensor
 from excite.common.holdout import Cut
 from excite.data.bundle import DataBundle, Images, LabelledSplit, chosen
 from excite.data.preprocess import Preprocess, UnreadableImageError
+from excite.data.stream import StreamImages
 from excite.errors import ExciteError, UsageError
 
 SplitName = Literal["train", "val", "test"]
+AnySplit = LabelledSplit | StreamImages
 NO_CUT = Cut()
 VAL_FRACTION = 0.2  # of the training images, where a source holds out none at all
 
@@ -25,9 +27,9 @@ class Source:
     when others were held out; notes: what was passed over or taken for something.
     """
 
-    splits: Mapping[SplitName, LabelledSplit]
+    splits: Mapping[SplitName, AnySplit]
     class_names: list[str]
-    prepare: Callable[[LabelledSplit], Preprocess]
+    prepare: Callable[[AnySplit], Preprocess]
     notes: list[str] = field(default_factory=list)
 
 
@@ -92,6 +94,11 @@ def arrange(
         if not wanted[name]:
             continue
         train = splits["train"]
+        if isinstance(train, StreamImages):
+            raise UsageError(
+                f"{spec}: a stream cannot be divided, and it has no {name} split; leave ?stream out, or take data with "
+                "splits of their own"
+            )
         stay, held = hold_out(labels_of(train), float(wanted[name] or 0) * whole / max(len(train), 1), number)
         if not held:
             raise ExciteError(f"{spec}: {len(train)} images are too few to hold some out; add images or a {name} split")
@@ -116,6 +123,8 @@ def arrange(
     )
 
 
-def _limited(images: LabelledSplit, limit: int | None) -> LabelledSplit:
+def _limited(images: AnySplit, limit: int | None) -> AnySplit:
+    if isinstance(images, StreamImages):  # scattered ones would be a reading of all of it
+        return images if limit is None else images.head(limit)
     kept = chosen(len(images), limit)
     return images if len(kept) == len(images) else images.take(kept)

@@ -1,10 +1,14 @@
 """Which images come when, and how many processes read them."""
 
+import contextlib
 import multiprocessing.context
 import os
-from collections.abc import Callable, Iterator, Mapping, Sized
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from excite.errors import ExciteError
 
 Key = tuple[int, int]
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 
 
 class EpochSampler(Sampler[Key]):
@@ -76,15 +81,15 @@ class Readers(Generic[Batch]):
             generator=torch.Generator(),
         )
 
-    def read(self, split: str, batches: list[list[Any]]) -> Iterator[Batch]:
-        """Yield the batches that these keys of a split make.
+    def read(self, split: str, batches: Iterable[list[Any]]) -> Iterator[Batch]:
+        """Yield the batches that these keys of a split make; the keys are taken as the reading goes on.
 
         Raises what the data raise, ExciteError where a reading process was ended, and RuntimeError where another
         reading has begun.
         """
         self.turn += 1
         turn = self.turn
-        self.plan.batches = [[(split, key) for key in batch] for batch in batches]
+        self.plan.batches = ([(split, key) for key in batch] for batch in batches)
         source = iter(self.loader)
         while True:
             try:
@@ -127,19 +132,16 @@ class SplitLoader(Generic[Batch]):
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        keys = list(self.sampler)
-        starts = range(self.first * self.batch_size, len(self) * self.batch_size, self.batch_size)
-        yield from self.readers.read(self.split, [keys[start : start + self.batch_size] for start in starts])
+        size = self.batch_size
+        keys = islice(self.sampler, self.first * size, len(self) * size)
+        yield from self.readers.read(self.split, iter(lambda: list(islice(keys, size)), []))
 
 
-class _Plan(Sampler[list[Any]], Sized):
+class _Plan(Sampler[list[Any]]):
     """The batches to read next."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Any]] = []
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        self.batches: Iterable[list[Any]] = []
 
     def __iter__(self) -> Iterator[list[Any]]:
         return iter(self.batches)
@@ -154,6 +156,40 @@ class _Splits(Dataset[Any]):
     def __getitem__(self, key: tuple[str, Any]) -> Any:
         split, own = key
         return self.splits[split][own]
+
+
+def ahead(source: Iterator[Item], most: int) -> Iterator[Item]:
+    """Yield what `source` yields, taken by a thread of its own that is at most so many items ahead."""
+    waiting: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(most)
+    ended = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None = None) -> bool:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((item, error), timeout=0.1)
+                return True
+        return False
+
+    def take() -> None:
+        try:
+            if all(put(item) for item in source):
+                put(None, StopIteration())
+        except BaseException as error:  # it is raised where the items are used
+            put(None, error)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield cast(Item, item)
+    finally:
+        ended.set()
+        thread.join()
 
 
 def worker_count(workers: int) -> int:

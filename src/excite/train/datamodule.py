@@ -18,6 +18,7 @@ from excite.data.preprocess import RGB, Preprocess, read_as
 from excite.data.resized import ResizedImages
 from excite.data.sizes import LOOKED_AT, input_size
 from excite.data.splits import labels_of
+from excite.data.stream import StreamImages
 from excite.engine.sampling import Readers
 from excite.errors import ExciteError, UsageError
 from excite.train.augment import train_transform
@@ -64,6 +65,7 @@ class ImageData(L.LightningDataModule):
         self.skipped: set[str] = set()
         self.loaders: list[Loader] = []
         size = self.preprocess.size
+        self.stream = isinstance(self.bundle.train, StreamImages)
         self.cached = config.augment != "resized-crop" and size == self.preprocess.resize and self._fits(size)
         if self.cached:
             self.train_images, self.val_images = self._cache(self.train_source), self._cache(self.val_source)
@@ -83,6 +85,8 @@ class ImageData(L.LightningDataModule):
         self.train_source = read_as(self.train_source, reading)
         if not self.config.cache:
             return
+        if self.stream:
+            raise UsageError("--cache keeps images that are read again by their number; a stream has none")
         limit, count = int(self.config.cache * 2**30), len(self.train_source) + len(self.val_source)
         sources = []
         for images in (self.train_source, self.val_source):
@@ -92,7 +96,11 @@ class ImageData(L.LightningDataModule):
         self.train_source, self.val_source = sources
 
     def _fits(self, size: int) -> bool:
-        return size <= 64 and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
+        return (
+            not self.stream
+            and size <= 64
+            and 3 * size * size * (len(self.bundle.train) + len(self.bundle.val)) <= CACHE_BYTES
+        )
 
     def _cache(self, images: Images) -> ArrayImages:
         size, channels = self.preprocess.size, self.preprocess.planes
@@ -110,9 +118,11 @@ class ImageData(L.LightningDataModule):
             raise UsageError(f"{len(self.bundle.train)} training images are too few for {world} processes")
         if self.cached and not self.config.randaugment:
             return self._remember(CachedTrainLoader(self.train_images, self.config, rank, world))
-        n = len(self.train_images if self.cached else self.train_source)
+        if self.stream and self.config.balance == "sampler":
+            raise UsageError("--balance sampler draws images by their number; a stream has none: take --balance loss")
         labels = self.labels if self.config.balance == "sampler" else None
-        return self._remember(WorkerLoader(self.readers, "train", n, self.config, rank, world, labels))
+        source = _counted(self.train_images if self.cached else self.train_source)
+        return self._remember(WorkerLoader(self.readers, "train", source, self.config, rank, world, labels))
 
     def val_dataloader(self) -> Loader:
         """Return the validation batches; of several processes each sees its share, none twice."""
@@ -121,7 +131,7 @@ class ImageData(L.LightningDataModule):
             raise UsageError(f"{len(self.bundle.val)} validation images are too few for {world} processes")
         if self.cached:
             return CachedEvalLoader(self.val_images, max(self.config.batch_size, 100), rank, world)
-        return self._remember(WorkerLoader(self.readers, "val", len(self.bundle.val), self.config, rank, world))
+        return self._remember(WorkerLoader(self.readers, "val", _counted(self.val_source), self.config, rank, world))
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -151,6 +161,10 @@ class ImageData(L.LightningDataModule):
     def unreadable(self) -> list[str]:
         """Return the names of the images that were passed over so far."""
         return sorted(self.skipped.union(*(loader.skipped for loader in self.loaders)))
+
+
+def _counted(images: Images) -> int | StreamImages:
+    return images if isinstance(images, StreamImages) else len(images)
 
 
 def _open(config: TrainConfig) -> DataBundle:

@@ -11,22 +11,27 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from excite.data.arrays import ArrayImages
 from excite.data.bundle import Images
 from excite.data.mapped import MapImages
-from excite.data.preprocess import UnreadableImageError
-from excite.engine.sampling import EpochSampler, Readers, SplitLoader, worker_count
+from excite.data.preprocess import Reading, UnreadableImageError
+from excite.data.stream import Row, StreamImages
+from excite.engine.sampling import EpochSampler, Readers, SplitLoader, ahead, worker_count
 from excite.engine.seeds import balanced_order, derive, epoch_order, generator, seeded
 from excite.errors import ExciteError
 from excite.train.augment import Transform, crop_and_flip
 from excite.train.config import TrainConfig
 
+# Any: an image's number, or the row of a stream.
+
+AHEAD = 256  # rows of a stream that wait, still encoded
 Batch = tuple[Tensor, Tensor]
 
 
@@ -100,23 +105,51 @@ Decoded = tuple[Tensor, Tensor, "list[Unreadable]"]  # a batch, and what is miss
 def image_readers(config: TrainConfig, **splits: tuple[Images, Transform]) -> Readers[Decoded]:
     """Return the processes that decode and augment the images of all splits (the calling one if `workers` is 0)."""
     workers = worker_count(config.workers)
-    datasets = {name: _Prepared(images, transform, config.seed) for name, (images, transform) in splits.items()}
+    datasets = {
+        name: _Prepared(_listed(images), transform, config.seed) for name, (images, transform) in splits.items()
+    }
     ours = all(type(images).__module__.startswith("excite.") for images, _ in splits.values())
     ours = ours and not any(isinstance(images, MapImages) for images, _ in splits.values())
     return Readers(datasets, _collate, workers, _context(ours) if workers else None)
 
 
-class WorkerLoader(Loader):
-    """Batches of `n` images of a split, decoded and augmented one by one; those of "train" are shuffled.
+class StreamOrder:
+    """Yields (epoch, row) of a stream: every process reads all of it, still encoded, and takes its share.
 
-    labels: draw all classes equally often.
+    So a step has the same images however many processes share it, and a run that goes on inside an epoch finds its
+    place. seed: of the order, None for the stream's own; rank, world: this process, of how many.
+    """
+
+    def __init__(self, images: StreamImages, seed: int | None, rank: int = 0, world: int = 1) -> None:
+        self.images, self.seed, self.rank, self.world = images, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        n = len(self.images)
+        return n // self.world if self.seed is not None else len(range(self.rank, n, self.world))
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        seed = None if self.seed is None else derive("order", self.seed, self.epoch)
+        for row in ahead(self.images.rows(seed), AHEAD):
+            if row.place % self.world == self.rank:
+                yield self.epoch, row
+
+
+class WorkerLoader(Loader):
+    """Batches of a split, decoded and augmented one by one; those of "train" are shuffled.
+
+    n: its images, or the stream that they come from; labels: draw all classes equally often.
     """
 
     def __init__(
         self,
         readers: Readers[Decoded],
         split: str,
-        n: int,
+        n: int | StreamImages,
         config: TrainConfig,
         rank: int = 0,
         world: int = 1,
@@ -124,7 +157,12 @@ class WorkerLoader(Loader):
     ) -> None:
         train = split == "train"
         self.config = config
-        self.order = EpochSampler(n, config.seed if train else None, rank, world, labels)
+        seed = config.seed if train else None
+        self.order: EpochSampler | StreamOrder
+        if isinstance(n, StreamImages):
+            self.order = StreamOrder(n, seed, rank, world)
+        else:
+            self.order = EpochSampler(n, seed, rank, world, labels)
         drop_last = train and len(self.order) >= config.own_batch
         self.inner = SplitLoader(readers, split, self.order, config.own_batch, drop_last=drop_last)
         self.together = train and world > 1
@@ -168,16 +206,31 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+class _Rows:
+    """Decodes rows of a stream, which come to it with their bytes."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+
+    def __getitem__(self, row: Row) -> tuple[Image.Image | Tensor, int]:
+        return row.read(self.reading)
+
+
+def _listed(images: Images) -> Images | _Rows:
+    return _Rows(images.reading) if isinstance(images, StreamImages) else images
+
+
 class _Prepared(Dataset["tuple[Tensor, int] | Unreadable"]):
     """Transformed images and their labels."""
 
-    def __init__(self, images: Images, transform: Transform, seed: int) -> None:
+    def __init__(self, images: Images | _Rows, transform: Transform, seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int] | Unreadable:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, Any]) -> tuple[Tensor, int] | Unreadable:
+        epoch, item = key
+        index = item.place if isinstance(item, Row) else item
         try:
-            image, label = self.images[index]
+            image, label = self.images[item]
         except UnreadableImageError as error:
             return Unreadable(error.name, error.reason)
         with seeded(derive("augmentation", self.seed, epoch, index=index)):

@@ -1158,7 +1158,7 @@ CRITICAL = ids("""
     best-ckpt-never-updated squashed-for-evaluation normalised-by-std-and-mean limit-of-training-for-validation
     paired-across-wrong-seeds throughput-ratio-inverted ratio-of-medians code-in-a-file-is-run
 """)
-QUICK = ids("code-in-a-file-is-run limit-of-training-for-validation ratio-of-medians")
+QUICK = ids("code-in-a-file-is-run ratio-of-medians")
 
 MUTANTS: tuple[Mutant, ...] = tuple(
     Mutant(id_, room, file, old, new, tuple(tests.split()))

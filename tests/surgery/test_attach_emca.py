@@ -22,7 +22,7 @@ def host_key(key: str, reference: dict[str, torch.Tensor]) -> str:
     [{}, {"where": "block"}, {"stages": "all", "blocks": 1}, {"stages": 0, "blocks": 0}, {"form": "released"}],
     ids=str,
 )
-@pytest.mark.parametrize("gate", ["eca", "srm"])
+@pytest.mark.parametrize("gate", ["eca", pytest.param("srm", marks=pytest.mark.slow)])
 def test_equals_our_network(gate: str, options: dict[str, object]) -> None:
     torch.manual_seed(0)
     reference = enliven(excite.create_model(f"emca_{gate}_resnet18", num_classes=10, **options)).eval()

@@ -84,7 +84,7 @@ def test_exports_with_a_dynamic_batch(case: str) -> None:
     torch.testing.assert_close(program.module()(other), model(other), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["residual", "emca"])
+@pytest.mark.parametrize("case", [pytest.param("residual", marks=pytest.mark.slow), "emca"])
 def test_onnx(case: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -95,7 +95,7 @@ def test_onnx(case: str) -> None:
     np.testing.assert_allclose(got, model(x).detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SOME)
 def test_moves_between_dtypes_and_devices(case: str) -> None:
     name, options = CASES[case]
     model, x = build(name), image()

@@ -1,5 +1,6 @@
 """The processes that read images: as many as were asked for, and gone when the run is."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -68,8 +69,15 @@ def wait_until(wanted: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def readers(pid: int) -> int:
+    """Return how many processes below one read: not those that fork them, nor the tracker of shared memory."""
+    below = descendants(pid)
+    return sum("resource_tracker" not in words and not descendants(child) for child, words in below.items())
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
-@pytest.mark.parametrize("kind", ["train", pytest.param("detect", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["train", "detect"])
 def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: str) -> None:
     if kind == "train":
         data = f"imagefolder:{image_folder(tmp_path, per_class=8)}"
@@ -87,10 +95,7 @@ def test_a_run_has_as_many_as_asked_for_and_leaves_none(tmp_path: Path, kind: st
         wait_until(validated)
         assert program.poll() is None, "the run ended early"
         below = descendants(program.pid)
-        # The server that forks readers, and the tracker of shared memory, read nothing.
-        helpers = {pid for pid, words in below.items() if "resource_tracker" in words}
-        servers = {pid for pid in below if pid not in helpers and set(descendants(pid))}
-        assert len(set(below) - helpers - servers) == 2, below
+        assert readers(program.pid) == 2, below
     finally:
         program.send_signal(signal.SIGKILL)
         program.wait()
@@ -116,8 +121,11 @@ def test_a_process_ends_with_the_one_it_names(watched: bool) -> None:
     os.waitpid(child, 0)  # returns long before the child would end by itself, or meets the test's own limit
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
+@pytest.mark.parametrize("workers", [0, 2])
 def test_splits_take_turns(workers: int) -> None:
+    """In as many processes as were asked for, all splits together, which end with the readers."""
+    others = set(descendants(os.getpid()))
     data = {"train": [[1], [2], [3], [4], [5]], "val": [[10], [20], [30]]}
     readers = Readers(data, lists, workers)  # type: ignore[arg-type]  # lists are data sets
     train, val = SplitLoader(readers, "train", range(5), 2, drop_last=True), SplitLoader(readers, "val", range(3), 2)
@@ -130,6 +138,10 @@ def test_splits_take_turns(workers: int) -> None:
         assert list(val) == [[[10], [20]], [[30]]]
         with pytest.raises(RuntimeError, match="another reading"):
             next(begun)
+        assert len(set(descendants(os.getpid())) - others) == workers
+    del readers, train, val, begun
+    gc.collect()
+    wait_until(lambda: not set(descendants(os.getpid())) - others)
 
 
 def test_reading_draws_nothing_from_the_networks_generator() -> None:

@@ -265,7 +265,7 @@ def resolve_method(name: str) -> str:
     path, _, member_name = name.rpartition(":")
     before = dict(METHODS)
     module = load_module("method", name, path)
-    os.environ[VARIABLE] = ",".join(dict.fromkeys([*_listed(), f"{Path(path).expanduser().resolve()}:{member_name}"]))
+    _list([*_listed(), _whole(name)])
     registered = {key: entry for key, entry in METHODS.items() if entry is not before.get(key)}
     if member_name in registered:
         return member_name
@@ -279,6 +279,28 @@ def resolve_method(name: str) -> str:
 
 def _listed() -> list[str]:
     return [part.strip() for part in os.environ.get(VARIABLE, "").split(",") if part.strip()]
+
+
+def _list(names: Sequence[str]) -> None:
+    os.environ[VARIABLE] = ",".join(dict.fromkeys(names))
+
+
+def _whole(name: str) -> str:
+    """Return FILE.py or FILE.py:NAME with the whole path: processes that are started from here may be elsewhere."""
+    path, colon, member_name = name.rpartition(":") if is_python(name) else (name, "", "")
+    return f"{Path(path).expanduser().resolve()}{colon}{member_name}"
+
+
+def load_listed() -> None:
+    """Run the files that EXCITE_METHODS lists, and register the methods that it names. Raises as `resolve_method`."""
+    names = _listed()
+    if names:
+        _list([_whole(name) for name in names])
+    for name in names:
+        if is_python(name):
+            resolve_method(name)
+        else:
+            load_module("method", f"{VARIABLE}={name}", name)
 
 
 # What some call a method beside its name and its title.
@@ -349,8 +371,4 @@ def _refuse_idle(name: str, method: "Method", defaults: Mapping[str, Any], optio
                 )
 
 
-for _name in _listed():
-    if is_python(_name):
-        resolve_method(_name)
-    else:
-        load_module("method", f"{VARIABLE}={_name}", _name)
+load_listed()

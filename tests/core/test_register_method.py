@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,10 +194,7 @@ def test_a_file_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert model.excite_card.attach == "contrast"
     assert main(["show", "my.py:Contrast"]) == 0
     assert "contrast: A channel is worth as much as its values differ\n" in capsys.readouterr().out
-    # What is started from here knows it by its short name.
-    code = "import excite; print(len(excite.create_model('contrast_resnet20').state_dict()))"
-    run = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
-    assert int(run.stdout) == len(model.state_dict())
+    assert os.environ[registry.VARIABLE] == f"{tmp_path / 'my.py'}:Contrast"  # for what is started from here
 
 
 @pytest.mark.parametrize(
@@ -214,6 +212,27 @@ def test_a_file_that_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, w
     Path("broken.py").write_text("1 / 0\n")
     with pytest.raises(ExciteError, match=words):
         excite.attach(excite.create_model("resnet20"), word)
+
+
+def test_the_environment_lists_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.py").write_text(FILE)
+    Path("two.py").write_text(FILE + "\nimport excite\nexcite.register_method('spread', Contrast)\n")
+    monkeypatch.setenv(registry.VARIABLE, "one.py:Contrast, two.py,")
+    registry.load_listed()
+    assert {"contrast", "spread"} <= set(excite.list_methods())
+    assert os.environ[registry.VARIABLE] == f"{tmp_path / 'one.py'}:Contrast,{tmp_path / 'two.py'}"
+    monkeypatch.setenv(registry.VARIABLE, "three.py")
+    with pytest.raises(UsageError, match=r"EXCITE_METHODS=three\.py': no file 'three\.py'"):
+        registry.load_listed()
+
+
+def test_a_new_process_runs_them_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text("print('ran')\n")
+    monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "own.py"))
+    code = "import sys; from excite.registry import METHODS; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["ran", "False"]
 
 
 def test_a_file_that_registers_by_itself(tmp_path: Path) -> None:

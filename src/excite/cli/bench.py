@@ -68,7 +68,7 @@ def bench(
         num_classes: classes of networks given by name; 1000 unless told otherwise.
         in_channels: channels of the input; unless told otherwise those of checkpoints and exported files, else 3.
         placement: which blocks of a stage get attention.
-        attach: attach this attention method to each network.
+        attach: attach this attention method to each network; FILE.py:NAME is one of your own.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method, as --attach-options.reduction 8.
         options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as

@@ -41,7 +41,8 @@ def compare(
 
     Args:
         plan: a comparison that comes with excite (ablation-kernel, ...) or a YAML file; options override it.
-        methods: variants, separated by commas; the first is the baseline (default: none,se,eca,emca_eca).
+        methods: variants, separated by commas; the first is the baseline, and FILE.py:NAME a method of your own
+            (default: none,se,eca,emca_eca).
         backbone: one of ours, timm/NAME, torchvision/NAME or path/to/file.py:factory (methods are attached to those);
             several, separated by commas, take the same variants (default: resnet20).
         data: data spec, as for excite train (default: digits).

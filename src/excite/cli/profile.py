@@ -37,7 +37,7 @@ def profile(
         num_classes: outputs of the classifier.
         in_channels: channels of the input.
         placement: which blocks of a stage get attention.
-        attach: attach this attention method to each network.
+        attach: attach this attention method to each network; FILE.py:NAME is one of your own.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method, as --attach-options.reduction 8.
         options: options of the networks, as --options.kernel_size 3,5,5,7, or of one of them, as

@@ -45,7 +45,7 @@ def show(
     --json all cards.
 
     Args:
-        method: a name of `excite list methods` or `excite list models`, or the word data.
+        method: a name of `excite list methods` or `excite list models`, FILE.py:NAME of your own, or the word data.
         spec: after the word data: a data spec, or the path of a folder or file.
         table: a Markdown table of all methods, one line each.
         document: a Markdown document of all methods.

@@ -103,9 +103,9 @@ def build(networks: Sequence[Network]) -> "gradio.Blocks":
                     other = _image(gr, "The other picture", files[names[1]])
                     other_name = gr.Radio(names, value=names[1], label="Or a sample")
         with gr.Row():
-            first = gr.Dropdown(labels, value=labels[0], label="Network", filterable=False)
+            first = gr.Dropdown(labels, value=labels[0], label="Network", filterable=False, min_width=200)
             beside = labels[1] if len(labels) > 1 else NONE
-            second = gr.Dropdown([*labels, NONE], value=beside, label="Beside it", filterable=False)
+            second = gr.Dropdown([*labels, NONE], value=beside, label="Beside it", filterable=False, min_width=200)
         outputs = []
         with gr.Row():
             for label in ("first network", "second network"):

@@ -27,7 +27,7 @@ class TrainConfig(RunConfig):
         out: run directory; by default runs/MODEL-DATA, numbered where that exists.
         options: options of the model or its method, as --options.kernel_size 3,5,5,7.
         placement: which blocks of a stage get attention.
-        attach: attach this attention method to the network.
+        attach: attach this attention method to the network; FILE.py:NAME is one of your own.
         attach_sites: where to attach it: a preset, a pattern or paths with commas; default: the method's own place.
         attach_options: options of the attached method.
         pretrained: start from trained weights, timm's or torchvision's own or those that come with excite.

@@ -39,7 +39,7 @@ CHOICES = {
     "augment": "none", "kind": "retinanet", "neck": "c4", "no_decay": ["norm"], "milestones": [3], "min_size": [77],
     "window": [0.0, 4095.0],
     "lr": 0.25, "loss": "focal", "balance": "sampler", "best": "loss", "logger": "none", "freeze": ["layer1"],
-    "non_finite": "skip", "decoder": "pillow", "checkpoint_every": "30m",
+    "non_finite": "skip", "decoder": "pillow", "checkpoint_every": "30m", "strategy": "fsdp",
     "options": {"kernel_size": 3}, "attach_options": {"reduction": 2}, "neck_attention_options": {"reduction": 2},
 }  # fmt: skip
 

@@ -39,27 +39,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def epoch(folder: Path, processes: int, epochs: int, runs: int = 1) -> float:
-    """Return the training seconds of an epoch, without validation: the median of all but the first.
-
-    runs: that go on side by side, each for itself; of these the mean.
-    """
+def epoch(folder: Path, processes: int, epochs: int) -> float:
+    """Return the training seconds of an epoch, without validation: the median of all but the first."""
     words = ["train", "eca_resnet20", "--data", "digits", "--devices", str(processes), "--device", "cpu"]
     words += ["--batch-size", str(OWN_BATCH * processes), "--epochs", str(epochs), "--limit-val", "16"]
-    words += ["--logger", "none", "--overwrite", "--quiet", "--out"]
+    words += ["--logger", "none", "--overwrite", "--quiet", "--out", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folders = [folder / str(run) for run in range(runs)]
-    started = [subprocess.Popen([sys.executable, "-m", "excite", *words, str(out)], env=environment) for out in folders]
-    ends = [run.wait() for run in started]
-    if any(ends):
-        raise SystemExit("a run failed")
+    subprocess.run([sys.executable, "-m", "excite", *words], env=environment, check=True)
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))[1:]
     images = 1437 // (OWN_BATCH * processes) * OWN_BATCH * processes
-    seconds = []
-    for out in folders:
-        with (out / "metrics.csv").open() as file:
-            rows = list(csv.DictReader(file))[1:]
-        seconds.append(statistics.median(images / float(row["images_per_s"]) for row in rows))
-    return statistics.mean(seconds)
+    return statistics.median(images / float(row["images_per_s"]) for row in rows)
 
 
 def exchange(rank: int, port: int, size: int, folder: Path) -> None:
@@ -127,37 +117,30 @@ def clusters(decode: float) -> dict[str, Any]:
 def main() -> None:
     args = arguments()
     size = 4 * sum(p.numel() for p in excite.create_model("eca_resnet20", num_classes=10).parameters())
-    times: dict[str, list[float]] = {"1": [], "2": [], "1 beside 1": []}
+    alone, together = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds = exchanged(size, folder)
         for turn in range(args.rounds):
-            for kind in list(times)[:: 1 if turn % 2 == 0 else -1]:
-                processes, runs = (2, 1) if kind == "2" else (1, 1 if kind == "1" else 2)
-                times[kind].append(epoch(folder / kind, processes, args.epochs, runs))
-        written = (folder / "1/0/checkpoints/last.ckpt").stat().st_size
+            for processes in (1, 2) if turn % 2 == 0 else (2, 1):
+                (alone if processes == 1 else together).append(
+                    epoch(folder / f"run{processes}", processes, args.epochs)
+                )
+        written = (folder / "run1/checkpoints/last.ckpt").stat().st_size
     images = 1437 // OWN_BATCH * OWN_BATCH
-    steps = {kind: images / statistics.median(values) for kind, values in times.items()}
-    step = steps["1"]
+    step = images / statistics.median(alone)
     work = Work(macs=0, weights=size, state=0, images=1437, per_gpu=OWN_BATCH)
+    cluster = Cluster(step=step, decode=1e9, gpus=2, inside=size / seconds, storage=1e12)
     rows = []
-    for kind, of in (("1", "1"), ("2", "1"), ("2", "1 beside 1")):
-        cluster = Cluster(step=steps[of], decode=1e9, gpus=2, inside=size / seconds, storage=1e12)
-        told, measured = predict(work, cluster, int(kind)).epoch, times[kind]
+    for processes, measured in ((1, alone), (2, together)):
+        told = predict(work, cluster, processes).epoch
         middle, low, high = statistics.median(measured), min(measured), max(measured)
         cell = [round(v, 3) for v in (middle, low, high)]
-        where = "alone" if of == "1" else "beside another run"
-        rows.append([kind, where, round(told, 3), cell, round(middle / told, 3)])
-    columns = {
-        "processes": "",
-        "a step as taken": "",
-        "epoch, predicted": "{:.2f} s",
-        "epoch, measured": "{:.2f} s [{:.2f}, {:.2f}]",
-    }
+        rows.append([str(processes), round(told, 3), cell, round(middle / told, 3)])
+    columns = {"processes": "", "epoch, predicted": "{:.2f} s", "epoch, measured": "{:.2f} s [{:.2f}, {:.2f}]"}
     decode = decoding()
     parts = [
         ["a step of 32 images, one thread", f"{1e3 * OWN_BATCH / step:.1f} ms: {step:.0f} images/s", "metrics.csv"],
-        ["the same, beside another run", f"{1e3 * OWN_BATCH / steps['1 beside 1']:.1f} ms", "metrics.csv"],
         [f"adding up {size / 1e6:.2f} MB, two processes", f"{1e3 * seconds:.2f} ms", "all_reduce of gloo, median"],
         ["a checkpoint", f"{written / 1e6:.2f} MB; calculated {checkpoint_bytes() / 1e6:.2f} MB", "last.ckpt"],
         ["decoding, 224 pixels", f"{decode:.0f} images/s and core", "input_pipeline.json"],

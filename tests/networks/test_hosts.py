@@ -248,6 +248,17 @@ def test_networks_and_dilated_ones_equal_timms(name: str, output_stride: int) ->
         torch.testing.assert_close(ours.forward_features(x)[-1], theirs.forward_features(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [7, 8])
+def test_dilated_averages_hold_those_of_the_strided_network(size: int) -> None:
+    """timm pads with zeros here, so that what it averages at the border is halved: not so in the strided network."""
+    x = images(2, size)[:, :1].expand(-1, 64, -1, -1)
+    pools: list[Any] = []
+    for output_stride in (32, 4):
+        model = excite.create_model("resnet18", num_classes=3, avg_down=True, stem="deep", output_stride=output_stride)
+        pools.append(model.get_submodule("layer2.0.downsample.0"))
+    torch.testing.assert_close(pools[1](x)[..., ::2, ::2], pools[0](x))
+
+
 def test_norms_of_attention_start_from_the_scale_that_was_asked_for() -> None:
     """CBAM's spatial gate with a norm of scale 0 weighs all positions alike; the networks' own norms start from 1."""
     model = excite.create_model("cbam_resnet20", num_classes=3, width=8, norm_scale=0).eval()

@@ -22,6 +22,7 @@ from excite.ops.tail.plan import (
     ATTENTION,
     CARRIED,
     GATED,
+    GATED_ALONE,
     INSIDE,
     NORMS,
     PLAIN,
@@ -102,7 +103,7 @@ def attend(x: FeatureMap, attention: Any) -> FeatureMap:
 
     Two passes forward and two back, as in the tail, and only `x` is kept.
     """
-    kernels = plan(Request(ALONE, x, None, attention)).kernels
+    kernels = plan(Request(part_of(attention, ALONE), x, None, attention)).kernels
     if kernels is not None:
         norm = unit_norm(x.shape[1], x.device)
         parts = attention.squeeze, attention.weights_of
@@ -128,7 +129,7 @@ def part_of(attention: nn.Module, other: Part) -> Part:
     if torch.compiler.is_compiling():
         return other
     form = form_of(attention._modules.get("gate"))
-    return other if form is None else GATED.get(form, other)
+    return other if form is None else (GATED_ALONE if other is ALONE else GATED).get(form, other)
 
 
 def attend_own(y: FeatureMap, attention: Any) -> FeatureMap:

@@ -58,6 +58,12 @@ GATED: dict[Form, Part] = {
     "bottleneck": Part((MIB // 16, MIB // 16, MIB // 8), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True),
     "style": Part((MIB // 32, MIB // 32, MIB // 32), (2 * MIB, 2 * MIB, 8 * MIB), gpu=True),
 }
+# The same, where attention stands alone.
+GATED_ALONE: dict[Form, Part] = {
+    "correlation": Part((MIB // 32, MIB // 32, MIB // 32), (NEVER, NEVER, NEVER), gpu=False),
+    "bottleneck": Part((MIB // 4, MIB // 4, 4 * MIB), (NEVER, NEVER, NEVER), gpu=False),
+    "style": Part((MIB // 32, MIB // 32, MIB // 32), (NEVER, NEVER, NEVER), gpu=False),
+}
 
 
 # Where the operators pay in compiled programs: on a CPU the compiler does as well (benchmarks/compiled.py).

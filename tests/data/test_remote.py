@@ -194,7 +194,9 @@ class Seen(L.Callback):
 
 
 @pytest.mark.parametrize(("most", "reads", "batch"), [(1, False, 4), (2, True, 4), (None, True, 1)])
-def test_broken_samples_are_counted_named_and_bounded(tmp_path: Path, most: int | None, reads: bool, batch: int) -> None:
+def test_broken_samples_are_counted_named_and_bounded(
+    tmp_path: Path, most: int | None, reads: bool, batch: int
+) -> None:
     """In batches of one some have no image at all; the epoch is validated as ever."""
     root = image_folder(tmp_path / "images", per_class=6)
     for name in ("cat/1", "dog/4"):

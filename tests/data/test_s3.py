@@ -59,7 +59,9 @@ def test_shards_in_a_bucket_read_as_on_disk(bucket: str, tmp_path: Path) -> None
         open_data(f"wds:s3://{bucket}/plain/train-007.tar")
     small = {"options": {"width": 4, "blocks_per_stage": "1,1,1"}, "size": 32, "workers": 0, "logger": "none"}
     spec = f"wds:s3://{bucket}/written/"
-    config = TrainConfig("resnet20", data=spec, epochs=1, batch_size=5, device="cpu", quiet=True, out=str(tmp_path / "run"), **small)
+    config = TrainConfig(
+        "resnet20", data=spec, epochs=1, batch_size=5, device="cpu", quiet=True, out=str(tmp_path / "run"), **small
+    )
     assert len(fit(config).rows) == 1
 
 

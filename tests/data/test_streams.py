@@ -24,7 +24,7 @@ TRAIN, TEST = (5, 11, 2, 9), (3, 4)  # images of a file
 
 
 def write_files(root: Path, *, names: bool = True) -> Path:
-    """Image number i has the colour (i, i, i) and the label i % 2; those of the test split go on from the training's."""
+    """Image number i has the colour (i, i, i) and the label i % 2; the test split goes on from the training's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -99,7 +99,7 @@ def test_every_image_is_read_once_whoever_reads_it(data: ImageData, world: int, 
     expected = loaders(data, "train", 1, 0, epoch=2)[0]
     shares = loaders(data, "train", world, workers, epoch=2)
     steps = [[part[step] for part in shares] for step in range(4)]
-    assert [sorted(sum(step, [])) for step in steps] == [sorted(step) for step in expected]
+    assert [sorted(i for part in step for i in part) for step in steps] == [sorted(step) for step in expected]
     count = Counter(i for step in steps for part in step for i in part)
     assert max(count.values()) == 1
     assert sum(count.values()) == 24
@@ -199,7 +199,13 @@ def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     images[1], images[2] = {"bytes": b"no image", "path": "bad.png"}, None
     field = table.schema.get_field_index("image")
     pq.write_table(table.set_column(field, "image", pa.array(images, table.schema.field("image").type)), file)
-    config = {"options": {"width": 4, "blocks_per_stage": "1,1,1"}, "size": 16, "epochs": 1, "batch_size": 9, "workers": 0}
+    config = {
+        "options": {"width": 4, "blocks_per_stage": "1,1,1"},
+        "size": 16,
+        "epochs": 1,
+        "batch_size": 9,
+        "workers": 0,
+    }
     config |= {"quiet": True, "logger": "none", "device": "cpu", "out": str(tmp_path / "run"), "skip_unreadable": True}
     summary = fit(TrainConfig("resnet20", data=f"hfds:{tmp_path / 'set'}?stream", **config)).summary
     assert summary["unreadable"] == 2

@@ -25,7 +25,7 @@ UNEVEN = 10  # times more images in the largest class than in the smallest
 class SplitReport:
     """One split: images and images per class; of those looked at: the sides' least, median and most, and damaged ones.
 
-    prints: of the pixels of each image looked at, its name and label; disputed: pairs of images with the same pixels and
+    prints: of the pixels of each image looked at, its name and label; disputed: pairs of images of the same pixels and
     two labels.
     """
 

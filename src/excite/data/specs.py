@@ -38,7 +38,9 @@ SPECS: dict[str, Spec] = {
     ),
     "csv": Spec("csv:FILE", "table:open_table", "a table with path, label and perhaps split of each image"),
     "parquet": Spec("parquet:PATH", "parquet:open_parquet", "train*.parquet, val*.parquet, test*.parquet"),
-    "hfds": Spec("hfds:NAME", "hf:open_hf", "a data set of the Hugging Face hub (extra hf); ?stream reads it as it comes"),
+    "hfds": Spec(
+        "hfds:NAME", "hf:open_hf", "a data set of the Hugging Face hub (extra hf); ?stream reads it as it comes"
+    ),
     "wds": Spec("wds:PATTERN", "wds:open_wds", "WebDataset shards on disk, or a folder of `excite shards`"),
 }
 

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -110,6 +111,32 @@ def test_a_forward_that_is_set_later_is_the_hosts() -> None:
     assert torch.equal(model(PICTURE), expected)
     excite.detach(model)
     assert "forward" in conv.__dict__
+
+
+def wrap(module: nn.Module, log: list[str]) -> None:
+    """Put a wrapper round the forward that a module has now, as tools that move or watch modules do."""
+    inner = module.forward
+
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        log.append("in")
+        return inner(*args, **kwargs)
+
+    module.forward = outer
+
+
+@pytest.mark.parametrize("site", ["block1.conv2", "block1.bn2"])
+def test_a_wrapper_of_a_carriers_forward_runs_once_and_outlives_the_attention(site: str) -> None:
+    model = live(shapes.Encoder())
+    bare = model(PICTURE)
+    excite.attach(model, "eca", sites=site)
+    expected, log = model(PICTURE), []
+    module = model.get_submodule(site)
+    wrap(module, log)
+    torch.testing.assert_close(model(PICTURE), expected)  # norm and attention run apart then
+    assert log == ["in"]
+    excite.detach(model)
+    assert torch.equal(model(PICTURE), bare)
+    assert log == ["in"] * 2
 
 
 def test_siamese_networks_are_told_their_shared_part() -> None:

@@ -113,6 +113,14 @@ def test_the_estimate_is_what_a_step_keeps(name: str, size: int) -> None:
     assert all(not p.is_meta for p in network.parameters())
 
 
+def test_memory_is_estimated_where_a_module_has_two_names() -> None:
+    network = NetworkSpec("resnet20", 10).build()
+    expected = saved_bytes(network, 32)
+    network.again = network.layer1
+    assert expected
+    assert saved_bytes(network, 32) == expected
+
+
 def test_frozen_layers_keep_nothing() -> None:
     network = NetworkSpec("resnet20", 10).build()
     whole = saved_bytes(network, 32)

@@ -429,18 +429,25 @@ def run_example(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _without_data(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
-    tensors = _own_tensors(model)
-    if all(t.is_meta for t in tensors.values()):
+    empty = empty_tensors(model)
+    if all(t.is_meta for t in _own_tensors(model).values()):
         return run(model, args, named=kwargs)
-    # One for each tensor, though it may have several places.
-    alike = {id(t): torch.empty_like(t, device="meta") for t in tensors.values()}
-    empty = {name: alike[id(t)] for name, t in tensors.items()}
 
     def call(*args: Any, **kwargs: Any) -> Any:
         # Every place is named, so torch need not look for tied ones; of a module with two names it would lose the data.
         return torch.func.functional_call(model, empty, args, kwargs, tie_weights=False)
 
     return run(model, args, call, kwargs)
+
+
+def empty_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return tensors without data for all places that hold one: one for each tensor, though it may have several places.
+
+    For `torch.func.functional_call(model, ..., tie_weights=False)`.
+    """
+    tensors = _own_tensors(model)
+    alike = {id(t): torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for t in tensors.values()}
+    return {name: alike[id(t)] for name, t in tensors.items()}
 
 
 def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

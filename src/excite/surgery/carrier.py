@@ -6,7 +6,7 @@ graphs and networks cut up by others (detection bodies) keep the attention.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class Carrier:
     carried_name: str
     makes_new: bool  # whether every call of the host returns a new map, which nobody else holds
     host_forward: Callable[..., Any] | None = None
+    in_host: bool = False  # while a forward of the host's own runs
     __dict__: dict[str, Any]
 
     @property
@@ -51,8 +52,19 @@ class Carrier:
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """Run the host."""
-        if self.host_forward is not None:
+        if self.host_forward is None:
+            return self._host(*args, **kwargs)
+        if torch.compiler.is_compiling():
             return self.host_forward(*args, **kwargs)
+        # What was set may wrap the forward that it found, which was the carrier's: that one runs the bare host then.
+        self.__dict__["in_host"] = True
+        try:
+            return self.host_forward(*args, **kwargs)
+        finally:
+            self.__dict__.pop("in_host", None)
+
+    def _host(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the host as its class says."""
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
     def __prepare_scriptable__(self) -> nn.Module:
@@ -74,9 +86,22 @@ class Carrier:
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
 
 
+def _of_host_inside(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a carrier's forward the bare host's where a wrapper that took hold of it calls it, also after a detach."""
+
+    @wraps(forward)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self, Carrier):
+            return type(self).forward(self, *args, **kwargs)
+        return self._host(*args, **kwargs) if self.in_host else forward(self, *args, **kwargs)
+
+    return run
+
+
 class After(Carrier):
     """A module whose output is recalibrated."""
 
+    @_of_host_inside
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the host module's output, through the attention."""
         attention = self._modules[self.carried_name]  # type: ignore[attr-defined]
@@ -91,6 +116,7 @@ class After(Carrier):
 class AfterNorm(After):
     """A batch norm whose output is recalibrated: norm, squeeze and scaling in one where that is exact and pays."""
 
+    @_of_host_inside
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the normalised map, through the attention."""
         if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor and self._is_plain():
@@ -104,6 +130,7 @@ class AfterNorm(After):
 class Before(Carrier):
     """A module whose input is recalibrated."""
 
+    @_of_host_inside
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the host module makes of its input, recalibrated."""
         return self._run(self._modules[self.carried_name](x), *args, **kwargs)  # type: ignore[attr-defined]
@@ -112,6 +139,7 @@ class Before(Carrier):
 class PortAfter(Carrier):
     """A module whose output is recalibrated in the context of earlier descriptors; see `network`."""
 
+    @_of_host_inside
     def forward(self, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         """Return the recalibrated output and its descriptor."""
         y = self._run(*args, **kwargs)
@@ -121,6 +149,7 @@ class PortAfter(Carrier):
 class PortBefore(Carrier):
     """A module whose input is recalibrated in the context of earlier descriptors."""
 
+    @_of_host_inside
     def forward(self, x: torch.Tensor, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         """Return what the host module makes of the recalibrated input, and the input's descriptor."""
         x, descriptor = self._modules[self.carried_name](x, _given(context))  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from torch import nn
 
 from excite.engine.config import RunConfig
 from excite.errors import UsageError
+from excite.inspect.trace import empty_tensors
 from excite.runtime import free_memory
 
 SHARE = 0.9  # of the free memory that a suggestion fills
@@ -16,8 +17,7 @@ def saved_bytes(model: nn.Module, size: int, channels: int = 3) -> int | None:
 
     The forward pass runs on meta tensors, so nothing is computed. None where the network needs real numbers.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    empty = {name: torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for name, t in tensors.items()}
+    empty = empty_tensors(model)
     own = {t.untyped_storage()._cdata for t in empty.values()}
     kept: dict[int, torch.UntypedStorage] = {}  # held, so that no other storage gets the same address
 
@@ -32,7 +32,7 @@ def saved_bytes(model: nn.Module, size: int, channels: int = 3) -> int | None:
     try:
         with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             images = torch.empty(PROBE, channels, size, size, device="meta")
-            torch.func.functional_call(model, empty, (images,))
+            torch.func.functional_call(model, empty, (images,), tie_weights=False)
     except Exception:  # whatever somebody's network raises where there are no numbers
         return None
     finally:

@@ -555,6 +555,9 @@ ROOMS: dict[str, list[Row]] = {
          "robustness/test_scores.py::test_probes_start_at_nothing_and_are_reproducible"),
     ],
     "export": [
+        ("reductions-joined-with-what-follows", "export/convert.py",
+         "return reduce_apart(model)", "return model",
+         "export/test_openvino.py::test_every_image_of_a_batch_gets_its_own_weights"),
         ("norm-folded-without-eps", "export/graph.py",
          "(variance.double() + argument(norm, 7, 1e-5)).rsqrt()", "variance.double().rsqrt()",
          "export/test_graph.py::test_rewrites_of_a_bottleneck"),

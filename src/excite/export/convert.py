@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from excite.common.extras import require
+from excite.errors import ExciteError
 from excite.export.graph import Rewrites, capture, rewrite
 
 if TYPE_CHECKING:
@@ -71,7 +73,36 @@ def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "ope
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         file.write_bytes(onnx_model(program, dynamic).SerializeToString())
-        return openvino.convert_model(str(file))
+        try:
+            model = openvino.convert_model(str(file))
+        except openvino.frontend.OpConversionFailure as error:
+            missing = sorted({op.split("-")[0] for op in re.findall(r"[A-Z]\w+-\d+", str(error))})
+            raise ExciteError(
+                f"OpenVINO cannot read {', '.join(missing) or 'an operator'} of this network as it is used there: "
+                "export to onnx or torch-export instead"
+            ) from error
+    return reduce_apart(model)
+
+
+def reduce_apart(model: "openvino.Model") -> "openvino.Model":
+    """Let reductions keep their dimensions, and squeeze these after; the model computes the same.
+
+    OpenVINO's CPU engine takes a product or sum per channel into the reduction before it. Where the batch is dynamic
+    and the result is `[n c]`, it then gives the numbers of the first image to every image (seen in 2026.4): the gates
+    of SRM and GCT. A squeeze between the two keeps them apart.
+    """
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name().startswith("Reduce") and not node.get_attributes().get("keep_dims", True):
+            readers = list(node.output(0).get_target_inputs())
+            node.set_attribute("keep_dims", True)
+            node.validate_and_infer_types()
+            squeezed = opset13.squeeze(node.output(0), node.input_value(1)).output(0)
+            for reader in readers:
+                reader.replace_source_output(squeezed)
+    model.validate_nodes_and_infer_types()
+    return model
 
 
 def quantise(model: Model, calibration: Sequence[torch.Tensor], *, fixed_batch: bool, input_name: str = "") -> Model:

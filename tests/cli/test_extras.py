@@ -1,6 +1,7 @@
 """The core is light: what works without extras, and what says which extra it needs."""
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from excite.common.extras import EXTRA_OF, EXTRAS, explain, missing, require
+from excite.common.extras import EXTRA_OF, EXTRAS, SILENCED, explain, missing, require
 from excite.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,34 @@ def test_a_missing_library_names_its_extra(module: str, monkeypatch: pytest.Monk
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(module)
     assert str(explain(caught.value)) == str(missing(module))
+
+
+@pytest.mark.parametrize("module", sorted(SILENCED))
+def test_libraries_are_told_not_to_report(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module in EXTRA_OF
+    for name, value in SILENCED[module].items():
+        monkeypatch.setattr("excite.common.extras.find_spec", lambda _: object())
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+        require(module)
+        assert os.environ[name] == value
+        monkeypatch.setenv(name, "the user's")
+        require(module)
+        assert os.environ[name] == "the user's"
+
+
+@pytest.mark.slow
+def test_every_library_that_reports_is_told() -> None:
+    """Of the libraries that are here: those whose sources name a service for such reports, or a switch against them."""
+    words = re.compile(rb"google-analytics\.com|usage[_-]?stats_enabled|ANALYTICS_ENABLED|DISABLE_TELEMETRY|posthog")
+    quiet = {"openvino", "onnxruntime", "wandb"}  # only in `convert_model`; on Windows alone; what it is for
+    reporting = set()
+    for module in sorted(set(EXTRA_OF) - quiet):
+        spec = importlib.util.find_spec(module)
+        files = Path(spec.origin).parent.rglob("*.py") if spec is not None and spec.origin else ()
+        if any(words.search(file.read_bytes()) for file in files):
+            reporting.add(module)
+    assert reporting <= set(SILENCED)
 
 
 def test_other_failed_imports_are_not_explained() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -370,6 +371,7 @@ def test_unreadable_images_are_named_or_left_out(tmp_path):
     for workers in (0, 1):
         with pytest.raises(ExciteError, match=r"^image .*two\.jpg cannot be read.*--skip-unreadable$"):
             fit(config(tmp_path / f"a{workers}", **values | {"workers": workers}))
+        assert not multiprocessing.active_children()
     result = fit(config(tmp_path / "b", **values, skip_unreadable=True))
     assert (result.summary["train_images"], result.summary["skipped"]) == (1, 1)
     assert "two.jpg" in (tmp_path / "b" / "skipped.txt").read_text()
@@ -381,3 +383,4 @@ def test_reading_processes_name_an_image_that_cannot_be_read(tmp_path):
     for workers in (0, 1):
         with pytest.raises(ExciteError, match=r"^image [^\n]*one\.jpg cannot be read[^\n]*$"):
             detect(torch.nn.Identity(), data.open_split(spec, "train"), workers=workers)
+        assert not multiprocessing.active_children()

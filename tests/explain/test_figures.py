@@ -66,7 +66,7 @@ def test_stages_have_the_names_of_the_network(name: str, stage: str) -> None:
     assert stage_name(name, 7) == stage
 
 
-@pytest.mark.parametrize("images", [1, 20])
+@pytest.mark.parametrize("images", [pytest.param(1, marks=pytest.mark.slow), 20])
 def test_networks_of_every_width_share_their_axes_and_fit_a_phone(images: int, tmp_path: Path) -> None:
     wide = [site(f"layer{i}.2.attention", 2 ** (i + 7), 10, images, i) for i in range(1, 5)]
     small = [site(f"layer{i}.2.attention", 2 ** (i + 3), 10, images, i) for i in range(1, 4)]

@@ -383,8 +383,7 @@ def openvino(model: Any, card: str, folder: Path, run: Callable[[Path], None]) -
         import openvino
     except ImportError:
         return {}
-    (folder / "net.onnx").write_bytes(model.SerializeToString())
-    network = openvino.convert_model(str(folder / "net.onnx"))
+    network = openvino.Core().read_model(model.SerializeToString())
     network.set_rt_info(card, "excite")
     openvino.save_model(network, str(folder / "net.xml"), compress_to_fp16=False)
     xml, weights = (folder / "net.xml").read_bytes(), (folder / "net.bin").read_bytes()

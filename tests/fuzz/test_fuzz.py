@@ -36,8 +36,8 @@ def fuzz(folder: Path, seed: int, start: int, end: int, *more: str) -> tuple[lis
 
 
 def test_some_mutants(tmp_path: Path) -> None:
-    failures, total = fuzz(tmp_path, 1, 0, 200, "short")
-    assert sum(total.values()) >= 150
+    failures, total = fuzz(tmp_path, 1, 0, 130, "short")
+    assert sum(total.values()) >= 100
     assert not failures, "\n".join(failures)
 
 

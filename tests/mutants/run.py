@@ -107,6 +107,8 @@ def run_tests(root: Path, tests: Sequence[str], report: Path) -> None:
     others = [p for p in sys.path if "site-packages" in p or not Path(p).is_relative_to(REPOSITORY)]
     sys.path[:] = [str(root / "src"), *others]
     os.environ |= {"PYTHONPATH": str(root / "src"), "EXCITE_CACHE": str(root.parent / "cache"), "MPLBACKEND": "Agg"}
+    if sys.pycache_prefix is not None:
+        sys.pycache_prefix = str(root.parent / "bytecode")  # gone with the copy
     with contextlib.suppress(KeyError):
         del os.environ["PYTEST_XDIST_WORKER"]
     import pytest

@@ -51,7 +51,7 @@ def measured(family: str, side: int, severity: int, images: int, repeats: int) -
 
 @pytest.mark.parametrize(
     ("side", "severities"),
-    [(32, (1, 2, 3, 4, 5)), (224, (1, 3, 5)), pytest.param(224, (2, 4), marks=pytest.mark.slow)],
+    [(32, (1, 2, 3, 4, 5)), (224, (1, 5)), pytest.param(224, (2, 3, 4), marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_severities_are_those_of_the_published_code(family: str, side: int, severities: tuple[int, ...]) -> None:

@@ -153,8 +153,9 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, monkeypatch, name):
     resumed = fit(TrainConfig.from_run(tmp_path / "b"))
     assert numbers(resumed.rows) == numbers(unbroken.rows)
     assert (resumed.top1, resumed.run) == (unbroken.top1, tmp_path / "b")
+    found = weights(resumed.last)
     for key, value in weights(unbroken.last).items():
-        assert torch.equal(value, weights(resumed.last)[key]), key
+        assert torch.equal(value, found[key]), key
     assert resumed.summary["best_epoch"] == unbroken.summary["best_epoch"]
 
 
@@ -163,7 +164,8 @@ def test_finished_run_resumed_returns_at_once_and_more_epochs_go_on(tmp_path):
     before = weights(done.last)
     again = fit(TrainConfig.from_run(tmp_path / "run"))
     assert again.rows == done.rows
-    assert all(torch.equal(v, weights(again.last)[k]) for k, v in before.items())
+    after = weights(again.last)
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
     longer = fit(TrainConfig.from_run(tmp_path / "run", epochs=3))
     assert numbers(longer.rows[:2]) == numbers(done.rows)
     assert numbers(longer.rows) == numbers(fit(tiny(tmp_path / "other", schedule="constant", epochs=3)).rows)

@@ -67,7 +67,9 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("end", [5, 14])  # in the first epoch of nine or so steps, in the second
+@pytest.mark.parametrize(
+    "end", [5, pytest.param(14, marks=pytest.mark.slow)]
+)  # in the first epoch of nine or so steps, in the second
 def test_a_run_goes_on_inside_an_epoch_to_the_same_bits(tmp_path, folders, case: str, end: int) -> None:
     changes = dict(CASES[case])
     if changes.get("data") in folders:

@@ -278,6 +278,20 @@ def report_of(
     )
 
 
+def _optimizers() -> list[torch.optim.Optimizer]:
+    """Return the optimizers of this process.
+
+    PyTorch wraps a class's `step` and marks it as soon as one of the class is built, so that most processes need not
+    look further. Each optimizer refers to its class: the collector finds those that do without a list of all objects.
+    """
+    classes: list[type] = [torch.optim.Optimizer]
+    for known in classes:  # grows by the subclasses of those that it has
+        below: list[type] = known.__subclasses__()
+        classes += [kind for kind in below if kind not in classes]
+    built = {kind for kind in classes if hasattr(getattr(kind, "step", None), "hooked")}
+    return [o for o in gc.get_referrers(*built) if type(o) in built] if built else []
+
+
 def _sees_moments(module: nn.Module) -> bool:
     """Tell whether a module is attention that sees each channel's mean and deviation alone."""
     return isinstance(module, ChannelAttention) and hasattr(type(module.squeeze), "from_statistics")
@@ -303,7 +317,7 @@ def _notes(graph: Graph, method: str, chosen: Sequence[Site]) -> Iterator[str]:
         swap = f"replace={next(iter(unknown))!r} swaps it"
         yield f"{some(graph.unknown)} weighs channels but is not known as attention; {swap}"
     parameters = {id(p) for p in graph.model.parameters()}
-    for optimizer in [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]:
+    for optimizer in _optimizers():
         if any(id(p) in parameters for group in optimizer.param_groups for p in group["params"]):
             name = type(optimizer).__name__
             yield f"the {name} that was built before does not know the new parameters: build it after attach"

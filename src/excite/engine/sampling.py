@@ -97,10 +97,20 @@ class Readers(Generic[Batch]):
             except StopIteration:
                 return
             except (ExciteError, RuntimeError) as error:
+                self.close()
                 raise _plain(error) from None
             yield batch
             if self.turn != turn:
                 raise RuntimeError(f"split {split}: read on after another reading began")
+
+    def close(self) -> None:
+        """End the processes; the next reading starts new ones.
+
+        Left to the garbage collector, which ends the queues first, each takes torch's five seconds of patience.
+        """
+        iterator, self.loader._iterator = self.loader._iterator, None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
 
 
 def _plain(error: Exception) -> Exception:
@@ -135,6 +145,10 @@ class SplitLoader(Generic[Batch]):
         size = self.batch_size
         keys = islice(self.sampler, self.first * size, len(self) * size)
         yield from self.readers.read(self.split, iter(lambda: list(islice(keys, size)), []))
+
+    def close(self) -> None:
+        """End the reading processes, which other splits may share."""
+        self.readers.close()
 
 
 class _Plan(Sampler[list[Any]]):

@@ -148,7 +148,8 @@ def compiled(network: nn.Module, wanted: bool) -> Iterator[None]:
 def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, command: str, **data: Any) -> None:
     """Train to the planned end, from the checkpoint that a resumed run stands at.
 
-    command: what resumes the run; data: Lightning's `datamodule`, or `train_dataloaders` and `val_dataloaders`.
+    command: what resumes the run; data: Lightning's `datamodule`, or `train_dataloaders` and `val_dataloaders`; those
+    with a `close` are closed in the end.
     Raises KeyboardInterrupt, which names the command to go on with; ExciteError where that checkpoint is damaged.
     """
     config = module.config
@@ -174,6 +175,9 @@ def train(trainer: L.Trainer, module: RunModule, directory: RunDirectory, comman
             raise
         raise directory.broken(error, start) from error  # entries of any kind lead Lightning anywhere
     finally:
+        for source in data.values():
+            if hasattr(source, "close"):
+                source.close()
         finish(trainer.loggers)
 
 

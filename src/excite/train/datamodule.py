@@ -154,6 +154,11 @@ class ImageData(L.LightningDataModule):
             self.config, train=(self.train_source, transform), val=(self.val_source, self.preprocess.image)
         )
 
+    def close(self) -> None:
+        """End the reading processes, if some were started."""
+        if "readers" in vars(self):
+            self.readers.close()
+
     def _remember(self, loader: Loader) -> Loader:
         self.loaders.append(loader)
         return loader

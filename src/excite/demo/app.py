@@ -219,8 +219,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _gradio() -> Any:  # an extra: its module has no type here
     require("gradio")
-    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
-        os.environ[name] = "False" if name.startswith("GRADIO") else "1"
     import gradio
 
     return gradio

@@ -4,10 +4,8 @@ import contextlib
 import logging
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -69,18 +67,16 @@ def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "ope
     require("openvino")
     import openvino
 
-    # Through ONNX: its reader keeps a dynamic batch and the names of inputs and outputs.
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        file.write_bytes(onnx_model(program, dynamic).SerializeToString())
-        try:
-            model = openvino.convert_model(str(file))
-        except openvino.frontend.OpConversionFailure as error:
-            missing = sorted({op.split("-")[0] for op in re.findall(r"[A-Z]\w+-\d+", str(error))})
-            raise ExciteError(
-                f"OpenVINO cannot read {', '.join(missing) or 'an operator'} of this network as it is used there: "
-                "export to onnx or torch-export instead"
-            ) from error
+    # Through ONNX: its reader keeps a dynamic batch and the names of inputs and outputs. Not `openvino.convert_model`:
+    # it reads the same and reports to OpenVINO's makers that somebody did.
+    try:
+        model = openvino.Core().read_model(onnx_model(program, dynamic).SerializeToString())
+    except (openvino.frontend.OpConversionFailure, RuntimeError) as error:
+        missing = sorted({op.split("-")[0] for op in re.findall(r"[A-Z]\w+-\d+", str(error))})
+        raise ExciteError(
+            f"OpenVINO cannot read {', '.join(missing) or 'an operator'} of this network as it is used there: "
+            "export to onnx or torch-export instead"
+        ) from error
     return reduce_apart(model)
 
 

@@ -7,7 +7,7 @@
 A row is a training step of four networks, timed in turn; a ratio is the median of the rounds' own ratios to the plain
 network of torch's modules. The traffic rows time the end of a block beside a copy of its map: what its counted reads
 and writes would take at the copy's speed is the floor, the roof of a roofline picture. After each row JSON and picture
-(benchmarks/results/growth.png) are written.
+(docs/img/growth.png, or beside another `--out`) are written.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from excite.runtime import tune
 TUNED = tune()
 
 import torch  # noqa: E402 - after the threads are set
-from record import ORDER_STATISTICS, RATIO, add_out, ratio_cell, show, table, write  # noqa: E402
+from record import DOCS_RESULTS, ORDER_STATISTICS, RATIO, add_out, ratio_cell, show, table, write  # noqa: E402
 from torch import nn  # noqa: E402
 from traffic import COUNTED, tail_calls  # noqa: E402
 
@@ -131,6 +131,7 @@ def draw(tables: Mapping[str, dict[str, list[Any]]], path: Path) -> None:
     with drawing() as figure_of:
         figure = figure_of(figsize=(7.0, 4.2))
         panels = figure.subplots(2, 3).flatten()
+        found = [cell for row in tables[GROWTH].values() for cell in row[2:]] or [(1.0, 1.0, 1.0)]
         for panel, axis in zip(panels, AXES, strict=False):
             rows = [(float(k.split()[1]), row) for k, row in tables[GROWTH].items() if k.split()[0] == axis]
             for i, variant in enumerate(VARIANTS):
@@ -138,8 +139,11 @@ def draw(tables: Mapping[str, dict[str, list[Any]]], path: Path) -> None:
                 panel.plot(xs, [c[0] for c in cells], marker="o", markersize=2, color=colour(i), label=variant)
                 panel.fill_between(xs, [c[1] for c in cells], [c[2] for c in cells], color=colour(i), alpha=0.2, lw=0)
             panel.set(xlabel=axis, ylabel="ratio to plain", xscale="log" if rows else "linear")
+            panel.set_ylim(min(c[1] for c in found), max(c[2] for c in found))  # one scale: none of them looks steeper
+            panel.set_xticks([x for x, _ in rows], [f"{x:g}" for x, _ in rows])
+            panel.minorticks_off()
             panel.axhline(1.0, color="black", lw=0.5)
-        panels[0].legend()
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(VARIANTS))
         for panel, layout in zip(panels[len(AXES) :], LAYOUTS, strict=True):
             for i, (method, mode) in enumerate(COUNTED):
                 rows_ = [r for k, r in tables[TRAFFIC].items() if f", {layout}: {method} {mode}" in k]
@@ -174,6 +178,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--rounds {args.rounds}: an interval of 95 % needs at least six")
     if args.threads:
         torch.set_num_threads(args.threads)
+    usual = args.out == parser.get_default("out")
+    picture = DOCS_RESULTS.parent / "img" / "growth.png" if usual else args.out.with_suffix(".png")
     groups = names()
     wanted = [name for name in groups if name.startswith(args.only)]
     if not wanted:
@@ -197,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         notes += [f"{TUNED or 'untuned'}; load before the last row {load:.1f}"]
         content = {t: table(COLUMNS[t], rows) for t, rows in ordered.items() if rows}
         write(args.out, content, interval=interval, notes=notes)
-        draw({t: {r[0]: r for r in rows} for t, rows in ordered.items()}, args.out.with_suffix(".png"))
+        draw({t: {r[0]: r for r in rows} for t, rows in ordered.items()}, picture)
         print(f"{time.monotonic() - began:.0f} s: {name}", file=sys.stderr, flush=True)
     show({t: table(COLUMNS[t], list(rows.values())) for t, rows in tables.items() if rows})
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from attach_hosts import Plain, Residual, Vgg, build
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 import excite
 from excite import ExciteError, UsageError
+from excite.attention import ChannelAttention
 from excite.surgery import PRESETS, Site
 
 
@@ -183,3 +185,54 @@ def test_attach_is_a_function_whose_settings_go_by_name(resnet: nn.Module) -> No
     assert list(names) == ["model", "method", "sites", "replace", "input_size", "example", "options"]
     with pytest.raises(TypeError):
         excite.attach(resnet, "eca", "residual")  # type: ignore[misc]
+
+
+class Halves(nn.Module):
+    """A sum of two slices of the channels, one of them through convolutions."""
+
+    def __init__(self, chunk: bool) -> None:
+        super().__init__()
+        self.chunk = chunk
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        first = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = nn.Sequential(first, nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        first, second = x.chunk(2, 1) if self.chunk else (x[:, :8], x[:, 8:])
+        return self.head(torch.relu(self.body(first) + second).mean((2, 3)))
+
+
+@pytest.mark.parametrize("chunk", [True, False])
+def test_a_slice_is_no_shortcut_of_another(chunk: bool) -> None:
+    with pytest.raises(UsageError, match="no sites 'residual' in Halves"):
+        excite.attach(Halves(chunk), "eca", input_size=(3, 16, 16))
+
+
+class Dropped(nn.Module):
+    """A residual branch whose last part drops it for some images, and so hands its input through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+        self.conv, self.drop = nn.Conv2d(8, 8, 3, padding=1), StochasticDepth(0.5, "row")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head((x + self.drop(torch.relu(self.conv(x)))).mean((2, 3)))
+
+
+def test_a_branch_is_weighed_before_it_is_dropped() -> None:
+    torch.manual_seed(0)
+    model = Dropped()
+    (site,) = excite.attach(model, "eca", input_size=(3, 16, 16)).sites
+    assert (site.path, site.place) == ("drop", "before")
+    x = torch.randn(16, 3, 16, 16)
+    torch.manual_seed(1)
+    out = model.train()(x)
+    stem = model.stem(x)
+    attention = next(m for m in model.drop.modules() if isinstance(m, ChannelAttention))
+    torch.manual_seed(1)
+    branch = StochasticDepth(0.5, "row")(attention(torch.relu(model.conv(stem))))
+    torch.testing.assert_close(out, model.head((stem + branch).mean((2, 3))))

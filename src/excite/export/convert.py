@@ -69,8 +69,9 @@ def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "ope
 
     # Through ONNX: its reader keeps a dynamic batch and the names of inputs and outputs. Not `openvino.convert_model`:
     # it reads the same and reports to OpenVINO's makers that somebody did.
+    content = onnx_model(program, dynamic).SerializeToString()
     try:
-        model = openvino.Core().read_model(onnx_model(program, dynamic).SerializeToString())
+        model = openvino.Core().read_model(content)
     except (openvino.frontend.OpConversionFailure, RuntimeError) as error:
         missing = sorted({op.split("-")[0] for op in re.findall(r"[A-Z]\w+-\d+", str(error))})
         raise ExciteError(

@@ -15,7 +15,7 @@ openvino = pytest.importorskip("openvino")
 
 CHANNELS = 16
 QUICK = ("eca", "srm", "gct", "scsa")
-REFUSED = {"ceca": "cannot read .*Pad"}
+REFUSED = {"ceca": "cannot read Pad of"}
 
 
 @pytest.fixture(autouse=True)

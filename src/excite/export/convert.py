@@ -73,7 +73,9 @@ def openvino_model(program: torch.export.ExportedProgram, dynamic: bool) -> "ope
     try:
         model = openvino.Core().read_model(content)
     except (openvino.frontend.OpConversionFailure, RuntimeError) as error:
-        missing = sorted({op.split("-")[0] for op in re.findall(r"[A-Z]\w+-\d+", str(error))})
+        failed = re.findall(r"^-- (\w+)-\d+ with a message:\n(.*?)(?=^-- |^Summary|\Z)", str(error), re.M | re.S)
+        # What reads the output of such an operator fails with it, because its shape is unknown then.
+        missing = sorted({op for op, why in failed if "has to be known" not in why})
         raise ExciteError(
             f"OpenVINO cannot read {', '.join(missing) or 'an operator'} of this network as it is used there: "
             "export to onnx or torch-export instead"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from excite.comparison import Plan, Results, collect, run_plan
+from excite.comparison.cluster import measure_on_ray
 from excite.comparison.plan import make_plan
 
 pytestmark = pytest.mark.slow
@@ -119,6 +120,7 @@ def test_a_node_that_is_killed_loses_no_run(tmp_path: Path, monkeypatch: pytest.
     try:
         second = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
+        paces, at_once = measure_on_ray(plan, cluster.address)  # for --budget
         thread, ended = in_background(kill)
         results = run_plan(plan, tmp_path / "driver", ray=cluster.address, store=f"file://{kept}", report=lines.append)
         ended.set()
@@ -126,6 +128,8 @@ def test_a_node_that_is_killed_loses_no_run(tmp_path: Path, monkeypatch: pytest.
     finally:
         ray.shutdown()
         cluster.shutdown()
+    assert at_once == 2
+    assert [pace.train > 0 for pace in paces] == [True, True]
     assert killed, "no node was killed, so nothing was tested"
     assert any("its worker died" in line for line in lines), lines
     assert results.complete

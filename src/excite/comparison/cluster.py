@@ -3,15 +3,19 @@
 A worker or a node that dies loses nothing but the epoch its run was in: the run is tried again from its last epoch.
 """
 
+import contextlib
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any  # ray is an extra and only partly typed
 
 from excite.common.extras import require
+from excite.comparison.budget import Pace, measure_pace, side_by_side
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
 from excite.comparison.store import Store
+from excite.comparison.variants import Variant
 from excite.errors import ExciteError
 
 # Any: ray is an extra without types.
@@ -29,6 +33,27 @@ def train_on_ray(
     store: where runs are kept; without one all nodes share the folder.
     Raises UsageError where Ray is not installed, ExciteError where the cluster cannot be reached.
     """
+    with _connected(address) as ray:
+        return _run_all(ray, plan, waiting, report, store)
+
+
+def measure_on_ray(plan: Plan, address: str) -> tuple[list[Pace], int]:
+    """Return the paces of the variants as Ray tasks, side by side as the runs will be, and how many those are.
+
+    Raises what `train_on_ray` raises.
+    """
+    with _connected(address) as ray:
+        resources = ray.cluster_resources()
+        slots = int(resources.get("GPU") or resources.get("CPU") or 1)
+        variants, at_once = side_by_side(plan, slots)
+        task = _remote(ray, _measure)
+        paces: list[Pace] = ray.get([task.remote(plan, variant) for variant in variants])
+    return paces[: len(plan.variants)], at_once
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Yield ray, connected; what was not connected before is not so afterwards."""
     require("ray")
     import ray
 
@@ -36,10 +61,16 @@ def train_on_ray(
     if started:
         _connect(ray, address)
     try:
-        return _run_all(ray, plan, waiting, report, store)
+        yield ray
     finally:
         if started:
             ray.shutdown()
+
+
+def _remote(ray: Any, function: Callable[..., object]) -> Any:
+    """Return a function as tasks of one processor, and one GPU where there are any."""
+    # Ray itself would try again a fixed number of times, and would not say so.
+    return ray.remote(num_cpus=1, num_gpus=int(bool(ray.cluster_resources().get("GPU"))), max_retries=0)(function)
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -55,10 +86,8 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: Store | None) -> list[tuple[Run, str]]:
-    resources = ray.cluster_resources()
-    # Ray itself would try again a fixed number of times, and would not say so.
-    task = ray.remote(num_cpus=1, num_gpus=int(bool(resources.get("GPU"))), max_retries=0)(_task)
-    ahead = AHEAD * max(1, int(resources.get("CPU", 1)))
+    task = _remote(ray, _task)
+    ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     queue = list(reversed(waiting))
     deaths: dict[str, int] = {}
     pending: dict[Any, Run] = {}
@@ -89,6 +118,13 @@ def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: St
             number += 1
             report(f"{number} of {len(waiting)}: {outcome(run)}")
     return failures
+
+
+def _measure(plan: Plan, variant: Variant) -> Pace:
+    import torch
+
+    torch.set_num_threads(1)
+    return measure_pace(plan, variant)
 
 
 def _task(plan: Plan, run: Run, store: Store | None) -> None:

@@ -1,5 +1,6 @@
 """Run a comparison to its end, or go on with one; every finished run is kept."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from excite.common.files import write_json, write_text
 from excite.common.options import Option
 from excite.comparison import cost
-from excite.comparison.budget import planned
+from excite.comparison.budget import Pace, check_minutes, measure_pace, planned
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.page import page
 from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
@@ -87,10 +88,12 @@ def run_plan(
     plan.check()
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: at least one run at a time")
+    if budget is not None:
+        check_minutes(budget)
     kept = None if store is None else open_store(store, folder, alone=jobs == 1 and ray is None)
     bundle, size = _probe(plan, report)
     if budget is not None:
-        plan = _within(plan, folder, budget, bundle, jobs, report)
+        plan = _within(plan, folder, budget, bundle, jobs, ray, report)
     plan = save(plan, folder)
     while True:
         results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
@@ -115,7 +118,9 @@ def open_store(address: str, folder: Path, *, alone: bool) -> Store:
     return store
 
 
-def _within(plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: int, report: Report) -> Plan:
+def _within(
+    plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: int, ray: str | None, report: Report
+) -> Plan:
     """Return the plan with the epochs and images that fit, those of the comparison that is there already."""
     if (folder / FILE).is_file():
         old = load(folder)
@@ -123,7 +128,23 @@ def _within(plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: i
             there = "no budget" if old.budget is None else f"a budget of {old.budget:g} minutes"
             raise UsageError(f"{folder} holds a comparison with {there}, not {budget:g}; choose another --out")
         return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)
-    return planned(plan, budget, len(bundle.train), len(bundle.val), jobs, report)
+    started = time.perf_counter()
+    paces, at_once = _paces(plan, jobs, ray)
+    spent = time.perf_counter() - started
+    return planned(plan, budget, len(bundle.train), len(bundle.val), paces, at_once, report, spent=spent)
+
+
+def _paces(plan: Plan, jobs: int, ray: str | None) -> tuple[list[Pace], int]:
+    """Return the paces of the variants where they will train, and how many runs train at a time."""
+    if ray is not None:
+        from excite.comparison.cluster import measure_on_ray
+
+        return measure_on_ray(plan, ray)
+    if jobs > 1:
+        from excite.comparison.pool import measure_in_processes
+
+        return measure_in_processes(plan, jobs)
+    return [measure_pace(plan, variant) for variant in plan.variants], 1
 
 
 def _run_seeds(

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from excite.comparison.budget import Pace, measure_pace, side_by_side
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.plan import Plan, Run
 from excite.comparison.store import Store
@@ -15,10 +16,8 @@ def train_in_processes(
     plan: Plan, waiting: list[Run], jobs: int, report: Report, store: Store | None = None
 ) -> list[tuple[Run, str]]:
     """Train runs `jobs` at a time; return those that failed with their reasons."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     failures = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads, os.getpid())) as pool:
+    with _processes(jobs) as pool:
         futures = {pool.submit(execute, plan, run, store): run for run in waiting}
         for number, future in enumerate(as_completed(futures), 1):
             run = futures[future]
@@ -31,6 +30,21 @@ def train_in_processes(
             else:
                 report(f"{number} of {len(waiting)}: {outcome(run)}")
     return failures
+
+
+def measure_in_processes(plan: Plan, jobs: int) -> tuple[list[Pace], int]:
+    """Return the paces of the variants, measured as many side by side as will train, and how many those are."""
+    variants, at_once = side_by_side(plan, jobs)
+    with _processes(at_once) as pool:
+        paces = list(pool.map(measure_pace, [plan] * len(variants), variants))
+    return paces[: len(plan.variants)], at_once
+
+
+def _processes(jobs: int) -> ProcessPoolExecutor:
+    """Return processes that share the processor of this machine."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit, initargs=(threads, os.getpid()))
 
 
 def _limit(threads: int, parent: int) -> None:

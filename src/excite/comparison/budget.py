@@ -61,7 +61,7 @@ def planned(
     base = plan.config(plan.variants[0], 0, Path("unused"))
     images = min(train, base.limit_train or train)
     checks = min(val, base.limit_val or val)
-    runs = max((*plan.looks, plan.seeds)) * len(paces)
+    runs = plan.most_seeds * len(paces)
 
     def seconds(epochs: int, count: int) -> float:
         once = sum(p.start + p.read * (count + checks) + epochs * (p.train * count + p.val * checks) for p in paces)
@@ -114,7 +114,7 @@ def side_by_side(plan: Plan, slots: int) -> tuple[list[Variant], int]:
 
     Some are measured twice, so that none is measured in an emptier machine than it will train in.
     """
-    at_once = min(slots, max((*plan.looks, plan.seeds)) * len(plan.variants))
+    at_once = min(slots, plan.most_seeds * len(plan.variants))
     rounds = math.ceil(len(plan.variants) / at_once)
     return [plan.variants[i % len(plan.variants)] for i in range(rounds * at_once)], at_once
 

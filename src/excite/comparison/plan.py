@@ -90,13 +90,18 @@ class Plan:
         """How often the table is looked at and judged; each look is a chance to be wrong."""
         return len({*self.looks, self.seeds})
 
+    @property
+    def most_seeds(self) -> int:
+        """The seeds that the comparison may grow to."""
+        return max(self.seeds, *self.looks, 0)
+
     def check(self) -> None:
         """Raise UsageError for what can be known to fail before anything is trained."""
         if not self.variants:
             raise UsageError("a comparison needs methods, as --methods none,se,eca")
         if self.seeds < 1:
             raise UsageError(f"--seeds {self.seeds}: at least one run per method is needed")
-        if max(self.seeds, *self.looks, 0) > MOST_SEEDS:
+        if self.most_seeds > MOST_SEEDS:
             option = f"--seeds {self.seeds}" if self.seeds > MOST_SEEDS else f"--until-clear {max(self.looks)}"
             raise UsageError(f"{option}: at most {MOST_SEEDS}")
         for variant in self.variants:

@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True, help="of the files, as ablation-kernel")
     parser.add_argument("--note", action="append", default=[], help="what a reader must know besides")
+    parser.add_argument("--commit", help="whose sources trained, where they are not those of this checkout")
     args = parser.parse_args(arguments)
     results = public(collect(args.folder))
     if not results.complete:
@@ -92,6 +93,8 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     notes = [f"± is one sample standard deviation over {results.plan.seeds} seeds"]
     notes += [f"p is corrected for {others} variants (Holm){looks}", *args.note]
     facts: dict[str, Any] = {"command": command(results.plan)}
+    if args.commit:
+        facts["commit"] = args.commit
     if results.environment:
         facts |= {"machine": in_words(results.environment), "versions": results.environment.get("versions", {})}
     interval = "of the gain its own 95 % interval (paired Student t), of costs the middle 90 % of the rounds"

@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     parser.add_argument("--backbones", default="resnet20,se_resnet20,eca_resnet20,emca_eca_resnet20")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--name", required=True, help="of the result file")
+    parser.add_argument("--commit", help="whose sources trained, where they are not those of this checkout")
     parser.add_argument("train", nargs="*", help="options of excite detect train")
     args = parser.parse_args(arguments)
     names = args.backbones.split(",")
@@ -106,7 +107,8 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     ]
     interval = "of the gain its own 95 % interval (paired Student t)"
     command = shlex.join(["python", "benchmarks/detection_gains.py", *words])
-    write(docs / "results" / f"{args.name}.json", kept, interval=interval, command=command, notes=notes)
+    facts = {"command": command, **({"commit": args.commit} if args.commit else {})}
+    write(docs / "results" / f"{args.name}.json", kept, interval=interval, **facts, notes=notes)
 
 
 if __name__ == "__main__":

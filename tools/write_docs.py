@@ -125,8 +125,8 @@ def method_page(entry: Card) -> str:
 
 def gains_figure(root: Path) -> str:
     """Return the drawing of a recorded comparison: each method's gain over the plain network, with its interval."""
-    result = json.loads((root / "docs" / "results" / "compare-cifar10.json").read_text(encoding="utf-8"))
-    rows = [row for row in result["tables"]["methods"]["rows"] if row[7]]
+    result = json.loads((root / "docs" / "results" / "compare-cifar10-full.json").read_text(encoding="utf-8"))
+    rows = [row for row in result["tables"]["variants"]["rows"] if row[7]]
     low, high = min(0, *(row[7][1] for row in rows)), max(row[7][2] for row in rows)
     left, width, top = 100, 330, 66
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from record import HERE, show, table, write
+from record import HERE, show, shown_data, table, write
 
 from excite.common.files import write_bytes, write_text
 from excite.comparison import claims
@@ -46,11 +46,8 @@ def cells(row: Row) -> list[Any]:
 
 
 def public(results: Results) -> Results:
-    """Return the results without the place of the data on this machine: KIND:/any/where/NAME is KIND:data/NAME."""
-    kind, mark, path = results.plan.data.partition(":")
-    if not (mark and Path(path).is_absolute()):
-        return results
-    return replace(results, plan=replace(results.plan, data=f"{kind}:data/{Path(path).name}"))
+    """Return the results without the place of the data on this machine."""
+    return replace(results, plan=replace(results.plan, data=shown_data(results.plan.data)))
 
 
 def tables(results: Results) -> dict[str, Any]:

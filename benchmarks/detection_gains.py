@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from record import HERE, show, table, write
+from record import HERE, show, shown_data, table, write
 
 from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
 
@@ -73,12 +73,6 @@ def gain_cells(gain: Gain | None) -> list[Any]:
         return [None, None, "baseline"]
     interval = None if gain.low is None else [gain.mean, gain.low, gain.high]
     return [interval, gain.p_holm, gain.verdict]
-
-
-def shown_data(spec: str) -> str:
-    """Return a data spec without the place of the data on this machine."""
-    kind, mark, path = spec.partition(":")
-    return f"{kind}:data/{Path(path).name}" if mark and Path(path).is_absolute() else spec
 
 
 def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:

@@ -69,6 +69,12 @@ def commit() -> str | None:
     return done.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def shown_data(spec: str) -> str:
+    """Return a data spec without the place of the data on this machine: KIND:/any/where/NAME is KIND:data/NAME."""
+    kind, mark, path = spec.partition(":")
+    return f"{kind}:data/{Path(path).name}" if mark and Path(path).is_absolute() else spec
+
+
 def write(path: Path, tables: Mapping[str, Any], *, interval: str = "", **more: Any) -> Path:
     """Write a result file of this process; returns its path."""
     where = environment()

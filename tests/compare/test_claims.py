@@ -66,7 +66,8 @@ def _written(entry: dict[str, dict[str, object]]) -> str:
     [
         ([0.60, 0.61, 0.62], "shown: a gain as published"),
         ([0.40, 0.41, 0.42], "the opposite: a loss"),
-        ([0.51, 0.48, 0.54], "not shown at our scale; the published size fits our interval"),
+        ([0.51, 0.48, 0.54], "not shown at our scale; our interval holds the published size and zero alike"),
+        ([0.508, 0.5121, 0.536], "not shown at our scale; the published size fits our interval"),
         ([0.5001, 0.5, 0.5199], "not shown at our scale; the published size does not fit our interval"),
         ([0.6], "one seed: no interval"),
     ],

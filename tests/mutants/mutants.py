@@ -441,6 +441,8 @@ ROOMS: dict[str, list[Row]] = {
          "options |= {key", "options = {key", "compare/test_variants.py"),
         ("built-in-where-places-are-named", "comparison/variants.py",
          "(self.foreign or self.sites is not None)", "self.foreign", "compare/test_variants.py"),
+        ("zero-in-the-interval-unsaid", "comparison/claims.py",
+         "all(within) and gain.low <= 0 <= gain.high", "False", "compare/test_claims.py"),
         ("budget-of-one-seed", "comparison/budget.py",
          "runs = plan.most_seeds * len(paces)", "runs = len(paces)", BUDGET),
         ("budget-of-one-job", "comparison/budget.py",

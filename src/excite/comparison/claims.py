@@ -109,6 +109,8 @@ class Finding:
         if not gain.clear:
             sizes = self.claim.effects.values()
             within = [100 * gain.low <= size <= 100 * gain.high for size in sizes]
+            if all(within) and gain.low <= 0 <= gain.high:
+                return "not shown at our scale; our interval holds the published size and zero alike"
             fits_in = "fits" if all(within) else "fits in part" if any(within) else "does not fit"
             return f"not shown at our scale; the published size {fits_in} our interval"
         ours = "gain" if gain.mean > 0 else "loss"

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from rich.table import Table
 
 from excite.cli import COMMANDS
 from excite.cli.main import main
@@ -38,8 +39,18 @@ def test_a_card_fits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 def test_no_colour_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    make_console().print("[red]x[/red]")
+    make_console().print("x", style="red")
     assert capsys.readouterr().out == "x\n"
+
+
+def test_brackets_are_no_colours(capsys: pytest.CaptureFixture) -> None:
+    table = Table("[model]", title="[a] table")
+    table.add_row("eca@sites=[layer3]")
+    make_console().print(table)
+    make_console().print("[red]x[/red]")
+    out = capsys.readouterr().out
+    for words in ("[model]", "[a] table", "eca@sites=[layer3]", "[red]x[/red]"):
+        assert words in out
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from excite.comparison import Plan, collect, run_plan
 from excite.comparison.execute import execute, shared_weights
 from excite.comparison.experiment import write_report
 from excite.comparison.plan import load, make_plan, save
+from excite.comparison.variants import parse
 from excite.errors import ExciteError, UsageError
 from excite.train.module import Classifier
 
@@ -109,6 +111,19 @@ def test_report_of_an_unfinished_comparison(tmp_path: Path, capsys: pytest.Captu
     assert "UNFINISHED: 1 of 4" in out
     assert "not finished" in out
     assert "Unfinished: 1 of 4" in (folder / "report.html").read_text()
+
+
+def test_names_are_printed_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Brackets are no colours, and two long names that start alike stay two."""
+    sites = ["eca@sites=[layer3]", "eca@sites=[layer3,layer2.0]", "se:reduction=8@sites=[layer1,layer2,layer3]"]
+    scales = [f"emca_eca:stages={stages};blocks={blocks}" for stages in (1, 2) for blocks in (1, "all")]
+    ours = replace(parse("eca:kernel_size=[3,5,7]", "resnet20"), label=f"[red]{'a long label ' * 9}")
+    plan = make_plan(["none", *sites, *scales, ours, replace(ours, method="se", options={}, label="[/]")], seeds=1)
+    save(plan, tmp_path)
+    assert main(["compare", "--report", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "not finished" in line]
+    assert [row[: len(name) + 1] for row, name in zip(rows, plan.names, strict=True)] == [f"{n} " for n in plan.names]
 
 
 def test_a_report_without_the_baselines_runs_names_no_gain(finished: Path, tmp_path: Path) -> None:

@@ -97,24 +97,26 @@ def _show(results: "Results", folder: Path, json: bool) -> None:
     if json:
         print(json_.dumps(results.to_dict(), indent=2))
         return
-    from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
+    from excite.common.tables import make_console, printable
     from excite.comparison.table import cells, header, notes, verdict
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file or pipe has room
+    console = make_console()
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(header(results)):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=False)
+        # A name goes on in the next line where there is no room; cut short, two variants would look the same.
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in results.rows:
-        table.add_row(*cells(row))
+        table.add_row(*map(printable, cells(row)))
+    if not console.is_terminal:
+        needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        console.width = max(160, needed)
     console.print(table)
-    console.print(f"\n{verdict(results)}\n", highlight=False, markup=False)
+    console.print(f"\n{verdict(results)}\n")
     for note in notes(results):
-        console.print(note, highlight=False, markup=False, style="dim")
+        console.print(note, style="dim")
     console.print(
-        f"\nfiles: {folder}/report.html, results.csv, results.json, results.md, gains.png, costs.png, curves.png",
-        highlight=False, markup=False,
-    )  # fmt: skip
+        f"\nfiles: {folder}/report.html, results.csv, results.json, results.md, gains.png, costs.png, curves.png"
+    )

@@ -40,13 +40,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def cell(text: object) -> str:
-    """Return a name for a cell of a table, where square brackets would be read as colours."""
-    from rich.markup import escape
-
-    return escape(printable(text))
-
-
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print one line with whatever names are in it."""
     print(printable(line), file=file, flush=flush)
@@ -72,9 +65,12 @@ def _csv_cell(value: object) -> object:
 
 
 def make_console() -> "Console":
-    """Return a console on the standard output that never cuts a table short in a file or pipe."""
+    """Return a console on the standard output that has room for a table in a file or pipe.
+
+    Square brackets are what they are, as in `eca@sites=[layer3]`, and no colours.
+    """
     from rich.console import Console
 
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=200, file=sys.stdout)
+        return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, width=200, file=sys.stdout)

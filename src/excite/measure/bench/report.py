@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from excite.measure.bench.run import Report, Result
@@ -26,13 +25,13 @@ def tables(report: Report) -> list[Table]:
     blocks = []
     for (task, batch), results in groups(report.results).items():
         table = Table(title=f"{task}, batch {batch}, input {_shape(report, batch)}", title_justify="left")
-        first = escape(results[0].label)  # "[compiled]" is not markup
+        first = results[0].label
         heads = ("network", "median ms", "quartiles ms", "images/s", f"time / {first}", "90 % of rounds", "peak MB")
         for head in heads:
             table.add_column(head, justify="left" if head == "network" else "right")
         for r in results:
             table.add_row(
-                escape(r.label),
+                r.label,
                 milliseconds(r.seconds),
                 f"{milliseconds(r.quartile_low)} .. {milliseconds(r.quartile_high)}",
                 f"{r.rate:.4g}",

@@ -1,5 +1,6 @@
 """How our plots look: one column of a paper is 3.4 inches, two are 7; colours that colour-blind readers tell apart."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.4, 7.0
 NARROW = 4.8  # a page's width on a phone: its letters are still nine pixels high there
+
+LEGEND_LINE = 0.14  # inches
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart; the same network keeps its colour in all figures.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -72,6 +75,20 @@ def figure_text(name: object) -> str:
     return printable(name).replace("$", r"\$")
 
 
+def in_lines(name: object, width: int) -> str:
+    """Return a name as figures draw it, in lines of at most `width` letters; where it can, it breaks at a mark."""
+    return "\n".join(map(figure_text, _broken(printable(name), width)))
+
+
+def _broken(text: str, width: int) -> list[str]:
+    lines = [""]
+    for part in re.findall(rf"[^ ;,@/]{{1,{width}}}[;,@/]? ?|[ ;,@/]", text):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
+
+
 def save(figure: Any, path: str | Path, **options: Any) -> Path:
     """Write a figure atomically; the suffix names the format. options: `savefig`'s. Raises ExciteError."""
     with replacing(path) as temporary:
@@ -80,11 +97,18 @@ def save(figure: Any, path: str | Path, **options: Any) -> Path:
 
 
 def legend_above(figure: Any, axes: Any) -> None:
-    """Put one legend for all panels above them, in as many columns as the figure's width has room for."""
+    """Put one legend for all panels above them, in as many columns as the figure's width has room for.
+
+    A legend of more than two lines makes the figure higher, so that the panels keep their height.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         room = int(figure.get_figwidth() * 17 / (max(map(len, labels)) + 8))
-        figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(room, len(labels))))
+        columns = max(1, min(room, len(labels)))
+        labels = ["\n".join(_broken(label, int(figure.get_figwidth() * 17) - 16)) for label in labels]
+        lines = -(-sum(label.count("\n") + 1 for label in labels) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(0, lines - 2))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def log_scale(axis: Any) -> None:

@@ -4,11 +4,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from excite.common.plotting import NARROW, colour, dash, drawing, figure_text, legend_above, log_scale, save
+from excite.common.plotting import NARROW, colour, dash, drawing, figure_text, in_lines, legend_above, log_scale, save
 from excite.comparison.results import Results, Row
 
 # Any: matplotlib is an extra, so its classes are not named here.
 
+MOST_LETTERS = 28  # of a name in one line beside the panel of gains
 LEAST_SPAN = 0.1  # an axis of costs shows at least so large a share of them: 0.02 % must not look like a distance
 
 
@@ -33,7 +34,9 @@ def gains(rows: list[Row], results: Results, path: Path) -> Path:
     """Draw a forest plot: per variant the paired gain with its interval, and every seed's difference as a dot."""
     judged = [row for row in rows if row.gain is not None and row.gain.mean is not None]
     with drawing() as figure_of:
-        figure = figure_of(figsize=(NARROW, 0.32 * len(judged) + 0.9))
+        names = [in_lines(row.name, MOST_LETTERS) for row in judged]
+        rows_high = max(1.0, 0.4 * max(name.count("\n") + 1 for name in names))
+        figure = figure_of(figsize=(NARROW, 0.32 * rows_high * len(judged) + 0.9))
         axis = figure.subplots()
         for height, row in enumerate(reversed(judged)):
             gain = row.gain
@@ -47,10 +50,11 @@ def gains(rows: list[Row], results: Results, path: Path) -> Path:
             face = tone if gain.clear else "white"
             axis.plot(100 * gain.mean, height, "s", color=tone, markerfacecolor=face, markersize=5, zorder=3)
         axis.axvline(0, color="black", linewidth=0.8, zorder=1)
-        axis.set_yticks(range(len(judged)), [figure_text(row.name) for row in reversed(judged)])
+        axis.set_yticks(range(len(judged)), names[::-1])
         axis.set_ylim(-0.6, len(judged) - 0.3)
         axis.grid(visible=False, axis="y")
-        axis.set_xlabel("gain in top-1 over the baseline (points; 95 % interval; dots: seeds)")
+        # Of the figure, not of the panel: beside long names the panel is narrower than these words.
+        figure.supxlabel("gain in top-1 over the baseline (points; 95 % interval; dots: seeds)", fontsize=8)
         return save(figure, path)
 
 

@@ -35,7 +35,7 @@ def train_in_processes(
 def measure_in_processes(plan: Plan, jobs: int) -> tuple[list[Pace], int]:
     """Return the paces of the variants, measured as many side by side as will train, and how many those are."""
     variants, at_once = side_by_side(plan, jobs)
-    with _processes(at_once) as pool:
+    with _processes(jobs) as pool:  # with as many threads each as the runs will have
         paces = list(pool.map(measure_pace, [plan] * len(variants), variants))
     return paces[: len(plan.variants)], at_once
 

@@ -1,7 +1,8 @@
-"""Detectors that differ in their attention alone, several seeds each: AP on the test images, and paired gains.
+r"""Detectors that differ in their attention alone, several seeds each: AP on the test images, and paired gains.
 
-    python benchmarks/detection_gains.py --runs runs/gains-shapes --data shapes --name detect-shapes-attention
-    python benchmarks/detection_gains.py --runs runs/gains-bccd --data voc:data/bccd --name detect-bccd-attention
+    python benchmarks/detection_gains.py --data shapes --name detect-shapes-attention
+    python benchmarks/detection_gains.py --data voc:data/bccd --name detect-bccd-attention -- \
+        --train-split trainval --val-split none
 
 Runs that are there are kept, and one that was killed goes on from its last epoch: give the same command again. Writes
 docs/results/NAME.json when all are there. Options after -- go to `excite detect train`.
@@ -44,7 +45,7 @@ def run(folder: Path, network: str, seed: int, args: argparse.Namespace) -> Metr
 
 
 def tables(found: dict[str, list[Metrics]]) -> dict[str, Any]:
-    """Return per variant the scores over its seeds, and its gain in AP over the first; and AP of every run."""
+    """Return per variant the scores over its seeds, and its gain in AP over the first; AP of every run; categories."""
     by_score = {n: {c: [100 * m[a][b] for m in ms] for c, (a, b) in SCORES.items()} for n, ms in found.items()}
     first, *others = by_score
     gains = dict(
@@ -55,10 +56,18 @@ def tables(found: dict[str, list[Metrics]]) -> dict[str, Any]:
     rows = [[n, *(pair(values) for values in v.values()), *gain_cells(gains.get(n))] for n, v in by_score.items()]
     seeds = range(len(by_score[first]["AP"]))
     single = [[n, *v["AP"]] for n, v in by_score.items()]
+    categories = [row["class"] for row in found[first][0]["box"]["per_class"]]
+    by_category = [[n, *(pair(category(ms, c)) for c in categories)] for n, ms in found.items()]
     return {
         "test": table(columns, rows),
         "AP by seed": table({"backbone": "", **{f"seed {s}": "{:.2f}" for s in seeds}}, single),
+        "AP50 by category": table({"backbone": "", **dict.fromkeys(categories, "{:.2f} ± {:.2f}")}, by_category),
     }
+
+
+def category(metrics: list[Metrics], name: str) -> list[float]:
+    """Return the AP50 of one category, run by run, in per cent."""
+    return [100 * row["AP50"] for m in metrics for row in m["box"]["per_class"] if row["class"] == name]
 
 
 def pair(values: list[float]) -> list[float] | None:
@@ -78,7 +87,7 @@ def gain_cells(gain: Gain | None) -> list[Any]:
 def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     """Train and test what is missing, seed by seed; print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the run directories")
+    parser.add_argument("--runs", type=Path, help="folder of the run directories (runs/NAME)")
     parser.add_argument("--data", default="shapes")
     parser.add_argument("--backbones", default="resnet20,se_resnet20,eca_resnet20,emca_eca_resnet20")
     parser.add_argument("--seeds", type=int, default=3)
@@ -87,10 +96,11 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     parser.add_argument("train", nargs="*", help="options of excite detect train")
     args = parser.parse_args(arguments)
     names = args.backbones.split(",")
+    runs = args.runs or Path("runs") / args.name
     found: dict[str, list[Metrics]] = {name: [] for name in names}
     for seed in range(args.seeds):
         for name in names:
-            found[name].append(run(args.runs / f"{name}-seed{seed}", name, seed, args))
+            found[name].append(run(runs / f"{name}-seed{seed}", name, seed, args))
     kept = tables(found)
     show(kept)
     words = ["--data", shown_data(args.data), "--backbones", args.backbones, "--seeds", str(args.seeds)]

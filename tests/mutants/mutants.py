@@ -34,6 +34,7 @@ INSIDE = "train/test_inside_epochs.py"
 REMOTE = "data/test_remote.py"
 COMPARE = "compare/test_pairing.py"
 STATISTICS = "compare/test_statistics.py"
+GROWING = "compare/test_growing.py"
 BUDGET = "compare/test_budget.py"
 SPECS = "data/test_specs.py"
 PREPROCESS = "data/test_preprocess.py"
@@ -454,6 +455,14 @@ ROOMS: dict[str, list[Row]] = {
          "math.ceil(runs / at_once)", "(runs / at_once)", BUDGET),
         ("budget-without-later-looks", "comparison/plan.py",
          "return max(self.seeds, *self.looks, 0)", "return self.seeds", BUDGET),
+        ("a-look-that-has-been-forgotten", "comparison/plan.py",
+         "*_looked(old, plan, folder), ", "", GROWING),
+        ("looks-cannot-be-withdrawn", "comparison/plan.py",
+         "looked = [seeds for seeds in old.looks if seeds < old.seeds]", "looked = list(old.looks)", GROWING),
+        ("looks-that-were-not-had-passed-over", "comparison/plan.py",
+         "if had and old.seeds in plan.looks", "if old.seeds in plan.looks", GROWING),
+        ("no-seeds-doubled", "comparison/plan.py",
+         "return ()\n    _check_seeds(seeds)\n", "return ()\n    seeds = max(seeds, 1)\n", GROWING),
         ("budget-without-the-start-of-a-run", "comparison/budget.py",
          "sum(p.start + p.read", "sum(p.read", BUDGET),
         ("budget-without-reading", "comparison/budget.py",

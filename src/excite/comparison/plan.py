@@ -99,8 +99,7 @@ class Plan:
         """Raise UsageError for what can be known to fail before anything is trained."""
         if not self.variants:
             raise UsageError("a comparison needs methods, as --methods none,se,eca")
-        if self.seeds < 1:
-            raise UsageError(f"--seeds {self.seeds}: at least one run per method is needed")
+        _check_seeds(self.seeds)
         if self.most_seeds > MOST_SEEDS:
             option = f"--seeds {self.seeds}" if self.seeds > MOST_SEEDS else f"--until-clear {max(self.looks)}"
             raise UsageError(f"{option}: at most {MOST_SEEDS}")
@@ -248,6 +247,7 @@ def looks(seeds: int, most: int | None) -> tuple[int, ...]:
     """Return the numbers of seeds at which a table that grows to `most` seeds is judged: doubled each time."""
     if most is None:
         return ()
+    _check_seeds(seeds)
     if most < seeds:
         raise UsageError(f"--until-clear {most}: a comparison of {seeds} seeds cannot end with fewer")
     numbers = []
@@ -255,6 +255,11 @@ def looks(seeds: int, most: int | None) -> tuple[int, ...]:
         numbers.append(seeds)
         seeds *= 2
     return (*numbers, most)
+
+
+def _check_seeds(seeds: int) -> None:
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least one run per method is needed")
 
 
 def save(plan: Plan, folder: Path) -> Plan:
@@ -279,12 +284,9 @@ def continued(plan: Plan, folder: Path) -> Plan:
     old = load(folder)
     labels = {repr(replace(v, label="")): v.label for v in old.variants}
     plan = replace(plan, variants=tuple(replace(v, label=v.label or labels.get(repr(v), "")) for v in plan.variants))
-    if plan.looks and plan.looks == old.looks:
-        plan = replace(plan, seeds=max(plan.seeds, old.seeds))
+    plan = _caught_up(plan, old)
     differing = [name for name in ("data", "recipe", "changes") if getattr(old, name) != getattr(plan, name)]
     differing += [old.name_of(v) for v in old.variants if v not in plan.variants]
-    if old.seeds > plan.seeds:
-        differing.append(f"seeds: {old.seeds} there, {plan.seeds} here")
     if [old.baseline(v) for v in old.variants] != [plan.baseline(v) for v in old.variants if v in plan.variants]:
         differing.append("another baseline")
     if differing:
@@ -292,10 +294,26 @@ def continued(plan: Plan, folder: Path) -> Plan:
             f"{folder} holds another comparison ({', '.join(differing)}); variants and seeds may be added, not taken "
             "away or changed; choose another --out"
         )
-    looked = (*old.looks, *plan.looks)
-    if old.seeds < plan.seeds and all(run.finished for run in old.runs(folder)):
-        looked = (*looked, old.seeds)
-    return replace(plan, looks=tuple(sorted(set(looked))))
+    if old.seeds > plan.seeds:
+        until = f" --until-clear {max(*plan.looks, old.seeds)}" if plan.looks else ""
+        raise UsageError(
+            f"{folder} has {old.seeds} seeds, and none can be taken away: go on with --seeds {old.seeds}{until}, or "
+            "choose another --out"
+        )
+    return replace(plan, looks=tuple(sorted({*_looked(old, plan, folder), *plan.looks})))
+
+
+def _caught_up(plan: Plan, old: Plan) -> Plan:
+    """Return a plan of several looks where it stands after those that the comparison has had already."""
+    had = {seeds for seeds in plan.looks if seeds < old.seeds} <= set(old.looks)
+    return replace(plan, seeds=max(plan.seeds, old.seeds)) if had and old.seeds in plan.looks else plan
+
+
+def _looked(old: Plan, plan: Plan, folder: Path) -> list[int]:
+    """Return the looks at a comparison that have been; those that were only planned may be withdrawn."""
+    looked = [seeds for seeds in old.looks if seeds < old.seeds]
+    grows = old.seeds < plan.seeds and all(run.finished for run in old.runs(folder))
+    return [*looked, old.seeds] if grows else looked
 
 
 def load(folder: Path) -> Plan:

@@ -129,7 +129,7 @@ def test_a_comparison_grows_by_variants_and_seeds(tmp_path: Path) -> None:
     for other in ("none,eca", "none,eca:kernel_size=7,eca", "eca,none,eca:kernel_size=5"):
         with pytest.raises(UsageError, match="another comparison"):
             save(make_plan(other, seeds=3), folder)
-    with pytest.raises(UsageError, match="has 3 seeds, .* go on with --seeds 3, or"):
+    with pytest.raises(UsageError, match=r"has 3 seeds, .* go on with --seeds 3, or"):
         save(make_plan("none,eca:kernel_size=5,eca", seeds=2), folder)
 
 

@@ -17,6 +17,7 @@ from record import HERE, show, shown_data, table, write
 
 from excite.common.files import write_bytes, write_text
 from excite.comparison import claims
+from excite.comparison.agreement import few
 from excite.comparison.page import page
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, Row, collect
@@ -64,7 +65,8 @@ def numbers(results: Results) -> dict[str, Any]:
     """Return what `excite tables` reads: the rows unrounded, without their learning curves."""
     values = results.to_dict()
     rows = [{k: v for k, v in row.items() if k != "curves"} for row in values["rows"]]
-    return {**{k: v for k, v in values.items() if k not in ("plan", "environment")}, "rows": rows}
+    left_out = ("plan", "environment", "disagreements")
+    return {**{k: v for k, v in values.items() if k not in left_out}, "rows": rows}
 
 
 def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
@@ -78,6 +80,8 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     results = public(collect(args.folder))
     if not results.complete:
         parser.error(f"{args.folder}: {results.finished} of {results.total} runs are done; finish it first")
+    if results.disagreements:
+        parser.error(f"{args.folder}: {few(results.disagreements)}; such runs cannot stand in one table")
     kept = tables(results)
     show(kept)
     with tempfile.TemporaryDirectory() as temporary:

@@ -4,11 +4,13 @@ import csv
 import importlib.util
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from excite.cli.main import main
 from excite.comparison import Plan, claims, run_plan
@@ -20,13 +22,13 @@ from excite.recipes import comparison as plans
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def result(folder: Path, name: str, top1: dict[str, list[float]]) -> Path:
-    """A result file of a comparison with these accuracies by variant and seed."""
+def result(folder: Path, name: str, top1: dict[str, list[float]], **plan: object) -> Path:
+    """A result file of a comparison with these accuracies by variant and seed; plan: more entries of its plan."""
     rows = [
         {"variant": parse(v, "resnet20").to_dict(), "top1": {str(s): x for s, x in enumerate(values)}}
         for v, values in top1.items()
     ]
-    plan = {"data": "cifar10", "recipe": "cifar10-short", "seeds": 3, "changes": {"epochs": 5}}
+    plan = {"data": "cifar10", "recipe": "cifar10-short", "seeds": 3, "changes": {"epochs": 5}, **plan}
     file = folder / f"{name}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({"plan": plan, "comparison": {"rows": rows}}))
@@ -64,7 +66,8 @@ def _written(entry: dict[str, dict[str, object]]) -> str:
 @pytest.mark.parametrize(
     ("se", "words"),
     [
-        ([0.60, 0.61, 0.62], "shown: a gain as published"),
+        ([0.60, 0.61, 0.62], "shown: a gain as published; the published size does not fit our interval"),
+        ([0.515, 0.5152, 0.5351], "shown: a gain as published; the published size fits our interval"),
         ([0.40, 0.41, 0.42], "the opposite: a loss"),
         ([0.51, 0.48, 0.54], "not shown at our scale; our interval holds the published size and zero alike"),
         ([0.508, 0.5121, 0.536], "not shown at our scale; the published size fits our interval"),
@@ -87,7 +90,7 @@ def test_one_family_of_claims_is_corrected_together(tmp_path: Path) -> None:
     result(tmp_path / "b", "two", {"none": base, "se_var1": up, "eca:kernel_size=3": up})
     one = [f for f in claims.find(claims.load(tmp_path / "a")) if f.measured]
     two = [f for f in claims.find(claims.load(tmp_path / "b")) if f.measured]
-    assert [f.verdict for f in one] == ["shown: a gain as published"]
+    assert [f.verdict for f in one] == ["shown: a gain as published; the published size fits our interval"]
     assert len(two) == 2
     assert all(f.verdict.startswith("not shown") for f in two)
     assert two[0].gain.p_holm == pytest.approx(2 * one[0].gain.p)
@@ -99,7 +102,20 @@ def test_a_pair_that_two_works_published_counts_once(tmp_path: Path) -> None:
     found = [f for f in claims.find(claims.load(tmp_path)) if f.measured]
     assert len(found) == 2
     assert all(f.gain.p_holm == f.gain.p for f in found)
-    assert {f.verdict for f in found} == {"shown: a gain as published"}
+    assert all(f.verdict.startswith("shown: a gain as published") for f in found)
+
+
+def test_a_comparison_that_grew_is_corrected_for_its_looks_as_in_its_report(tmp_path: Path) -> None:
+    values = {"none": [0.5, 0.5, 0.5, 0.5], "se_var1": [0.51, 0.51, 0.515, 0.503]}
+    result(tmp_path / "once", "x", values, seeds=4)
+    result(tmp_path / "grown", "x", values, seeds=4, looks=[2, 4])
+    once, grown = (
+        next(f for f in claims.find(claims.load(tmp_path / name)) if f.measured) for name in ("once", "grown")
+    )
+    assert once.gain.p_holm == pytest.approx(once.gain.p)
+    assert grown.gain.p_holm == pytest.approx(2 * once.gain.p)
+    assert once.verdict.startswith("shown")
+    assert grown.verdict.startswith("not shown")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +123,10 @@ def test_a_pair_that_two_works_published_counts_once(tmp_path: Path) -> None:
     ["{", "[1]", '{"comparison": 1}', '{"comparison": {"rows": [1]}, "plan": {}}', '{"comparison": {"rows": []}}',
      '{"comparison": {"rows": [{"variant": "none", "top1": {"a": 1}}]}, "plan": {}}',
      '{"comparison": {"rows": [{"variant": "none", "top1": {"0": "x"}}]}, "plan": {}}',
-     '{"comparison": {"rows": [{"variant": 3, "top1": {"0": 0.5}}]}, "plan": {}}'],
+     '{"comparison": {"rows": [{"variant": 3, "top1": {"0": 0.5}}]}, "plan": {}}',
+     '{"comparison": {"rows": []}, "plan": {"seeds": 3, "looks": 3}}',
+     '{"comparison": {"rows": []}, "plan": {"seeds": "3", "looks": []}}',
+     '{"comparison": {"rows": []}, "plan": {"seeds": 3, "looks": [true]}}'],
 )  # fmt: skip
 def test_broken_result_files_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
@@ -179,24 +198,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
 
 def test_a_finished_comparison_is_put_into_the_docs_by_one_command(finished: tuple[Plan, Path], tmp_path: Path) -> None:
     _, folder = finished
-    plan = json.loads((folder / "plan.json").read_text())
-    (folder / "plan.json").write_text(json.dumps({**plan, "data": "parquet:/home/me/photos"}))
-    script("comparison_table").main([str(folder), "--name", "ablation-x", "--note", "a trial"], docs=tmp_path)
-    (folder / "plan.json").write_text(json.dumps(plan))
-    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    for file in (elsewhere / "plan.json", *elsewhere.rglob("config.yaml")):  # as if it were made with photos
+        content = yaml.safe_load(file.read_text()) | {"data": "parquet:/home/me/photos", "recipe": "digits"}
+        file.write_text(json.dumps(content))
+    docs = tmp_path / "docs"
+    script("comparison_table").main([str(elsewhere), "--name", "ablation-x", "--note", "a trial"], docs=docs)
+    files = sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.*"))
     assert files == [
         "ablations.md", "img/ablation-x_costs.png", "img/ablation-x_curves.png", "img/ablation-x_gains.png",
         "reports/ablation-x.html", "results/ablation-x.json",
     ]  # fmt: skip
-    content = json.loads((tmp_path / "results" / "ablation-x.json").read_text())
+    content = json.loads((docs / "results" / "ablation-x.json").read_text())
     assert content["plan"]["data"] == "parquet:data/photos"
     assert content["command"].startswith("excite compare --methods none,eca")
     assert content["notes"][-1] == "a trial"
     for file in ("results/ablation-x.json", "reports/ablation-x.html", "ablations.md"):
-        text = (tmp_path / file).read_text()
+        text = (docs / file).read_text()
         assert "/home/me" not in text
         assert str(folder.parent) not in text
-    found = [f for f in claims.find(claims.load(tmp_path / "results")) if f.measured]
+    found = [f for f in claims.find(claims.load(docs / "results")) if f.measured]
     assert {f.claim.text for f in found} == {"ECA over no attention"}
     assert all(f.gain.pairs == 2 for f in found)
 

@@ -1,6 +1,7 @@
 """Means, intervals, corrected verdicts, and how often a whole table says something false."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,18 @@ def test_a_verdict_depends_on_how_many_methods_were_tried() -> None:
     assert judge([alone])[0].verdict == BETTER
     assert [row.verdict for row in judge(table)] == ["baseline", NOISE, BETTER, NOISE, "one seed"]
     assert judge(table)[1].gain.low > 0  # type: ignore[union-attr]  # the raw interval stays as it was
+
+
+def test_a_variant_without_a_result_counts() -> None:
+    """One that fails, or has not ended, does not make the others look clearer."""
+    clear = paired_gain([0.51, 0.51, 0.515, 0.503], [0.5] * 4)
+    assert clear.p is not None
+    failed = replace(row("srm", None), mean=None)
+    judged = judge([row("none", None), row("se", clear), failed, replace(failed, name="eca")])
+    assert judged[1].gain is not None
+    assert judged[1].gain.p_holm == pytest.approx(3 * clear.p)
+    assert [r.verdict for r in judged[2:]] == ["not finished"] * 2
+    assert judged[2].gain is None
 
 
 def false_claims(rng: np.random.Generator, seeds: int, images: int | None, better: int) -> tuple[float, float]:

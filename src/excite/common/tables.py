@@ -64,6 +64,16 @@ def _csv_cell(value: object) -> object:
     return f"'{text}" if text.lstrip()[:1] in FORMULAS else text
 
 
+def markdown_cell(text: str) -> str:
+    """Return text that stands in a Markdown table as it is: no mark of it begins a cell or turns letters bold."""
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return the line of a Markdown table."""
+    return "| " + " | ".join(map(markdown_cell, cells)) + " |"
+
+
 def make_console() -> "Console":
     """Return a console on the standard output that has room for a table in a file or pipe.
 

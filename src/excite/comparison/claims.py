@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from excite.common.checks import Number, fits, shown
-from excite.common.tables import csv_text, printable
-from excite.comparison.plan import read_values
-from excite.comparison.statistics import Gain, corrected, paired_gain
+from excite.common.tables import csv_text, markdown_cell, markdown_row, printable
+from excite.comparison.plan import looks_at, read_values
+from excite.comparison.statistics import Gain, corrected, p_in_words, paired_gain
 from excite.comparison.variants import Variant, from_entry, parse
 from excite.errors import ExciteError, UsageError
 from excite.measure.published import SOURCES, cells
@@ -82,11 +82,15 @@ def _network(model: str) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A comparison of ours that a result file holds: top-1 (a share) by seed of each of its variants."""
+    """A comparison of ours that a result file holds: top-1 (a share) by seed of each of its variants.
+
+    judged: how often the table was looked at as it grew.
+    """
 
     file: str
     title: str
     top1: tuple[tuple[Variant, Mapping[int, float]], ...]
+    judged: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,19 +110,20 @@ class Finding:
             return NO_RUN
         if gain.low is None or gain.high is None:
             return gain.reason
+        sizes = self.claim.effects.values()
+        within = [100 * gain.low <= size <= 100 * gain.high for size in sizes]
+        fits_in = "fits" if all(within) else "fits in part" if any(within) else "does not fit"
+        size = f"the published size {fits_in} our interval"
         if not gain.clear:
-            sizes = self.claim.effects.values()
-            within = [100 * gain.low <= size <= 100 * gain.high for size in sizes]
             if all(within) and gain.low <= 0 <= gain.high:
-                return "not shown at our scale; our interval holds the published size and zero alike"
-            fits_in = "fits" if all(within) else "fits in part" if any(within) else "does not fit"
-            return f"not shown at our scale; the published size {fits_in} our interval"
+                size = "our interval holds the published size and zero alike"
+            return f"not shown at our scale; {size}"
         ours = "gain" if gain.mean > 0 else "loss"
         if direction == 0:
             return f"a {ours}; the published networks disagree with each other"
-        return (
-            f"shown: a {ours} as published" if direction == (1 if gain.mean > 0 else -1) else f"the opposite: a {ours}"
-        )
+        if direction != (1 if gain.mean > 0 else -1):
+            return f"the opposite: a {ours}"
+        return f"shown: a {ours} as published; {size}"
 
     @property
     def ours(self) -> str:
@@ -134,7 +139,7 @@ class Finding:
     def cells(self) -> tuple[str, ...]:
         """Return the finding as a table's line."""
         p = None if self.gain is None else self.gain.p_holm
-        return (self.claim.text, self.claim.printed, self.ours, "-" if p is None else f"{p:.3f}", self.verdict)
+        return (self.claim.text, self.claim.printed, self.ours, "-" if p is None else p_in_words(p), self.verdict)
 
 
 def load(folder: Path) -> list[Measured]:
@@ -165,8 +170,11 @@ def _measured(file: Path, values: Mapping[str, Any]) -> Measured:
             raise ExciteError(f"{file} is broken: {error}") from None
         top1.append((variant, {int(seed): float(value) for seed, value in row["top1"].items()}))
     changed = "".join(f", {key}={value}" for key, value in plan.get("changes", {}).items())
-    title = f"{plan.get('data')}, recipe {plan.get('recipe')}{changed}, {plan.get('seeds')} seeds"
-    return Measured(file.stem, printable(title), tuple(top1))
+    seeds, looks = plan.get("seeds"), plan.get("looks", [])
+    if not isinstance(seeds, int) or not fits(looks, Sequence[int]):
+        raise ExciteError(f"{file} is broken: seeds are {shown(seeds)}, looks {shown(looks)}")
+    title = f"{plan.get('data')}, recipe {plan.get('recipe')}{changed}, {seeds} seeds"
+    return Measured(file.stem, printable(title), tuple(top1), looks_at(seeds, looks))
 
 
 def _by_seed(values: object) -> bool:
@@ -195,7 +203,7 @@ def _asked(measured: Measured) -> Iterator[Finding]:
             for one, other in runs.values()
             for seeds in [sorted(set(one) & set(other))]
         ]
-        of_pair = dict(zip(runs, corrected(gains), strict=True))
+        of_pair = dict(zip(runs, corrected(gains, measured.judged), strict=True))
         for claim, _, _ in asked:
             yield Finding(claim, measured, backbone, of_pair[claim.variant, claim.against])
 
@@ -214,8 +222,9 @@ INTRODUCTION = (
     "Made by `excite tables ablations --format markdown`. A claim is the difference of two published top-1, in points; "
     "ours is the mean difference over the seeds with its own 95 % interval (paired Student t). Our runs are judged by "
     "p, corrected for all pairs that one comparison is asked about (Holm; a pair that two works published counts "
-    "once): *shown* and *the opposite* are wrong somewhere in at most 5 % of comparisons. *Not shown* does not mean "
-    "that there is no effect: our networks, images and epochs are smaller than the papers'."
+    "once) and for the looks at a comparison that grew: *shown* and *the opposite* are wrong somewhere in at most 5 % "
+    "of comparisons. *Not shown* does not mean that there is no effect: our networks, images and epochs are smaller "
+    "than the papers'."
 )
 
 
@@ -246,15 +255,11 @@ def to_markdown(findings: Sequence[Finding]) -> str:
     lines = ["# Published ablations beside ours", "", INTRODUCTION, "", summary(findings), ""]
     for title, group in sections(findings):
         printed = "; ".join(dict.fromkeys(SOURCES[finding.claim.source] for finding in group))
-        lines += [f"## {_escaped(title)}", "", f"Printed in: {printed}.", ""]
+        lines += [f"## {markdown_cell(title)}", "", f"Printed in: {printed}.", ""]
         lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---|---:|---|"]
-        lines += ["| " + " | ".join(map(_escaped, finding.cells)) + " |" for finding in group]
+        lines += [markdown_row(finding.cells) for finding in group]
         lines.append("")
     return "\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
 def to_text(findings: Sequence[Finding]) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from excite.common.files import write_json, write_text
 from excite.common.options import Option
 from excite.comparison import cost
+from excite.comparison.agreement import check_agreement
 from excite.comparison.budget import Pace, check_minutes, measure_pace, planned
 from excite.comparison.execute import Report, execute, outcome
 from excite.comparison.page import page
-from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, load, make_plan, save
+from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, continued, load, make_plan, save
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
 from excite.comparison.store import Store
@@ -94,6 +95,8 @@ def run_plan(
     bundle, size = _probe(plan, report)
     if budget is not None:
         plan = _within(plan, folder, budget, bundle, jobs, ray, report)
+    if (folder / FILE).is_file():
+        check_agreement(continued(plan, folder), folder)
     plan = save(plan, folder)
     while True:
         results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
@@ -155,6 +158,7 @@ def _run_seeds(
     if store is not None:
         store.send(folder, "", [FILE])
         store.exchange([run.folder for run in runs])
+        check_agreement(plan, folder)
     waiting = [run for run in runs if not run.finished]
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")

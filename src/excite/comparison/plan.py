@@ -88,7 +88,7 @@ class Plan:
     @property
     def judged(self) -> int:
         """How often the table is looked at and judged; each look is a chance to be wrong."""
-        return len({*self.looks, self.seeds})
+        return looks_at(self.seeds, self.looks)
 
     @property
     def most_seeds(self) -> int:
@@ -260,6 +260,11 @@ def looks(seeds: int, most: int | None) -> tuple[int, ...]:
 def _check_seeds(seeds: int) -> None:
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least one run per method is needed")
+
+
+def looks_at(seeds: int, looks: Sequence[int]) -> int:
+    """Return how often a table is judged that has `seeds` seeds now, and is or was judged at `looks` too."""
+    return len({*looks, seeds})
 
 
 def save(plan: Plan, folder: Path) -> Plan:

@@ -8,6 +8,7 @@ from typing import Any
 from excite.common.checks import Number, fits, shown
 from excite.common.files import check_file
 from excite.comparison import cost
+from excite.comparison.agreement import disagreements
 from excite.comparison.cost import Cost
 from excite.comparison.plan import Plan, load, read_values
 from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain, visible
@@ -56,6 +57,7 @@ class Results:
     environment: dict[str, object] | None
     visible: float | None = None  # the gain that so many seeds show with a probability of 80 %
     split: str = ""  # the images that top-1 is of: val or test
+    disagreements: tuple[str, ...] = ()  # what runs differ in beside their variants, in words
 
     @property
     def complete(self) -> bool:
@@ -77,6 +79,7 @@ class Results:
             "complete": self.complete,
             "visible": self.visible,
             "split": self.split,
+            "disagreements": list(self.disagreements),
             "rows": rows,
             "environment": self.environment,
         }
@@ -99,18 +102,30 @@ def collect(folder: Path) -> Results:
             summaries[run.label][run.seed] = summary | {"curve": _curve(run.folder)}
     rows = [_row(plan, v, summaries, costs.get(plan.name_of(v))) for v in plan.variants]
     gains = [row.gain for row in rows if row.gain is not None]
-    seen = visible([gain.differences for gain in gains], len(gains), plan.judged)
+    seen = visible([gain.differences for gain in gains], len(_others(rows)), plan.judged)
     finished = [summary for of_variant in summaries.values() for summary in of_variant.values()]
     splits = {str(summary.get("split", "")) for summary in finished}
     words = {str(key): word for key, word in WORDS.items()}
     split = words.get(splits.pop(), "") if len(splits) == 1 else ""
-    return Results(plan, judge(rows, plan.judged), len(finished), len(runs), machine, seen, split)
+    rows = judge(rows, plan.judged)
+    unlike = tuple(disagreements(plan, folder))
+    return Results(plan, rows, len(finished), len(runs), machine, seen, split, unlike)
 
 
 def judge(rows: list[Row], looks: int = 1) -> list[Row]:
-    """Return the rows with verdicts corrected for the number of variants in the table, and of looks at it."""
-    gains = iter(corrected([row.gain for row in rows if row.gain is not None], looks))
-    return [row if row.gain is None else replace(row, gain=next(gains)) for row in rows]
+    """Return the rows with verdicts corrected for the number of variants in the table, and of looks at it.
+
+    A variant that has no result yet counts: otherwise one that fails would make the others look clearer.
+    """
+    others = _others(rows)
+    gains = corrected([row.gain or Gain(None, None, None, 0) for row in others], looks)
+    judged = {row.name: gain for row, gain in zip(others, gains, strict=True) if row.gain is not None}
+    return [replace(row, gain=judged.get(row.name)) for row in rows]
+
+
+def _others(rows: list[Row]) -> list[Row]:
+    """Return the rows of a table that are compared with a baseline."""
+    return [row for row in rows if row.name != row.baseline]
 
 
 def _row(plan: Plan, variant: Variant, summaries: Mapping[str, dict[int, Summary]], counted: Cost | None) -> Row:

@@ -75,6 +75,11 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     return Gain(mean, mean - half, mean + half, n, p=p, differences=tuple(differences))
 
 
+def p_in_words(p: float) -> str:
+    """Return a p-value as tables show it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's corrected p-values: a family is wrong anywhere with at most the level (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

@@ -3,11 +3,13 @@
 import csv
 import io
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from excite.common.tables import counted, printable
+from excite.common.tables import counted, markdown_row, printable
+from excite.comparison.agreement import few
 from excite.comparison.plan import Plan
 from excite.comparison.results import Results, Row
+from excite.comparison.statistics import p_in_words
 from excite.train.config import resolve_recipe
 
 HEADER = (
@@ -58,7 +60,7 @@ def p_value(row: Row) -> str:
     """Return the p-value of the gain, corrected for all variants of the table."""
     if row.gain is None or row.gain.p_holm is None:
         return "-"
-    return "<0.001" if row.gain.p_holm < 0.001 else f"{row.gain.p_holm:.3f}"
+    return p_in_words(row.gain.p_holm)
 
 
 def header(results: Results) -> tuple[str, ...]:
@@ -73,6 +75,8 @@ def baseline(results: Results) -> str:
 
 def verdict(results: Results) -> str:
     """Return what the comparison has found, in sentences."""
+    if results.disagreements:
+        return printable(unlike(results.disagreements))
     words = [
         f"{row.name} is {row.gain.verdict} than {row.baseline}: {gain(row)} points."
         for row in results.rows
@@ -88,6 +92,11 @@ def verdict(results: Results) -> str:
         seeds = max(len(row.top1) for row in results.rows)
         words.append(f"With {seeds} seeds that differ as these do, {power(results.visible)}.")
     return printable(" ".join(words) or "Nothing can be compared yet.")
+
+
+def unlike(disagreements: Sequence[str]) -> str:
+    """Return in words that runs cannot be compared, and why."""
+    return f"NOT COMPARABLE: {few(disagreements)}. Remove the folders of these runs, and they are trained again."
 
 
 def power(visible: float) -> str:
@@ -113,7 +122,7 @@ def notes(results: Results) -> list[str]:
     """Return what a reader must know to read the table."""
     plan = results.plan
     first = baseline(results)
-    lines = []
+    lines = [unlike(results.disagreements)] if results.disagreements else []
     if not results.complete:
         lines.append(f"UNFINISHED: {results.finished} of {results.total} runs are done; the table shows what is there.")
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())
@@ -125,7 +134,7 @@ def notes(results: Results) -> list[str]:
         f"last epoch{f', on the {results.split} split' if results.split else ''}."
     )
     lines.append("Top-1: mean over the seeds (n of them) ± one sample standard deviation.")
-    others = sum(row.variant != plan.baseline(row.variant) for row in results.rows)
+    others = sum(row.name != row.baseline for row in results.rows)
     again = f" and for {plan.judged} looks at it (Bonferroni)" if plan.judged > 1 else ""
     lines.append(
         f"Gain: mean over seeds of (variant - {first}), percentage points, with its own 95 % interval (paired "
@@ -160,8 +169,7 @@ def environment_text(values: dict[str, object]) -> str:
 def to_markdown(results: Results) -> str:
     """Return the table and its notes as Markdown."""
     names = header(results)
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in results.rows]
+    lines = [markdown_row(names), "|---" * len(names) + "|", *(markdown_row(cells(row)) for row in results.rows)]
     return "\n".join([*lines, "", *(f"{note}\n" for note in notes(results))])
 
 

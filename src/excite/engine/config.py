@@ -371,16 +371,23 @@ def check_resume(config: RunConfig) -> None:
     """
     if config.resume is None:
         return
-    kind = type(config)
-    before = kind(**read_run(kind, config.resume, ("model", "backbone", "data"))).recorded()
-    for name, value in config.recorded().items():
-        if name in config.FREE_ON_RESUME or plain(value) == plain(before[name]):
-            continue
+    for name, before, value in differences(config, config.resume):
         if name != "epochs":
             remedy = f"a resumed run may change {', '.join(map(flag, (*config.FREE_ON_RESUME, 'epochs')))} only"
-            raise UsageError(f"{config.resume} was made with {flag(name)} {before[name]}, not {value}; {remedy}")
-        if value < before[name]:
-            raise UsageError(f"{config.resume} was made with --epochs {before[name]}; they may only grow, got {value}")
+            raise UsageError(f"{config.resume} was made with {flag(name)} {before}, not {value}; {remedy}")
+        if value < before:
+            raise UsageError(f"{config.resume} was made with --epochs {before}; they may only grow, got {value}")
+
+
+def differences(config: RunConfig, run: str | Path) -> list[tuple[str, Any, Any]]:
+    """Return [(option, value of the run, value of `config`), ...] where a run directory was made with other options.
+
+    How and where a run is computed (`FREE_ON_RESUME`) makes no difference. Raises UsageError for no run directory.
+    """
+    kind = type(config)
+    before = kind(**read_run(kind, run, ("model", "backbone", "data"))).recorded()
+    now = {name: value for name, value in config.recorded().items() if name not in config.FREE_ON_RESUME}
+    return [(name, before[name], value) for name, value in now.items() if plain(value) != plain(before[name])]
 
 
 def plain(value: object) -> object:

@@ -118,10 +118,13 @@ def _classes(network: Network, request: Request) -> int | list[int]:
     for class_name in request.classes:
         if class_name in names:
             indices.append(names.index(class_name))
-        elif class_name.isdigit():
+        elif not class_name.isdecimal():
+            raise unknown(f"class of {network.label}", class_name, names)
+        elif int(class_name) < network.card.num_classes:
             indices.append(int(class_name))
         else:
-            raise unknown(f"class of {network.label}", class_name, names)
+            count = network.card.num_classes
+            raise UsageError(f"--classes {class_name}: {network.label} has {count} classes, numbered from 0")
     return indices
 
 

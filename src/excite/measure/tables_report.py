@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from excite.common.tables import markdown_row
 from excite.measure.published import SOURCES, TITLES, UNIT_NAMES
 from excite.measure.tables import Verdict
 
@@ -145,13 +146,9 @@ def to_markdown(verdicts: Sequence[Verdict]) -> str:
             "",
         ]
         lines += ["| " + " | ".join(HEADS) + " |", "|---|---|---:|---:|---:|---|---|---|"]
-        lines += ["| " + " | ".join(_escape(c) for c in cells_of(v)) + " |" for v in group]
+        lines += [markdown_row(cells_of(v)) for v in group]
         lines.append("")
     return "\n".join(lines)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
 def to_csv(verdicts: Sequence[Verdict]) -> str:

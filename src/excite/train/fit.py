@@ -30,7 +30,7 @@ from excite.engine.trainer import compiled, completed, make_trainer, seeded_run,
 from excite.errors import UsageError
 from excite.models import spec_of
 from excite.runtime import pick_device
-from excite.train.config import TrainConfig
+from excite.train.config import FOR_TRAINED, TrainConfig
 from excite.train.datamodule import ImageData
 from excite.train.finetune import freeze, is_untrained, restoring
 from excite.train.losses import ClassificationLoss, Loss, class_weights, say_balance
@@ -187,8 +187,7 @@ def prepare(model: nn.Module, config: TrainConfig) -> TrainConfig:
         text = freeze(model, config.freeze)
         if not config.quiet:
             print(text)
-    usual = {"freeze_backbone_epochs": 0, "backbone_lr_factor": 1.0, "layer_decay": 1.0}
-    apart = [name for name, value in usual.items() if getattr(config, name) != value]
+    apart = [name for name, value in FOR_TRAINED.items() if getattr(config, name) != value]
     if not apart or config.resume or not is_untrained(model):
         return config
     recipe = recipes.load(config.recipe) if config.recipe in recipes.names() else {}
@@ -203,7 +202,7 @@ def prepare(model: nn.Module, config: TrainConfig) -> TrainConfig:
             "note: the network's weights are fresh, so all of it learns alike; --pretrained and --init start from "
             "trained ones"
         )
-    return replace(config, freeze_backbone_epochs=0, backbone_lr_factor=1.0, layer_decay=1.0)
+    return replace(config, **FOR_TRAINED)
 
 
 def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[str]:

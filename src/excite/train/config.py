@@ -3,7 +3,7 @@
 import re
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from excite import recipes
 from excite.card import LARGEST_SIDE, MOST_CHANNELS
@@ -15,7 +15,7 @@ from excite.errors import UsageError
 
 SHARDED = ("sgd", "adam", "adamw")  # optimizers that work on each weight for itself
 # Options that only a trained network has a use for, and what they are for a fresh one.
-FOR_TRAINED: dict[str, Any] = {"freeze_backbone_epochs": 0, "backbone_lr_factor": 1.0, "layer_decay": 1.0}
+FOR_TRAINED: dict[str, float] = {"freeze_backbone_epochs": 0, "backbone_lr_factor": 1.0, "layer_decay": 1.0}
 
 
 @dataclass

@@ -202,7 +202,7 @@ def prepare(model: nn.Module, config: TrainConfig) -> TrainConfig:
             "note: the network's weights are fresh, so all of it learns alike; --pretrained and --init start from "
             "trained ones"
         )
-    return replace(config, **FOR_TRAINED)
+    return replace(config, freeze_backbone_epochs=0, backbone_lr_factor=1.0, layer_decay=1.0)
 
 
 def opening(config: TrainConfig, data: ImageData, memory: str | None) -> list[str]:

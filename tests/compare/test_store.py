@@ -1,5 +1,8 @@
 """A comparison kept at an address: another machine goes on with it, and what was cut short is not there."""
 
+import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,10 +10,11 @@ from lightning import Trainer
 
 from excite.comparison import Plan, collect, run_plan
 from excite.comparison.execute import execute
+from excite.comparison.experiment import open_store
 from excite.comparison.plan import make_plan
 from excite.comparison.store import Store
 from excite.engine.history import History
-from excite.errors import ExciteError
+from excite.errors import ExciteError, UsageError
 
 SMALL = {"epochs": 2, "limit_train": 64, "limit_val": 20, "batch_size": 32}
 
@@ -48,6 +52,151 @@ def test_files_travel_whole(kind: str, tmp_path: Path) -> None:
     store.exchange([elsewhere])
     assert sorted(p.name for p in elsewhere.iterdir()) == ["config.yaml", "metrics.csv", "summary.json"]
     assert store.files("runs/none-seed") == []  # a name that begins alike is another one
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def read(folder: Path) -> dict[str, str]:
+    """The files of a folder, but the lock, which says nothing."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def run_of(epochs: int, word: str) -> dict[str, str]:
+    return {"checkpoints/last.ckpt": word, "config.yaml": word, "metrics.csv": "epoch\n" + f"{word}\n" * epochs}
+
+
+@pytest.mark.parametrize("given", ["{c}", "{c}/kept", "{c}/runs", "{top}", "{link}", "{link}/kept", "{c}/../c"])
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_a_store_in_the_folder_itself_is_refused(scheme: str, given: str, tmp_path: Path) -> None:
+    top, folder = tmp_path / "top", tmp_path / "top" / "c"
+    run = folder / "runs" / "eca-seed0"
+    write(run, run_of(1, "mine"))
+    (tmp_path / "link").symlink_to(folder)
+    address = f"{scheme}://{given.format(c=folder, top=top, link=tmp_path / 'link')}"
+    with pytest.raises(UsageError, match=r"--store .* lie in each other"):
+        run_plan(plan_of(), folder, store=address, report=lambda line: None)
+    assert read(top) == {f"c/runs/eca-seed0/{name}": text for name, text in run_of(1, "mine").items()}
+
+
+def test_a_store_that_the_runs_are_linked_into_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "kept" / "runs").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "runs").symlink_to(tmp_path / "kept" / "runs")
+    with pytest.raises(UsageError, match="lie in each other"):
+        open_store(f"file://{tmp_path}/kept", tmp_path / "c", alone=True)
+    beside = open_store(f"file://{tmp_path}/c-kept", tmp_path / "c", alone=True)  # begins alike, lies beside it
+    assert beside.local == (tmp_path / "c-kept").resolve()
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, files: int) -> None:
+    """Let the connection end in the middle of the file after so many."""
+    get, got = Store._get, []
+
+    def cut(self: Store, source: str, target: Path) -> None:
+        if len(got) == files:
+            target.write_text("half")
+            raise ConnectionError("the line went dead")
+        got.append(get(self, source, target))
+
+    monkeypatch.setattr(Store, "_get", cut)
+
+
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_a_connection_that_breaks_leaves_the_run_as_it_was(
+    files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = Store(f"file://{tmp_path}/kept"), tmp_path / "c" / "runs" / "eca-seed0"
+    write(tmp_path / "kept" / "runs" / run.name, run_of(2, "theirs"))
+    write(run, run_of(1, "mine"))
+    cut_off(monkeypatch, files)
+    with pytest.raises(ExciteError, match="the line went dead"):
+        store.fetch_run(run)
+    assert read(tmp_path / "c" / "runs") == {f"eca-seed0/{name}": text for name, text in run_of(1, "mine").items()}
+    monkeypatch.undo()
+    store.fetch_run(run)
+    assert read(tmp_path / "c" / "runs") == {f"eca-seed0/{name}": text for name, text in run_of(2, "theirs").items()}
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_an_exchange_that_was_killed_loses_nothing(moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after so many of its moves, so that nothing is tidied up; and then there is no connection either."""
+    store, run = Store(f"file://{tmp_path}/kept"), tmp_path / "c" / "runs" / "eca-seed0"
+    write(tmp_path / "kept" / "runs" / run.name, run_of(2, "theirs"))
+    write(run, run_of(1, "mine"))
+    move, moved = Path.rename, []
+
+    def killed(self: Path, target: Path) -> None:
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(move(self, target))
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        patch.setattr("excite.comparison.store._remove", lambda *folders: None)
+        store.fetch_run(run)
+    assert len(list(run.parent.iterdir())) == 2  # the other one is no run
+    cut_off(monkeypatch, 0)
+    with pytest.raises(ExciteError, match="the line went dead"):
+        store.fetch_run(run)
+    left = run_of(2, "theirs") if moves == 2 else run_of(1, "mine")
+    assert read(run.parent) == {f"eca-seed0/{name}": text for name, text in left.items()}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "wins"),
+    [(1, 2, "theirs"), (2, 2, "theirs"), (3, 2, "mine"), (0, 1, "theirs"), (3, 0, "mine")],
+)
+def test_the_run_that_has_come_further_counts(here: int, there: int, wins: str, tmp_path: Path) -> None:
+    store, run = Store(f"file://{tmp_path}/kept"), tmp_path / "c" / "runs" / "eca-seed0"
+    write(run, run_of(here, "mine"))
+    write(tmp_path / "kept" / "runs" / run.name, run_of(there, "theirs"))
+    store.fetch_run(run)
+    assert read(run) == run_of(here if wins == "mine" else there, wins)
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    write(tmp_path / "kept" / "runs" / run.name, {"summary.json": "ended"})  # whatever else is there
+    store.fetch_run(run)
+    assert read(run) == {**run_of(there, "theirs"), "summary.json": "ended"}
+
+
+def test_a_run_in_a_linked_folder_stays_there(tmp_path: Path) -> None:
+    store, run = Store(f"file://{tmp_path}/kept"), tmp_path / "c" / "runs" / "eca-seed0"
+    write(tmp_path / "kept" / "runs" / run.name, run_of(2, "theirs"))
+    write(tmp_path / "disk" / "eca", run_of(1, "mine"))
+    run.parent.mkdir(parents=True)
+    run.symlink_to(tmp_path / "disk" / "eca")
+    for _ in range(2):
+        store.fetch_run(run)
+        assert run.is_symlink()
+        assert read(tmp_path / "disk") == {f"eca/{name}": text for name, text in run_of(2, "theirs").items()}
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path) -> None:
+    store, run = Store(f"file://{tmp_path}/kept"), tmp_path / "c" / "runs" / "eca-seed0"
+    write(tmp_path / "kept" / "runs" / run.name, run_of(2, "theirs"))
+    write(run, run_of(1, "mine"))
+    code = (
+        "import sys; from pathlib import Path; from excite.common.files import locked\n"
+        "lock = locked(Path(sys.argv[1]), 'busy'); print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UsageError, match="another process is training this run"):
+            store.fetch_run(run)
+        other.communicate("")
+    assert read(run) == run_of(1, "mine")
+
+
+def test_what_a_killed_sender_left_is_no_file(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/kept")
+    write(tmp_path / "kept" / "runs" / "eca-seed0", {".0123abcd.partial.ckpt": "half"})
+    assert store.files() == []
 
 
 def test_what_is_out_of_reach_is_one_line(tmp_path: Path) -> None:

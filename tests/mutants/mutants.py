@@ -36,6 +36,7 @@ COMPARE = "compare/test_pairing.py"
 STATISTICS = "compare/test_statistics.py"
 GROWING = "compare/test_growing.py"
 BUDGET = "compare/test_budget.py"
+STORE = "compare/test_store.py"
 SPECS = "data/test_specs.py"
 PREPROCESS = "data/test_preprocess.py"
 BENCH = "measure/test_bench.py"
@@ -492,6 +493,17 @@ ROOMS: dict[str, list[Row]] = {
          "changes |= shrunk(base, epochs / base.epochs)", "pass", BUDGET),
         ("budget-measured-again", "comparison/experiment.py",
          "return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)", "pass", BUDGET),
+        ("store-inside-the-folder", "comparison/experiment.py",
+         "store.local.is_relative_to(own) or ", "", f"{STORE}::test_a_store_in_the_folder_itself_is_refused"),
+        ("run-removed-before-its-copy-is-whole", "comparison/store.py",
+         "self.fetch(place, coming, names)", "_remove(folder), self.fetch(place, coming, names)",
+         f"{STORE}::test_a_connection_that_breaks_leaves_the_run_as_it_was"),
+        ("half-an-exchange-forgotten", "comparison/store.py",
+         "if going.exists() and not folder.exists():", "if False:",
+         f"{STORE}::test_an_exchange_that_was_killed_loses_nothing"),
+        ("store-counts-though-behind", "comparison/store.py",
+         " or _epochs(coming) >= _epochs(folder)", " or True",
+         f"{STORE}::test_the_run_that_has_come_further_counts"),
     ],
     "measure": [
         ("ratio-of-medians", "measure/bench/timing.py",

@@ -46,7 +46,7 @@ def backbone_options(plan: Plan, run: Run) -> dict[str, Option]:
 def execute(plan: Plan, run: Run, store: Store | None = None) -> None:
     """Train one run to its end; a run that was killed goes on from its last checkpoint.
 
-    store: where runs are kept: what is there counts, and the run is kept there after every epoch.
+    store: where runs are kept: what has come further counts, and the run is kept there after every epoch.
     """
     from excite.data import open_data
 

@@ -109,11 +109,15 @@ def run_plan(
 
 
 def open_store(address: str, folder: Path, *, alone: bool) -> Store:
-    """Open the place where a comparison is kept; a plan and costs that are there come into a folder without them.
+    """Open the place where a comparison is kept.
 
-    alone: no other process trains. Raises UsageError for a place that other processes would not see.
+    alone: no other process trains. Raises UsageError for a place that other processes would not see, and for one that
+    is the comparison's own folder, holds it or lies in it.
     """
     store = Store(address)
+    for own in (folder.resolve(), (folder / "runs").resolve()):
+        if store.local and (store.local.is_relative_to(own) or own.is_relative_to(store.local)):
+            raise UsageError(f"--store {address} and the output folder {folder} lie in each other; keep them apart")
     if store.private and not alone:
         raise UsageError(f"--store {address} is seen by one process alone; with --jobs or --ray take file:// or s3://")
     there = store.files()

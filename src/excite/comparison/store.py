@@ -3,8 +3,9 @@
 A run is fetched before it goes on and sent after every epoch; its summary, which says that it has ended, is sent last.
 """
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from excite.common.extras import require
-from excite.common.files import LOCK, PARTIAL, replacing
+from excite.common.files import LOCK, PARTIAL, locked, replacing
 from excite.errors import ExciteError, UsageError
 
 # Any: fsspec has no types.
@@ -34,6 +35,7 @@ class Store:
     def __init__(self, address: str) -> None:
         require("fsspec")
         from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
 
         self.address = address.rstrip("/")
         if not address.partition("://")[2].strip("/"):
@@ -43,6 +45,8 @@ class Store:
         except (ImportError, ValueError) as error:
             raise UsageError(f"--store {address}: {error}") from None
         self.root = str(root).rstrip("/")
+        # The folder of this machine that the address names, links followed; None for any other place.
+        self.local = Path(self.root).resolve() if isinstance(self.system, LocalFileSystem) else None
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         """Travel to other processes as the address."""
@@ -58,7 +62,8 @@ class Store:
         base = self._path(place)
         self.system.invalidate_cache()
         found = self._reach(lambda: self.system.find(base))
-        return sorted(str(path)[len(base) :].lstrip("/") for path in found if str(path).startswith(f"{base}/"))
+        names = (str(path)[len(base) :].lstrip("/") for path in found if str(path).startswith(f"{base}/"))
+        return sorted(name for name in names if PARTIAL not in name)  # of a sender that is at work, or was killed
 
     def fetch(self, place: str, folder: Path, names: Sequence[str]) -> None:
         """Write files of a place into a folder, each whole or not at all."""
@@ -79,7 +84,7 @@ class Store:
             shutil.copyfileobj(file, copy)
 
     def _put(self, source: Path, target: str) -> None:
-        if self.address.startswith("file:"):  # a copy that is cut short must not be there
+        if self.local is not None:  # a copy that is cut short must not be there
             with replacing(target) as temporary:
                 shutil.copyfile(source, temporary)
             return
@@ -99,11 +104,26 @@ class Store:
     # Runs: the folder of one is runs/NAME, here as there.
 
     def fetch_run(self, folder: Path) -> None:
-        """Replace a run's folder by what is kept of it: another machine may have gone on with it."""
-        place = f"runs/{folder.name}"
-        if names := self.files(place):
-            shutil.rmtree(folder, ignore_errors=True)
-            self.fetch(place, folder, names)
+        """Replace a run's folder by what is kept of it, where that has come as far: another machine went on with it.
+
+        The folder stays as it is until the copy is whole. Raises UsageError while another process trains the run.
+        """
+        place, folder = f"runs/{folder.name}", folder.resolve()
+        coming, going = (folder.with_name(f".{folder.name}.{way}{PARTIAL}") for way in ("coming", "going"))
+        with _writing(folder):
+            if going.exists() and not folder.exists():  # killed in the middle of an exchange
+                going.rename(folder)
+            _remove(coming, going)
+        names = self.files(place)
+        if not names:
+            return
+        try:
+            self.fetch(place, coming, names)
+            if (coming / RESULT[-1]).is_file() or _epochs(coming) >= _epochs(folder):
+                with _writing(folder):
+                    _exchange(folder, coming, going)
+        finally:
+            _remove(coming)
 
     def send_run(self, folder: Path) -> None:
         """Keep a run as it stands."""
@@ -121,6 +141,41 @@ class Store:
                 self.fetch(f"runs/{folder.name}", folder, RESULT)
             elif ended_here and not ended_there:
                 self.send_run(folder)
+
+
+def _epochs(folder: Path) -> int:
+    """Return how many epochs a run would go on from."""
+    file = folder / RESULT[1]
+    if not (folder / LATE[0]).is_file() or not file.is_file():
+        return 0
+    return len(file.read_bytes().splitlines()) - 1
+
+
+def _exchange(folder: Path, coming: Path, going: Path) -> None:
+    """Put `coming` in a run's place; the run is `going` meanwhile, so that it is whole somewhere at any moment."""
+    lock = locked(folder, "another process is training this run; wait for its end") if folder.is_dir() else None
+    try:
+        if folder.exists():
+            folder.rename(going)
+        coming.rename(folder)
+        _remove(going)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise ExciteError for what the system does not allow inside."""
+    try:
+        yield
+    except OSError as error:
+        raise ExciteError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Sending(Callback):

@@ -246,3 +246,26 @@ def test_names_taken_for_one_another() -> None:
         plan_values("se")
     with pytest.raises(UsageError, match="did you mean 'ablation-kernel'"):
         plan_values("ablation-kernal")
+
+
+@pytest.mark.parametrize(
+    ("methods", "differs"),
+    [
+        ("none:width_mult=0.5,eca", "none:width_mult=0.5 and eca are .* differ in width_mult"),
+        ("none,eca:width_mult=0.5", "none and eca:width_mult=0.5 are .* differ in width_mult"),
+        ("none:width_mult=0.5,eca:width_mult=0.75", "differ in width_mult"),
+        ("none:width_mult=0.5,eca:width_mult=0.5,se", "none:width_mult=0.5 and se are"),
+        ("eca:kernel_size=3;drop_rate=0.1,se", "differ in drop_rate"),
+        ("none:width_mult=0.5,eca@sites=stage-ends", "differ in width_mult"),
+        ("none:width_mult=0.5,eca:width_mult=0.5;kernel_size=5,se:width_mult=0.5", ""),
+        ("none,none:width_mult=0.5,eca", ""),
+        ("eca:kernel_size=3,se:reduction=4,emca_eca:stages=1", ""),
+    ],
+)
+def test_all_variants_are_on_the_same_network(methods: str, differs: str) -> None:
+    plan = make_plan(methods, "mobilenet_v2_cifar")
+    if not differs:
+        plan.check()
+        return
+    with pytest.raises(UsageError, match=f"{differs}.*give it to all variants or to none"):
+        plan.check()

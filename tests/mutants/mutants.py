@@ -34,6 +34,7 @@ INSIDE = "train/test_inside_epochs.py"
 REMOTE = "data/test_remote.py"
 COMPARE = "compare/test_pairing.py"
 STATISTICS = "compare/test_statistics.py"
+TRAINING_OPTIONS = "compare/test_training_options.py"
 GROWING = "compare/test_growing.py"
 BUDGET = "compare/test_budget.py"
 STORE = "compare/test_store.py"
@@ -469,6 +470,20 @@ ROOMS: dict[str, list[Row]] = {
          "math.ceil(runs / at_once)", "(runs / at_once)", BUDGET),
         ("budget-without-later-looks", "comparison/plan.py",
          "return max(self.seeds, *self.looks, 0)", "return self.seeds", BUDGET),
+        ("runs-that-start-from-trained-weights", "comparison/training.py",
+         '"pretrained": FRESH,', "", TRAINING_OPTIONS),
+        ("runs-of-different-lengths", "comparison/training.py",
+         '"patience": LENGTH,', "", TRAINING_OPTIONS),
+        ("a-rate-of-its-own-for-each-variant", "comparison/training.py",
+         '"find",', '"found",', TRAINING_OPTIONS),
+        ("what-a-recipe-sets-unseen", "comparison/training.py",
+         "if unfit:", "if False:", TRAINING_OPTIONS),
+        ("options-of-a-recipe-for-some-variants", "comparison/plan.py",
+         "{**config.options, **variant.options}", "dict(variant.options)", TRAINING_OPTIONS),
+        ("start-weights-without-options-of-the-backbone", "comparison/execute.py",
+         "of_backbone(run.variant.method, options) if within else options", "{}", TRAINING_OPTIONS),
+        ("one-variant-on-another-network", "comparison/plan.py",
+         "        self._check_backbones()\n", "", "compare/test_variants.py"),
         ("a-look-that-has-been-forgotten", "comparison/plan.py",
          "*_looked(old, plan, folder), ", "", GROWING),
         ("looks-cannot-be-withdrawn", "comparison/plan.py",

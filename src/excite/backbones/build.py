@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from torch import nn
@@ -45,7 +45,7 @@ def build_network(
     entry = BACKBONES[backbone]
     build = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
     emca = get_method(method).role == "network"
-    of_method = emca_options(method) if emca else method_options(method).keys() | {"init"}
+    of_method = options_of_method(method)
     known = of_method | backbone_options(build) | HOST.keys()
     check_names(f"model {name!r}", options, known)
     own = {key: value for key, value in options.items() if key in of_method}
@@ -106,6 +106,12 @@ def described(network: Network, name: str, in_channels: int) -> dict[str, Any]: 
         "classifier": network.classifier_name,
         **(cifar if small else imagenet),
     }
+
+
+def options_of_method(method: str) -> Set[str]:
+    """Return the options of a network that are its method's; all others are the backbone's or HOST's."""
+    emca = get_method(method).role == "network"
+    return emca_options(method) if emca else method_options(method).keys() | {"init"}
 
 
 def backbone_options(build: Callable[..., nn.Module]) -> set[str]:

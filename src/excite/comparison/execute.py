@@ -11,7 +11,7 @@ import torch
 from excite.common.options import Option
 from excite.comparison.plan import Plan, Run
 from excite.comparison.store import Sending, Store
-from excite.comparison.variants import BASELINE
+from excite.comparison.variants import of_backbone
 from excite.engine.process import unchanged
 from excite.models import NetworkSpec
 from excite.train import fit
@@ -38,9 +38,10 @@ def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Te
 
 
 def backbone_options(plan: Plan, run: Run) -> dict[str, Option]:
-    """Return the options of the plain network: those of the baseline, where that is one."""
-    baseline = plan.baseline(run.variant)
-    return dict(baseline.options) if baseline.method == BASELINE and not baseline.foreign else {}
+    """Return the options of the plain network that a run's network is built upon."""
+    options = plan.config(run.variant, run.seed, run.folder).options
+    within = not run.variant.foreign and not run.variant.attached
+    return of_backbone(run.variant.method, options) if within else options
 
 
 def execute(plan: Plan, run: Run, store: Store | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from excite.common.checks import shown
 from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
+from excite.comparison.training import check_reserved, check_training
 from excite.comparison.variants import BASELINE, Variant, from_entry, parse_all
 from excite.engine.config import modernise
 from excite.errors import ExciteError, UsageError, unknown
@@ -23,11 +24,6 @@ METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
 MOST_SEEDS = 10_000
-# What every run decides for itself; a comparison that set them would not be one.
-RESERVED = (
-    "model", "data", "recipe", "seed", "out", "resume", "overwrite", "quiet", "options", "init", "placement", "attach",
-    "attach_sites", "attach_options",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,12 @@ class Plan:
         for variant in self.variants:
             variant.check()
         self._check_twice()
-        for name in self.changes:
-            if name in RESERVED:
-                raise UsageError(f"--train.{name}: a comparison decides that itself")
+        self._check_backbones()
+        check_reserved(self.changes)
         for variant in self.variants:
-            self.config(variant, 0, Path("unused")).check()
+            config = self.config(variant, 0, Path("unused"))
+            check_training(config, self.changes)
+            config.check()
 
     def _check_twice(self) -> None:
         names: dict[str, str] = {}
@@ -123,8 +120,21 @@ class Plan:
                 raise UsageError(f"{same[twin]} and {name} are the same network; leave one of them out")
             names[name], same[twin] = name, name
 
+    def _check_backbones(self) -> None:
+        for variant in self.variants:
+            first = self.baseline(variant)
+            own, shared = variant.backbone_options, first.backbone_options
+            if variant.method == first.method == BASELINE or own == shared:
+                continue
+            missing = object()
+            name = next(key for key in {**own, **shared} if own.get(key, missing) != shared.get(key, missing))
+            raise UsageError(
+                f"{first.name} and {variant.name} are not on the same network: they differ in {name}, an option of the "
+                f"backbone; give it to all variants or to none, as {BASELINE}:{name}=X,eca:{name}=X"
+            )
+
     def config(self, variant: Variant, seed: int, folder: Path) -> TrainConfig:
-        """Return the configuration of one run."""
+        """Return the configuration of one run; options of the network in a recipe are those of all variants."""
         where: dict[str, Option]
         if variant.foreign or variant.attached:
             attach = None if variant.method == BASELINE else variant.method
@@ -133,9 +143,11 @@ class Plan:
         else:
             plain = variant.method == BASELINE
             model = variant.backbone if plain else f"{variant.method}_{variant.backbone}"
-            where = {"options": dict(variant.options), "placement": variant.placement}
+            where = {"placement": variant.placement}
         values = {"data": self.data, "seed": seed, "out": str(folder), "quiet": True, **where, **self.changes}
-        return TrainConfig.from_recipe(model, self.recipe, **values)
+        config = TrainConfig.from_recipe(model, self.recipe, **values)
+        within = not variant.foreign and not variant.attached
+        return replace(config, options={**config.options, **variant.options}) if within else config
 
     @property
     def folder(self) -> Path:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from excite.backbones.build import options_of_method
 from excite.backbones.names import BACKBONES
 from excite.common.checks import shown
 from excite.common.options import Option, check_names, parse_pairs
@@ -41,6 +42,13 @@ class Variant:
     def attached(self) -> bool:
         """Whether the method is attached to the plain backbone, not built into it."""
         return self.method != BASELINE and (self.foreign or self.sites is not None)
+
+    @property
+    def backbone_options(self) -> dict[str, Option]:
+        """Those of its options that are the backbone's, which variants have in common; attached ones have none."""
+        if self.foreign or self.attached:
+            return {}
+        return of_backbone(self.method, self.options)
 
     @property
     def name(self) -> str:
@@ -87,6 +95,12 @@ class Variant:
             "sites": self.sites,
             "label": self.label,
         }
+
+
+def of_backbone(method: str, options: Mapping[str, Option]) -> dict[str, Option]:
+    """Return those of a network's options that are not the method's."""
+    own = options_of_method(method)
+    return {name: value for name, value in options.items() if name not in own}
 
 
 def parse(text: str, backbone: str) -> Variant:

@@ -1,22 +1,28 @@
 """A comparison kept at an address: another machine goes on with it, and what was cut short is not there."""
 
 import contextlib
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from lightning import Trainer
 
-from excite.comparison import Plan, collect, run_plan
+from excite.comparison import Plan, collect, cost, experiment, run_plan
 from excite.comparison.execute import execute
 from excite.comparison.experiment import open_store
-from excite.comparison.plan import make_plan
+from excite.comparison.plan import Run, make_plan
 from excite.comparison.store import Store
 from excite.engine.history import History
 from excite.errors import ExciteError, UsageError
 
 SMALL = {"epochs": 2, "limit_train": 64, "limit_val": 20, "batch_size": 32}
+LESS = {"lr": 0.1, "epochs": 1}
 
 
 def plan_of(methods: str = "none,eca", seeds: int = 1) -> Plan:
@@ -44,12 +50,15 @@ def test_files_travel_whole(kind: str, tmp_path: Path) -> None:
     store.fetch_run(there)
     assert sorted(p.relative_to(there).as_posix() for p in there.rglob("*.*")) == store.files("runs/none-seed0")
     assert (there / "checkpoints" / "last.ckpt").read_text() == "checkpoints/last.ckpt"
-    store.exchange([here])  # not ended: nothing of it counts
+    store.send_ended([here])  # not ended: nothing of it counts
+    assert store.files("runs/none-seed0") == ["checkpoints/last.ckpt", "config.yaml"]
     for name in ("summary.json", "metrics.csv"):
         (here / name).write_text("1")
     elsewhere = tmp_path / "elsewhere" / "none-seed0"
-    store.exchange([here])
-    store.exchange([elsewhere])
+    store.fetch_ended([elsewhere])
+    assert not elsewhere.exists()
+    store.send_ended([here])
+    store.fetch_ended([elsewhere])
     assert sorted(p.name for p in elsewhere.iterdir()) == ["config.yaml", "metrics.csv", "summary.json"]
     assert store.files("runs/none-seed") == []  # a name that begins alike is another one
 
@@ -207,6 +216,154 @@ def test_what_is_out_of_reach_is_one_line(tmp_path: Path) -> None:
         store.send(tmp_path, "", ["a"])
     with pytest.raises(ExciteError, match=r"--store .*kept"):
         store.fetch("runs", tmp_path / "here", ["gone"])
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def trained(plan: Plan, run: Run, store: Store | None = None) -> None:
+    """A run that takes no time; its last top-1 is its learning rate."""
+    config = plan.config(run.variant, run.seed, run.folder)
+    rows = "epoch,train_loss,val_top1\n1,1.0,0.5\n"
+    summary = {"last_top1": config.lr / 10, "last_top5": 1.0, "seconds": 1.0, "top1": 0.5}
+    write(run.folder, {"config.yaml": yaml.safe_dump(config.recorded()), "metrics.csv": rows})
+    write(run.folder, {"summary.json": json.dumps(summary)})
+    if store is not None:
+        store.send_run(run.folder)
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "execute", trained)
+    monkeypatch.setattr(experiment, "_probe", lambda plan, report: (SimpleNamespace(num_classes=10), 8))
+    monkeypatch.setattr(cost, "load_or_measure", lambda plan, folder, *more: (folder / cost.FILE).write_text("{}"))
+    monkeypatch.setattr(cost, "read", lambda folder: None)
+    monkeypatch.setattr(experiment, "draw", lambda results, folder: [])
+
+
+OTHERS = {
+    "lr": ({"train": {"lr": 0.9}}, "changes"),
+    "epochs": ({"train": {"epochs": 3}}, "changes"),
+    "data": ({"data": "random:10"}, "data"),
+    "recipe": ({"recipe": "cifar10-short"}, "recipe"),
+    "baseline": ({"methods": "eca,none"}, "another baseline"),
+    "variants": ({"methods": "none,se"}, "eca"),
+    "more seeds, other variants": ({"methods": "none,se", "seeds": 3}, "eca"),
+    "backbone": ({"backbone": "resnet32"}, "none, eca"),
+    "options": ({"options": {"eca": {"kernel_size": 5}}}, "eca"),
+}
+
+
+def made(given: dict[str, Any]) -> Plan:
+    usual = {"methods": "none,eca", "seeds": 2, "train": {"lr": 0.1}}
+    return make_plan(**(usual | given))
+
+
+@pytest.mark.usefixtures("stubbed")
+@pytest.mark.parametrize("here", [True, False], ids=["with-a-folder", "with-an-empty-folder"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_store_of_another_comparison_is_refused(kind: str, here: bool, tmp_path: Path) -> None:
+    """Though the folder's own plan agrees; nothing is trained, fetched or sent."""
+    given, differing = OTHERS[kind]
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    if here:
+        run_plan(made(given), tmp_path / "b", report=silent)
+    before = read(tmp_path)
+    with pytest.raises(UsageError, match=rf"^--store {address} holds another comparison \(.*{differing}") as refused:
+        run_plan(made(given | {"seeds": 3}), tmp_path / "b", store=address, report=silent)
+    assert "another --store" in str(refused.value)
+    assert "--out" not in str(refused.value)
+    assert read(tmp_path) == before
+
+
+@pytest.mark.usefixtures("stubbed")
+@pytest.mark.parametrize("here", [True, False], ids=["with-a-folder", "with-an-empty-folder"])
+@pytest.mark.parametrize(
+    ("old", "grown", "variants", "seeds"),
+    [
+        ({"seeds": 1}, {"seeds": 3, "methods": "none,eca,se"}, ["none", "eca", "se"], 3),
+        ({"seeds": 1}, {"seeds": 3}, ["none", "eca"], 3),
+        ({"seeds": 2}, {"seeds": 2, "methods": "none,se,eca"}, ["none", "eca", "se"], 2),
+        ({"seeds": 3}, {"seeds": 1, "methods": "none,eca,se"}, ["none", "eca", "se"], 3),  # each has grown
+        ({"seeds": 3, "methods": "none,eca,se"}, {"seeds": 1}, ["none", "eca", "se"], 3),
+        ({"seeds": 1, "methods": "none,eca,se"}, {"seeds": 3}, ["none", "eca", "se"], 3),
+        ({"seeds": 1}, {"seeds": 1, "backbone": "resnet20,resnet32"}, None, 1),
+    ],
+)
+def test_what_a_comparison_has_grown_by_elsewhere_is_taken_over(
+    old: dict[str, Any], grown: dict[str, Any], variants: list[str] | None, seeds: int, here: bool, tmp_path: Path
+) -> None:
+    address, lines = f"file://{tmp_path}/kept", []
+    if here:
+        run_plan(made(old), tmp_path / "c", report=silent)
+    there = run_plan(made(grown), tmp_path / "d", store=address, report=silent)
+    results = run_plan(made(old), tmp_path / "c", store=address, report=lines.append)
+    assert results.complete
+    assert results.plan.seeds == seeds
+    assert [row.name for row in results.rows] == (variants or there.plan.names)
+    told = f"the store has grown: going on with {len(results.rows)} variants and {seeds} seeds"
+    assert (told in lines) == ((results.plan.names, seeds) != (made(old).names, made(old).seeds))
+    assert (tmp_path / "kept" / "plan.json").read_bytes() == (tmp_path / "c" / "plan.json").read_bytes()
+    assert {f"runs/{run.folder.name}/summary.json" for run in results.plan.runs(tmp_path)} <= set(
+        Store(address).files()
+    )
+    again = run_plan(made(grown), tmp_path / "d", store=address, report=silent)
+    assert {row.name: row.top1 for row in again.rows} == {row.name: row.top1 for row in results.rows}
+
+
+@pytest.mark.usefixtures("stubbed")
+@pytest.mark.parametrize("here", [True, False], ids=["in-the-folder", "in-the-store-alone"])
+def test_a_finished_table_that_grows_has_been_looked_at(here: bool, tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    grown = run_plan(made({"seeds": 4}), tmp_path / ("a" if here else "b"), store=address, report=silent)
+    assert grown.plan.looks == (2,)
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_a_budget_is_that_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured once, wherever the first command was given."""
+    address = f"file://{tmp_path}/kept"
+    monkeypatch.setattr(experiment, "_within", lambda plan, budget, *more: replace(plan, budget=budget, changes=LESS))
+    run_plan(made({}), tmp_path / "a", store=address, budget=5.0, report=silent)
+    monkeypatch.setattr(experiment, "_within", None)
+    results = run_plan(made({}), tmp_path / "b", store=address, budget=5.0, report=silent)
+    assert (results.plan.budget, results.plan.changes) == (5.0, LESS)
+    with pytest.raises(
+        UsageError, match=rf"^--store {address} holds a comparison with a budget of 5 .*another --store"
+    ):
+        run_plan(made({}), tmp_path / "c", store=address, budget=6.0, report=silent)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_what_is_no_comparison_is_not_mixed_with_one(tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    write(tmp_path / "photos", {"cat.png": "a cat"})
+    with pytest.raises(UsageError, match="photos exists and is no comparison"):
+        run_plan(made({}), tmp_path / "photos", store=address, report=silent)
+    assert read(tmp_path / "photos") == {"cat.png": "a cat"}
+    (tmp_path / "kept" / "plan.json").unlink()
+    with pytest.raises(UsageError, match=rf"--store {address} holds runs but no plan.json"):
+        run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    (tmp_path / "kept" / "plan.json").write_text("{")
+    with pytest.raises(ExciteError, match=rf"^--store {address}/plan.json is broken"):
+        run_plan(made({}), tmp_path / "a", store=address, report=silent)
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_runs_in_a_store_that_were_made_otherwise_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    config = tmp_path / "kept" / "runs" / "eca-seed0" / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.1", "lr: 0.7"))
+    before = read(tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"eca, seed 0 was made with --lr 0.7, not 0.1"):
+        run_plan(made({"seeds": 3}), tmp_path / "b", store=address, report=silent)
+    assert read(tmp_path / "kept") == before
 
 
 def test_another_machine_goes_on_to_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: St
         try:
             ray.get(ready[0])
             if store is not None:
-                store.exchange([run.folder])
+                store.fetch_ended([run.folder])
         except (ray.exceptions.RayError, ExciteError) as error:
             text = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
             died = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)

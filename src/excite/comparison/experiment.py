@@ -15,6 +15,7 @@ from excite.comparison.page import page
 from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, continued, load, make_plan, save
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
+from excite.comparison.standing import joined, mirrored
 from excite.comparison.store import Store
 from excite.comparison.table import to_csv, to_markdown
 from excite.comparison.variants import Variant
@@ -92,9 +93,16 @@ def run_plan(
     if budget is not None:
         check_minutes(budget)
     kept = None if store is None else open_store(store, folder, alone=jobs == 1 and ray is None)
+    with mirrored(kept) as there:
+        old = folder if (folder / FILE).is_file() else there
+        if budget is not None and old is not None:
+            plan = _as_planned(plan, old, budget)
+        if there is not None:
+            plan = joined(plan, there, report)
+            plan.check()
     bundle, size = _probe(plan, report)
-    if budget is not None:
-        plan = _within(plan, folder, budget, bundle, jobs, ray, report)
+    if budget is not None and old is None:
+        plan = _within(plan, budget, bundle, jobs, ray, report)
     if (folder / FILE).is_file():
         check_agreement(continued(plan, folder), folder)
     plan = save(plan, folder)
@@ -120,21 +128,20 @@ def open_store(address: str, folder: Path, *, alone: bool) -> Store:
             raise UsageError(f"--store {address} and the output folder {folder} lie in each other; keep them apart")
     if store.private and not alone:
         raise UsageError(f"--store {address} is seen by one process alone; with --jobs or --ray take file:// or s3://")
-    there = store.files()
-    store.fetch("", folder, [name for name in (FILE, cost.FILE) if name in there and not (folder / name).exists()])
     return store
 
 
-def _within(
-    plan: Plan, folder: Path, budget: float, bundle: DataBundle, jobs: int, ray: str | None, report: Report
-) -> Plan:
-    """Return the plan with the epochs and images that fit, those of the comparison that is there already."""
-    if (folder / FILE).is_file():
-        old = load(folder)
-        if old.budget != budget:
-            there = "no budget" if old.budget is None else f"a budget of {old.budget:g} minutes"
-            raise UsageError(f"{folder} holds a comparison with {there}, not {budget:g}; choose another --out")
-        return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)
+def _as_planned(plan: Plan, folder: Path, budget: float) -> Plan:
+    """Return the plan with the epochs and images of the comparison that is there already."""
+    old = load(folder)
+    if old.budget != budget:
+        there = "no budget" if old.budget is None else f"a budget of {old.budget:g} minutes"
+        raise UsageError(f"{folder} holds a comparison with {there}, not {budget:g}; choose another --out")
+    return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)
+
+
+def _within(plan: Plan, budget: float, bundle: DataBundle, jobs: int, ray: str | None, report: Report) -> Plan:
+    """Return the plan with the epochs and images that fit, from a pace that is measured."""
     started = time.perf_counter()
     paces, at_once = _paces(plan, jobs, ray)
     spent = time.perf_counter() - started
@@ -160,9 +167,7 @@ def _run_seeds(
     """Bring every seed of a plan to its end, and write the reports."""
     runs = plan.runs(folder)
     if store is not None:
-        store.send(folder, "", [FILE])
-        store.exchange([run.folder for run in runs])
-        check_agreement(plan, folder)
+        _share(plan, folder, store)
     waiting = [run for run in runs if not run.finished]
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
@@ -178,6 +183,17 @@ def _run_seeds(
             f"{len(failures)} of {results.total} runs failed ({listed}); the others are kept, start again"
         )
     return results
+
+
+def _share(plan: Plan, folder: Path, store: Store) -> None:
+    """Let folder and store hold the same plan, ended runs and costs. Raises UsageError before anything is sent."""
+    runs = [run.folder for run in plan.runs(folder)]
+    store.fetch_ended(runs)
+    check_agreement(plan, folder)
+    if not (folder / cost.FILE).exists() and cost.FILE in store.files():
+        store.fetch("", folder, [cost.FILE])
+    store.send(folder, "", [FILE])
+    store.send_ended(runs)
 
 
 def write_reports(results: Results, folder: Path) -> list[str]:

@@ -132,15 +132,23 @@ class Store:
         early = [name for name in names if name not in LATE]
         self.send(folder, f"runs/{folder.name}", [*early, *(name for name in LATE if name in names)])
 
-    def exchange(self, folders: Sequence[Path]) -> None:
-        """Fetch what tables are made of from runs that ended elsewhere, and send runs that ended here."""
-        there = set(self.files("runs"))
+    def fetch_ended(self, folders: Sequence[Path]) -> None:
+        """Fetch what tables are made of from runs that ended elsewhere."""
+        there = self._ended()
         for folder in folders:
-            ended_there, ended_here = f"{folder.name}/{RESULT[-1]}" in there, (folder / RESULT[-1]).is_file()
-            if ended_there and not ended_here:
+            if folder.name in there and not (folder / RESULT[-1]).is_file():
                 self.fetch(f"runs/{folder.name}", folder, RESULT)
-            elif ended_here and not ended_there:
+
+    def send_ended(self, folders: Sequence[Path]) -> None:
+        """Send runs that ended here."""
+        there = self._ended()
+        for folder in folders:
+            if folder.name not in there and (folder / RESULT[-1]).is_file():
                 self.send_run(folder)
+
+    def _ended(self) -> set[str]:
+        ended = f"/{RESULT[-1]}"
+        return {name.removesuffix(ended) for name in self.files("runs") if name.endswith(ended)}
 
 
 def _epochs(folder: Path) -> int:

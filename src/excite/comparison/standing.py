@@ -1,0 +1,55 @@
+"""The comparison that stands in a store: whether a plan goes on with it, and what it has grown by elsewhere."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from excite.comparison.execute import Report
+from excite.comparison.plan import FILE, Plan, continued, load
+from excite.comparison.store import RESULT, Store
+from excite.errors import ExciteError, UsageError
+
+
+@contextlib.contextmanager
+def mirrored(store: Store | None) -> Iterator[Path | None]:
+    """Yield a folder with a store's plan in which the runs that have ended there have ended; None where none stands.
+
+    Errors about that folder leave as errors about the store. Raises UsageError for a store that holds runs of no plan.
+    """
+    names = [] if store is None else store.files()
+    if store is None or FILE not in names:
+        if any(name.startswith("runs/") for name in names):
+            raise UsageError(f"--store {store and store.address} holds runs but no {FILE}; choose another --store")
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="excite-store-") as place:
+        there = Path(place)
+        store.fetch("", there, [FILE])
+        for name in names:
+            if name.startswith("runs/") and name.endswith(f"/{RESULT[-1]}"):
+                (there / name).parent.mkdir(parents=True, exist_ok=True)
+                (there / name).touch()
+        try:
+            yield there
+        except ExciteError as error:
+            words = str(error).replace(place, f"--store {store.address}")
+            error.args = (words.replace("another --out", "another --store"),)
+            raise
+
+
+def joined(plan: Plan, there: Path, report: Report) -> Plan:
+    """Return a plan as it goes on with the comparison in a store, which may have grown elsewhere: the larger counts.
+
+    there: what `mirrored` yields. Raises UsageError where that is another comparison.
+    """
+    old = load(there)
+    own, others = ({repr(replace(v, label="")): v for v in p.variants} for p in (plan, old))
+    grown = replace(plan, seeds=max(plan.seeds, old.seeds))
+    if own.keys() <= others.keys():
+        grown = replace(grown, variants=(*plan.variants, *(v for key, v in others.items() if key not in own)))
+    grown = continued(grown, there)
+    if (len(grown.variants), grown.seeds) != (len(plan.variants), plan.seeds):
+        report(f"the store has grown: going on with {len(grown.variants)} variants and {grown.seeds} seeds")
+    return grown

@@ -28,12 +28,12 @@ HONOURED = {
     "grad_norm": True, "logger": "none", "skip_unreadable": True, "freeze": ["conv1"], "focal_gamma": 1.0,
     "balance": "loss", "best": "loss", "label_smoothing": 0.1, "mixup": 0.2, "cutmix": 0.2, "randaugment": 3,
     "val_fraction": 0.2, "test_fraction": 0.2, "size": 16, "resize": 16, "window": [0.0, 255.0], "max_bad": 3,
-    "decoder": "pillow", "cache": 0.1, "augment": "none", "padding": 1, "flip": True,
+    "decoder": "pillow", "cache": 0.1, "augment": "none", "padding": 1, "flip": True, "channels": 1,
 }  # fmt: skip
 NEEDS = {"focal_gamma": {"loss": "focal"}, "max_bad": {"skip_unreadable": True}, "warmup_steps": {"warmup_epochs": 0}}
 REFUSED = {
     "pretrained": True, "start": "net.pth", "freeze_backbone_epochs": 1, "backbone_lr_factor": 0.5, "layer_decay": 0.7,
-    "patience": 3, "devices": 2, "nodes": 2, "sync_bn": True, "strategy": "fsdp", "channels": 1, "loss": "own",
+    "patience": 3, "devices": 2, "nodes": 2, "sync_bn": True, "strategy": "fsdp", "loss": "own",
 }  # fmt: skip
 DECIDED = {
     "model": "resnet32", "data": "cifar10", "recipe": "digits", "seed": 1, "out": "x", "resume": "x", "overwrite": True,

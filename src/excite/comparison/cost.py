@@ -15,6 +15,7 @@ from excite.measure.bench import environment, interleave, ratio
 from excite.measure.bench.environment import in_words
 from excite.measure.bench.memory import peak_memory
 from excite.measure.profile import profile_model
+from excite.models import spec_of
 from excite.runtime import pick_device
 from excite.train.network import spec_from
 
@@ -64,7 +65,7 @@ def measure(
 ) -> Costs:
     """Return `{"costs": {name: Cost}, "environment": ...}` as plain containers."""
     nets = networks(plan, num_classes)
-    device = pick_device("auto")
+    device = pick_device(plan.config(plan.variants[0], 0, Path("unused")).device)
     profiles = {m: profile_model(n, size) for m, n in nets.items()}
     clock = None
     if device == "cuda":
@@ -108,7 +109,7 @@ def measure(
 
 def inference(network: nn.Module, size: int, batch: int, device: str) -> Callable[[], object]:
     """Return a call that runs `batch` images through a network in eval mode."""
-    images = torch.randn(batch, 3, size, size, device=device)
+    images = _images(network, size, batch, device)
 
     def run() -> object:
         with torch.inference_mode():
@@ -120,7 +121,7 @@ def inference(network: nn.Module, size: int, batch: int, device: str) -> Callabl
 def training_step(network: nn.Module, size: int, batch: int, classes: int, device: str) -> Callable[[], object]:
     """Return a call that runs forward and backward over `batch` images."""
     network.to(device).train()
-    images = torch.randn(batch, 3, size, size, device=device)
+    images = _images(network, size, batch, device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) % classes
 
     def run() -> object:
@@ -130,6 +131,10 @@ def training_step(network: nn.Module, size: int, batch: int, classes: int, devic
         return loss
 
     return run
+
+
+def _images(network: nn.Module, size: int, batch: int, device: str) -> torch.Tensor:
+    return torch.randn(batch, spec_of(network).in_channels, size, size, device=device)
 
 
 def load_or_measure(plan: Plan, folder: Path, num_classes: int, size: int) -> Costs:

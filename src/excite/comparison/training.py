@@ -31,7 +31,6 @@ UNFIT = {
     "nodes": ONE,
     "sync_bn": ONE,
     "strategy": ONE,
-    "channels": "costs are measured over images of three channels",
 }
 # Options that are refused for one value.
 UNFIT_VALUES = {

@@ -38,6 +38,7 @@ TRAINING_OPTIONS = "compare/test_training_options.py"
 GROWING = "compare/test_growing.py"
 BUDGET = "compare/test_budget.py"
 STORE = "compare/test_store.py"
+FAILURES = "compare/test_failures.py"
 SPECS = "data/test_specs.py"
 PREPROCESS = "data/test_preprocess.py"
 BENCH = "measure/test_bench.py"
@@ -532,6 +533,30 @@ ROOMS: dict[str, list[Row]] = {
          f"{STORE}::test_a_store_of_another_comparison_is_refused"),
         ("looks-at-a-table-in-the-store-unseen", "comparison/standing.py",
          "(there / name).touch()", "pass", f"{STORE}::test_a_finished_table_that_grows_has_been_looked_at"),
+        ("neighbours-of-a-death-trained-again", "comparison/pool.py",
+         "enter_context(_processes(1, jobs)) for _ in range(min(jobs, len(runs)))]",
+         "enter_context(_processes(jobs, jobs))] * min(jobs, len(runs))",
+         f"{FAILURES}::test_a_run_that_kills_its_process_fails_alone"),
+        ("last-run-in-this-process", "comparison/experiment.py",
+         "if jobs > 1 and waiting:", "if jobs > 1 and len(waiting) > 1:",
+         f"{FAILURES}::test_a_single_run_that_is_left_has_a_process_of_its_own_too"),
+        ("only-known-errors-fail-a-run", "comparison/execute.py",
+         "except Exception as error:  # a driver's", "except ValueError as error:  # a driver's",
+         f"{FAILURES}::test_why_a_run_failed"),
+        ("runs-without-a-result-not-failed", "comparison/tally.py",
+         "failure = failure or attempt(outcome, run)", "pass",
+         f"{FAILURES}::test_a_run_that_leaves_no_result_has_failed"),
+        ("costs-of-three-channels", "comparison/cost.py",
+         "spec_of(network).in_channels", "3", f"{FAILURES}::test_costs_are_those_of_the_channels_that_are_trained"),
+        ("costs-of-any-device", "comparison/cost.py",
+         'pick_device(plan.config(plan.variants[0], 0, Path("unused")).device)', 'pick_device("auto")',
+         f"{FAILURES}::test_costs_are_those_of_the_device_that_is_asked_for"),
+        ("first-layer-of-three-channels", "comparison/execute.py",
+         "num_classes, spec.in_channels, options", "num_classes, options",
+         f"{FAILURES}::test_variants_share_the_first_layer_whatever_its_channels"),
+        ("costs-missing-unsaid", "comparison/experiment.py",
+         "    if uncounted:\n        raise ExciteError(uncounted)\n", "",
+         f"{FAILURES}::test_a_table_without_costs_is_better_than_none"),
         ("sent-before-it-is-known-to-agree", "comparison/experiment.py",
          "    store.fetch_ended(runs)\n", "    store.send(folder, '', [FILE]), store.fetch_ended(runs)\n",
          f"{STORE}::test_runs_in_a_store_that_were_made_otherwise_are_refused_before_anything_is_sent"),

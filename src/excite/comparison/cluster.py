@@ -12,15 +12,15 @@ from typing import Any  # ray is an extra and only partly typed
 
 from excite.common.extras import require
 from excite.comparison.budget import Pace, measure_pace, side_by_side
-from excite.comparison.execute import Report, execute, outcome
+from excite.comparison.execute import Report, attempt, execute
 from excite.comparison.plan import Plan, Run
 from excite.comparison.store import Store
+from excite.comparison.tally import Tally
 from excite.comparison.variants import Variant
 from excite.errors import ExciteError
 
 # Any: ray is an extra without types.
 
-MOST_DEATHS = 10  # of the workers of one run: after these it is the run that kills them
 AHEAD = 2  # tasks per processor that Ray holds; the others wait here, so that they take no memory there
 
 
@@ -89,10 +89,8 @@ def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: St
     task = _remote(ray, _task)
     ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
     queue = list(reversed(waiting))
-    deaths: dict[str, int] = {}
     pending: dict[Any, Run] = {}
-    failures: list[tuple[Run, str]] = []
-    number = 0
+    tally = Tally(len(waiting), report)
     while queue or pending:
         while queue and len(pending) < ahead:
             run = queue.pop()
@@ -100,24 +98,22 @@ def _run_all(ray: Any, plan: Plan, waiting: list[Run], report: Report, store: St
         ready, _ = ray.wait(list(pending), num_returns=1)
         run = pending.pop(ready[0])
         try:
-            ray.get(ready[0])
-            if store is not None:
-                store.fetch_ended([run.folder])
-        except (ray.exceptions.RayError, ExciteError) as error:
-            text = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-            died = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
-            deaths[run.name] = deaths.get(run.name, 0) + died
-            if died and deaths[run.name] < MOST_DEATHS:
-                report(f"{run.name}: its worker died; it goes on from its last epoch")
+            failure = ray.get(ready[0])
+        except ray.exceptions.RayTaskError as error:
+            failure = _last_line(error)
+        except ray.exceptions.RayError as error:
+            if tally.died(run, _last_line(error)):
                 queue.append(run)
-                continue
-            number += 1
-            failures.append((run, f"its worker died {MOST_DEATHS} times ({text})" if died else text))
-            report(f"{number} of {len(waiting)}: {run.name} failed: {failures[-1][1]}")
-        else:
-            number += 1
-            report(f"{number} of {len(waiting)}: {outcome(run)}")
-    return failures
+            continue
+        if failure is None and store is not None:
+            failure = attempt(store.fetch_ended, [run.folder])
+        tally.end(run, failure)
+    return tally.failures
+
+
+def _last_line(error: Exception) -> str:
+    """Return what an error of Ray says at its end; other machines' tracebacks stand before it."""
+    return [type(error).__name__, *str(error).strip().splitlines()][-1]
 
 
 def _measure(plan: Plan, variant: Variant) -> Pace:
@@ -127,12 +123,11 @@ def _measure(plan: Plan, variant: Variant) -> Pace:
     return measure_pace(plan, variant)
 
 
-def _task(plan: Plan, run: Run, store: Store | None) -> None:
+def _task(plan: Plan, run: Run, store: Store | None) -> str | None:
     import torch
 
     torch.set_num_threads(1)
     if store is None:
-        execute(plan, run)
-        return
+        return attempt(execute, plan, run)
     with tempfile.TemporaryDirectory(prefix="excite-run-") as place:
-        execute(plan, replace(run, folder=Path(place) / run.folder.name), store)
+        return attempt(execute, plan, replace(run, folder=Path(place) / run.folder.name), store)

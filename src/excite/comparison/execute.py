@@ -13,6 +13,7 @@ from excite.comparison.plan import Plan, Run
 from excite.comparison.store import Sending, Store
 from excite.comparison.variants import of_backbone
 from excite.engine.process import unchanged
+from excite.errors import ExciteError
 from excite.models import NetworkSpec
 from excite.train import fit
 from excite.train.network import spec_from
@@ -28,9 +29,10 @@ def shared_weights(plan: Plan, run: Run, num_classes: int) -> dict[str, torch.Te
     the same seed.
     """
     spec = spec_from(plan.config(run.variant, run.seed, run.folder), num_classes)
+    options = backbone_options(plan, run)
     with unchanged():
         torch.manual_seed(run.seed)
-        backbone = NetworkSpec(run.variant.backbone, num_classes, options=backbone_options(plan, run)).build()
+        backbone = NetworkSpec(run.variant.backbone, num_classes, spec.in_channels, options=options).build()
         torch.manual_seed(run.seed)
         network = spec.build()
     own, plain = network.state_dict(), backbone.state_dict()
@@ -71,7 +73,21 @@ def execute(plan: Plan, run: Run, store: Store | None = None) -> None:
         store.send_run(run.folder)
 
 
+def attempt(call: Callable[..., object], *arguments: object) -> str | None:
+    """Call; return why it failed, None where it did not. Whatever a run raises, wherever it trains, fails it alone."""
+    try:
+        call(*arguments)
+    except ExciteError as error:
+        return str(error)
+    except Exception as error:  # a driver's, a library's, or one of somebody's own method
+        first = next(iter(str(error).strip().splitlines()), "")
+        return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return None
+
+
 def outcome(run: Run) -> str:
-    """Return a finished run's result in a few words."""
+    """Return a finished run's result in a few words. Raises ExciteError where it has left none."""
+    if not run.finished:
+        raise ExciteError(f"{run.folder} holds no result of it; machines that train share the folder or a --store")
     summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
     return f"{run.name}: top-1 {100 * summary['last_top1']:.2f} % in {summary['seconds']:.0f} s"

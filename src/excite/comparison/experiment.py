@@ -10,7 +10,7 @@ from excite.common.options import Option
 from excite.comparison import cost
 from excite.comparison.agreement import check_agreement
 from excite.comparison.budget import Pace, check_minutes, measure_pace, planned
-from excite.comparison.execute import Report, execute, outcome
+from excite.comparison.execute import Report, attempt, execute, outcome
 from excite.comparison.page import page
 from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, continued, load, make_plan, save
 from excite.comparison.plots import draw
@@ -85,7 +85,8 @@ def run_plan(
     epochs and images are planned for, where nothing of the comparison is there yet.
     report: called with a line per event. A run that fails does not stop the others. A plan that is judged at several
     numbers of seeds ends at the first where every verdict is clear.
-    Raises UsageError for a plan that cannot work, ExciteError after all other runs where some failed.
+    Raises UsageError for a plan that cannot work; ExciteError, with the reports written, where some runs failed or the
+    costs could not be measured.
     """
     plan.check()
     if jobs < 1:
@@ -107,13 +108,16 @@ def run_plan(
         check_agreement(continued(plan, folder), folder)
     plan = save(plan, folder)
     while True:
-        results = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
+        results, uncounted = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
         later = [seeds for seeds in plan.looks if seeds > plan.seeds]
         open_ = [row.name for row in results.rows if row.gain is not None and not row.gain.clear]
         if not later or not open_:
-            return results
+            break
         report(f"{plan.seeds} seeds: not clear yet: {', '.join(open_)}; going on to {later[0]} seeds")
         plan = save(replace(plan, seeds=later[0]), folder)
+    if uncounted:
+        raise ExciteError(uncounted)
+    return results
 
 
 def open_store(address: str, folder: Path, *, alone: bool) -> Store:
@@ -163,26 +167,35 @@ def _paces(plan: Plan, jobs: int, ray: str | None) -> tuple[list[Pace], int]:
 
 def _run_seeds(
     plan: Plan, folder: Path, classes: int, size: int, jobs: int, ray: str | None, store: Store | None, report: Report
-) -> Results:
-    """Bring every seed of a plan to its end, and write the reports."""
+) -> tuple[Results, str | None]:
+    """Bring every seed of a plan to its end, and write the reports; return what they hold, and why without costs."""
     runs = plan.runs(folder)
     if store is not None:
         _share(plan, folder, store)
+    cost.read(folder)  # a broken file is known before the runs, not after them
     waiting = [run for run in runs if not run.finished]
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already")
     failures = _train(plan, waiting, jobs, ray, store, report)
-    cost.load_or_measure(plan, folder, classes, size)
+    uncounted = attempt(cost.load_or_measure, plan, folder, classes, size)
+    if uncounted:
+        uncounted = f"costs were not measured ({uncounted}); the reports go without, the same command tries again"
+        report(uncounted)
     results = collect(folder)
     written = write_reports(results, folder)
+    unsent = None
     if store is not None:
-        store.send(folder, "", [cost.FILE, *written])
-    if failures:
-        listed = "; ".join(f"{run.name}: {text}" for run, text in failures)
-        raise ExciteError(
-            f"{len(failures)} of {results.total} runs failed ({listed}); the others are kept, start again"
-        )
-    return results
+        unsent = attempt(store.send, folder, "", written if uncounted else [cost.FILE, *written])
+    if failures or unsent:
+        raise ExciteError("; ".join(filter(None, (_listed(failures, len(runs)), unsent, uncounted))))
+    return results, uncounted
+
+
+def _listed(failures: Sequence[tuple[Run, str]], total: int) -> str:
+    if not failures:
+        return ""
+    listed = "; ".join(f"{run.name}: {text}" for run, text in failures)
+    return f"{len(failures)} of {total} runs failed ({listed}); the others are kept, start again"
 
 
 def _share(plan: Plan, folder: Path, store: Store) -> None:
@@ -240,18 +253,14 @@ def _train(
         from excite.comparison.cluster import train_on_ray
 
         return train_on_ray(plan, waiting, ray, report, store)
-    if jobs > 1 and len(waiting) > 1:
+    if jobs > 1 and waiting:
         from excite.comparison.pool import train_in_processes
 
         return train_in_processes(plan, waiting, jobs, report, store)
     failures = []
     for number, run in enumerate(waiting, 1):
         report(f"run {number} of {len(waiting)}: {run.name}")
-        try:
-            execute(plan, run, store)
-        except ExciteError as error:
-            failures.append((run, str(error)))
-            report(f"  failed: {error}")
-        else:
-            report(f"  {outcome(run)}")
+        if failure := attempt(execute, plan, run, store) or attempt(outcome, run):
+            failures.append((run, failure))
+        report(f"  failed: {failure}" if failure else f"  {outcome(run)}")
     return failures

@@ -18,10 +18,11 @@ from record import HERE, show, shown_data, table, write
 from excite.common.files import write_bytes, write_text
 from excite.comparison import claims
 from excite.comparison.agreement import few
+from excite.comparison.command import command
 from excite.comparison.page import page
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, Row, collect
-from excite.comparison.table import baseline, command
+from excite.comparison.table import baseline
 from excite.measure.bench.environment import in_words
 
 DOCS = HERE.parent / "docs"

@@ -24,13 +24,13 @@ class UsageError(ExciteError):
     exit_code = 2
 
 
-def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+def near(name: object, known: Iterable[str], most: int = 3) -> list[str]:
     """Return the known names that look most like `name`, best first; capitals count for nothing."""
     names = {one.lower(): one for one in known}
-    return [names[one] for one in difflib.get_close_matches(name.lower(), list(names), n=most, cutoff=0.55)]
+    return [names[one] for one in difflib.get_close_matches(str(name).lower(), list(names), n=most, cutoff=0.55)]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> UsageError:
     """Return the error for an unknown `name`, with near names or, where the list is short, all of them."""
     names = sorted(known)
     close = near(name, names)

@@ -271,8 +271,9 @@ def test_what_a_file_says_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main(["train", "resnet20", "--config", "c.yaml"]) == 1
     Path("c.yaml").write_text("methods: none,evil.py:Contrast\n")
     assert main(["compare", "--config", "c.yaml"]) == 1
-    Path("plan.yaml").write_text(json.dumps({"methods": ["none", "evil.py:Contrast"]}))
-    assert main(["compare", "plan.yaml"]) == 2
+    for methods in (["none", "evil.py:Contrast"], "none,evil.py:Contrast", ["none", {"method": "evil.py:Contrast"}]):
+        Path("plan.yaml").write_text(json.dumps({"methods": methods}))
+        assert main(["compare", "plan.yaml"]) == 1
     assert parse("evil.py:Contrast", "resnet20").method == "evil.py:Contrast"
     with pytest.raises(UsageError, match="unknown method"):
         excite.create_attention("evil.py:Contrast", 8)

@@ -34,6 +34,8 @@ INSIDE = "train/test_inside_epochs.py"
 REMOTE = "data/test_remote.py"
 COMPARE = "compare/test_pairing.py"
 STATISTICS = "compare/test_statistics.py"
+COMMAND = "compare/test_command.py"
+CODE_IN_PLANS = "compare/test_code_in_plans.py"
 TRAINING_OPTIONS = "compare/test_training_options.py"
 GROWING = "compare/test_growing.py"
 BUDGET = "compare/test_budget.py"
@@ -325,7 +327,7 @@ ROOMS: dict[str, list[Row]] = {
          "len(names) > most:", "len(names) > most + 9:",
          f"{REMOTE}::test_broken_samples_are_counted_named_and_bounded"),
         ("commands-from-files-run", "engine/config.py",
-         'if "wds:pipe:" in str(content.get("data", "")) and', "if False and",
+         'is_python(read_cut(data)[0]) or "wds:pipe:" in data', "is_python(read_cut(data)[0])",
          f"{REMOTE}::test_commands_come_from_the_keyboard_only"),
         ("own-order-of-one-process-only", "engine/sampling.py",
          "order = torch.arange(self.rank, self.n, self.world)", "order = torch.arange(0, self.n, self.world)",
@@ -437,7 +439,7 @@ ROOMS: dict[str, list[Row]] = {
          "1 - LEVEL / (2 * gains * looks)", "1 - LEVEL / 2",
          f"{STATISTICS}::test_the_gain_that_is_said_to_be_visible_is_found_in_four_of_five_tables"),
         ("sites-of-a-variant-dropped", "comparison/variants.py",
-         'sites = str(_unbracketed(part.removeprefix("sites=")))', "pass", "compare/test_variants.py"),
+         'place = {"sites": str(_unbracketed(part.removeprefix("sites=")))}', "place = {}", "compare/test_variants.py"),
         ("variants-share-a-folder", "comparison/variants.py",
          'return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"', "return safe",
          "compare/test_variants.py"),
@@ -482,9 +484,35 @@ ROOMS: dict[str, list[Row]] = {
         ("options-of-a-recipe-for-some-variants", "comparison/plan.py",
          "{**config.options, **variant.options}", "dict(variant.options)", TRAINING_OPTIONS),
         ("start-weights-without-options-of-the-backbone", "comparison/execute.py",
-         "of_backbone(run.variant.method, options) if within else options", "{}", TRAINING_OPTIONS),
+         "of_backbone(run.variant.method, run.variant.backbone, options) if within", "{} if within", TRAINING_OPTIONS),
         ("one-variant-on-another-network", "comparison/plan.py",
          "        self._check_backbones()\n", "", "compare/test_variants.py"),
+        ("runs-renamed-by-another-backbone", "comparison/plan.py",
+         "alone=first and not self.named_by_backbone", "alone=len(self.backbones) == 1", GROWING),
+        ("runs-of-earlier-versions-lost", "comparison/plan.py",
+         '"named_by_backbone": several, **values', '"named_by_backbone": False, **values', GROWING),
+        ("variants-respelled", "comparison/plan.py",
+         "variants.append(replace(there, backbone", "variants.append(replace(variant, backbone", GROWING),
+        ("another-baseline-unseen", "comparison/plan.py",
+         'differing.append("another baseline")', "pass", GROWING),
+        ("command-of-one-backbone", "comparison/command.py",
+         'methods, "--backbone", ",".join(plan.backbones)]', 'methods, "--backbone", plan.backbones[0]]', COMMAND),
+        ("command-without-labels", "comparison/command.py",
+         "all(variant.name == variant.written for variant in plan.variants)", "True", COMMAND),
+        ("command-of-the-first-look-alone", "comparison/plan.py",
+         "if plan.seeds in (due := looks(first, most)) and", "if (due := looks(first, most)) and", COMMAND),
+        ("command-with-a-python-list", "comparison/command.py",
+         "json.dumps(value) for name", "str(value) for name", COMMAND),
+        ("budget-forgotten", "comparison/plan.py",
+         "budget=old.budget if plan.budget is None else plan.budget", "budget=plan.budget", COMMAND),
+        ("method-of-a-file-forgotten", "comparison/variants.py",
+         'file=named if is_python(named) else ""', 'file=""', CODE_IN_PLANS),
+        ("code-of-a-plan-run", "comparison/plan.py",
+         'raise code_refused(f"plan {name}", variant.file or variant.method, "--methods")', "pass", CODE_IN_PLANS),
+        ("network-of-a-plan-run", "comparison/plan.py",
+         'refuse_code({"backbone": backbone}, f"plan {name}")', "pass", CODE_IN_PLANS),
+        ("data-of-a-plan-run", "comparison/plan.py",
+         'refuse_code({"data": values.get("data", "")}, f"plan {name}")', "pass", CODE_IN_PLANS),
         ("a-look-that-has-been-forgotten", "comparison/plan.py",
          "*_looked(old, plan, folder), ", "", GROWING),
         ("looks-cannot-be-withdrawn", "comparison/plan.py",

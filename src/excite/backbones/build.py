@@ -42,11 +42,10 @@ def build_network(
     if "in_chans" in options:
         raise UsageError(f"model {name!r}: the option in_chans is called in_channels here")
     method, backbone = split_name(name)
-    entry = BACKBONES[backbone]
-    build = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
+    build = _build_of(backbone)
     emca = get_method(method).role == "network"
     of_method = options_of_method(method)
-    known = of_method | backbone_options(build) | HOST.keys()
+    known = of_method | options_of_backbone(backbone)
     check_names(f"model {name!r}", options, known)
     own = {key: value for key, value in options.items() if key in of_method}
     spec = emca_spec(method, own, placement) if emca else AttentionSpec(method, own, placement)
@@ -114,6 +113,12 @@ def options_of_method(method: str) -> Set[str]:
     return emca_options(method) if emca else method_options(method).keys() | {"init"}
 
 
-def backbone_options(build: Callable[..., nn.Module]) -> set[str]:
-    """Return the options of a backbone, from its signature: those that no other backbone need have."""
-    return set(inspect.signature(build).parameters) - COMMON
+def options_of_backbone(backbone: str) -> Set[str]:
+    """Return the options of a network that are its backbone's, from its signature, and HOST's."""
+    return inspect.signature(_build_of(backbone)).parameters.keys() - COMMON | HOST.keys()
+
+
+def _build_of(backbone: str) -> Callable[..., Network]:
+    entry = BACKBONES[backbone]
+    build: Callable[..., Network] = getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function)
+    return build

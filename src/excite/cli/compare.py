@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from excite.comparison import Results
     from excite.comparison.execute import Report
 
+# What a comparison's folder may hold for people; of gains and costs that are not known there is no picture.
+FILES = ("report.html", "results.csv", "results.json", "results.md", "gains.png", "costs.png", "curves.png")
+
 # Any: options of methods and recipes, which those check.
 
 
@@ -40,7 +43,8 @@ def compare(
     added to one. Without arguments: none, SE, ECA and EMCA-ECA on ResNet-20 and handwritten digits, three seeds.
 
     Args:
-        plan: a comparison that comes with excite (ablation-kernel, ...) or a YAML file; options override it.
+        plan: a comparison that comes with excite (ablation-kernel, ...), a YAML file, or the plan.json of a comparison;
+            options override it.
         methods: variants, separated by commas; the first is the baseline, and FILE.py:NAME a method of your own
             (default: none,se,eca,emca_eca).
         backbone: one of ours, timm/NAME, torchvision/NAME or path/to/file.py:factory (methods are attached to those);
@@ -53,7 +57,7 @@ def compare(
         budget: minutes that epochs, and where needed training images, are planned for, from a measured pace.
         train: other options of every run, as --train.lr 0.05 --train.limit_train 10000.
         options: options of a method in all its variants, as --options.se.reduction 8.
-        out: the folder to write to; by default compare/BACKBONE-DATA, or compare/PLAN.
+        out: the folder to write to; by default compare/BACKBONE-DATA, or compare/PLAN; of a plan.json its own.
         jobs: runs at a time, each in a process of its own.
         ray: address of a Ray cluster that trains the runs (auto, HOST:PORT, or local).
         store: an address (s3://BUCKET/PATH, file:///PATH) that keeps the comparison; another machine goes on with it.
@@ -69,17 +73,42 @@ def compare(
     from excite.comparison.plan import make_plan, plan_values
 
     if report is not None:
+        unused = {
+            "PLAN": plan, "--methods": methods, "--backbone": backbone, "--data": data, "--recipe": recipe,
+            "--seeds": seeds, "--epochs": epochs, "--until-clear": until_clear, "--budget": budget, "--train": train,
+            "--options": options, "--out": out, "--jobs": jobs != 1, "--ray": ray, "--store": store,
+        }  # fmt: skip
+        for name, value in unused.items():
+            if value not in (None, False, {}):
+                raise UsageError(f"--report {report} trains nothing, so it has no use for {name}; leave it out")
         _show(write_report(report), report, json)
         return
     chosen: dict[str, Any] = {"methods": methods, "backbone": backbone, "data": data, "recipe": recipe, "seeds": seeds}
-    values = {**plan_values(plan), **{name: value for name, value in chosen.items() if value is not None}}
-    train = {**values.pop("train", {}), **train}
-    epochs = values.pop("epochs", None) if epochs is None else epochs
-    own = {**values.pop("options", {}), **_method_options(options)}
-    planned = make_plan(**values, epochs=epochs, until_clear=until_clear, train=train, options=own)
-    folder = out or (Path("compare") / Path(plan).stem if plan else planned.folder)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    typed = {"epochs": epochs, "until_clear": until_clear, "train": train, "options": _method_options(options)}
+    planned = make_plan(**_overridden(plan_values(plan, given), given, typed))
+    folder = out or (_folder_of(Path(plan)) if plan else planned.folder)
     say: Report = (lambda line: None) if json else print
     _show(run_plan(planned, folder, jobs=jobs, ray=ray, store=store, budget=budget, report=say), folder, json)
+
+
+def _overridden(values: dict[str, Any], given: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
+    """Return what a plan says with what was typed over it: typed epochs over its own, by either name."""
+    train = {**values.get("train", {}), **typed["train"]}
+    epochs, until_clear = typed["epochs"], typed["until_clear"]
+    if epochs is None and "epochs" not in typed["train"]:
+        epochs = values.get("epochs")
+    elif "epochs" not in typed["train"]:
+        train.pop("epochs", None)
+    if until_clear is None and "seeds" not in given:
+        until_clear = values.get("until_clear")
+    options = {**values.get("options", {}), **typed["options"]}
+    return {**values, **given, "epochs": epochs, "until_clear": until_clear, "train": train, "options": options}
+
+
+def _folder_of(plan: Path) -> Path:
+    """The folder of a plan's comparison: that in which its plan.json lies, or compare/PLAN."""
+    return plan.parent if plan.suffix == ".json" else Path("compare") / plan.stem
 
 
 def _method_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -117,6 +146,5 @@ def _show(results: "Results", folder: Path, json: bool) -> None:
     console.print(f"\n{verdict(results)}\n")
     for note in notes(results):
         console.print(note, style="dim")
-    console.print(
-        f"\nfiles: {folder}/report.html, results.csv, results.json, results.md, gains.png, costs.png, curves.png"
-    )
+    there = [name for name in FILES if (folder / name).is_file()]
+    console.print(f"\nfiles: {folder}/{', '.join(there)}")

@@ -43,7 +43,7 @@ def backbone_options(plan: Plan, run: Run) -> dict[str, Option]:
     """Return the options of the plain network that a run's network is built upon."""
     options = plan.config(run.variant, run.seed, run.folder).options
     within = not run.variant.foreign and not run.variant.attached
-    return of_backbone(run.variant.method, options) if within else options
+    return of_backbone(run.variant.method, run.variant.backbone, options) if within else options
 
 
 def execute(plan: Plan, run: Run, store: Store | None = None) -> None:

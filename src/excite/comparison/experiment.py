@@ -216,7 +216,7 @@ def write_reports(results: Results, folder: Path) -> list[str]:
         write_json(folder / "results.json", results.to_dict()),
         write_text(folder / "results.csv", to_csv(results)),
         write_text(folder / "results.md", to_markdown(results)),
-        write_text(folder / "report.html", page(results, pictures)),
+        write_text(folder / "report.html", page(results, pictures, folder)),
     ]
     return [path.name for path in (*pictures, *texts)]
 

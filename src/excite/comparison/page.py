@@ -10,12 +10,13 @@ from pathlib import Path
 
 from excite import __version__
 from excite.common.tables import counted
+from excite.comparison.command import command
 from excite.comparison.results import Results, Row
-from excite.comparison.table import cells, command, environment_text, header, notes, verdict
+from excite.comparison.table import cells, environment_text, header, notes, verdict
 
 
-def page(results: Results, pictures: Sequence[Path]) -> str:
-    """Return the page's text."""
+def page(results: Results, pictures: Sequence[Path], folder: Path | None = None) -> str:
+    """Return the page's text; folder: of the comparison, for the command that goes on with it."""
     plan = results.plan
     size = f"{counted(len(plan.variants), 'variant')}, {counted(plan.seeds, 'seed')}"
     title = f"{', '.join(plan.backbones)} on {plan.data}: {size}"
@@ -23,7 +24,7 @@ def page(results: Results, pictures: Sequence[Path]) -> str:
         "title": html.escape(title),
         "state": _state(results),
         "verdict": html.escape(verdict(results)),
-        "made": _made(results),
+        "made": _made(results, folder),
         "head": "".join(f'<th scope="col"><button>{html.escape(h)}</button></th>' for h in header(results)),
         "rows": "\n".join(_row(row) for row in results.rows),
         "seeds": _seeds(results),
@@ -40,12 +41,12 @@ def _state(results: Results) -> str:
     return f'<p class="state open">Unfinished: {results.finished} of {results.total} runs.</p>'
 
 
-def _made(results: Results) -> str:
+def _made(results: Results, folder: Path | None) -> str:
     """How the page came to be: command, version, date, machine."""
     facts = f"excite {__version__}, {datetime.date.today().isoformat()}"
     if results.environment:
         facts += f". {environment_text(results.environment)}"
-    return f"<pre>{html.escape(command(results.plan))}</pre><p>{html.escape(facts)}</p>"
+    return f"<pre>{html.escape(command(results.plan, folder))}</pre><p>{html.escape(facts)}</p>"
 
 
 def _row(row: Row) -> str:

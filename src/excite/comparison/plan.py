@@ -2,17 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from excite.card import code_refused
 from excite.common.checks import shown
 from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
+from excite.common.pyfile import is_python
 from excite.comparison.training import check_reserved, check_training
-from excite.comparison.variants import BASELINE, Variant, from_entry, parse_all
-from excite.engine.config import modernise
+from excite.comparison.variants import BASELINE, Variant, from_entry, in_words, parse, parse_all, split_variants
+from excite.engine.config import modernise, refuse_code
 from excite.errors import ExciteError, UsageError, unknown
 from excite.recipes import comparison as plans
 from excite.registry import METHODS
@@ -20,6 +22,7 @@ from excite.train.config import TrainConfig
 
 # Any: what JSON and YAML files hold; whoever reads an entry checks it.
 
+BACKBONE = "resnet20"
 METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
@@ -52,7 +55,9 @@ class Plan:
 
     changes: options of every run that differ from the recipe. The first variant of a backbone is the baseline that the
     backbone's others are paired with. looks: the numbers of seeds at which the table is judged, where it is judged more
-    than once. budget: minutes that epochs and images were planned for, None where nothing was.
+    than once. budget: minutes that epochs and images were planned for, None where nothing was; asked: the changes
+    without what was planned. named_by_backbone: the folders of all runs have the backbone in their names, as earlier
+    versions did it where there were several; else those on the first backbone are without.
     """
 
     variants: tuple[Variant, ...]
@@ -62,6 +67,8 @@ class Plan:
     changes: dict[str, Option] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
     budget: float | None = None
+    asked: dict[str, Option] | None = None
+    named_by_backbone: bool = False
 
     @property
     def backbones(self) -> list[str]:
@@ -110,15 +117,15 @@ class Plan:
             config.check()
 
     def _check_twice(self) -> None:
-        names: dict[str, str] = {}
-        same: dict[str, str] = {}
-        for variant, name in zip(self.variants, self.names, strict=True):
-            if name in names:
-                raise UsageError(f"{name} is named twice; give one of them a label of its own, or leave it out")
-            twin = repr(replace(variant, label=""))
-            if twin in same:
-                raise UsageError(f"{same[twin]} and {name} are the same network; leave one of them out")
-            names[name], same[twin] = name, name
+        before: list[Variant] = []
+        for variant in self.variants:
+            name = self.name_of(variant)
+            for other in before:
+                if self.name_of(other) == name or self._folder_of(other) == self._folder_of(variant):
+                    raise UsageError(f"{name} is named twice; give one of them a label of its own, or leave it out")
+                if other.same(variant):
+                    raise UsageError(f"{self.name_of(other)} and {name} are the same network; leave one of them out")
+            before.append(variant)
 
     def _check_backbones(self) -> None:
         for variant in self.variants:
@@ -158,12 +165,16 @@ class Plan:
 
     def runs(self, folder: Path) -> list[Run]:
         """Return all runs, seed by seed, so that an unfinished comparison is as balanced as it can be."""
-        count = len(self.backbones)
         return [
-            Run(variant, seed, folder / "runs" / f"{variant.folder(count)}-seed{seed}", self.name_of(variant))
+            Run(variant, seed, folder / "runs" / f"{self._folder_of(variant)}-seed{seed}", self.name_of(variant))
             for seed in range(self.seeds)
             for variant in self.variants
         ]
+
+    def _folder_of(self, variant: Variant) -> str:
+        # A backbone that is added later leaves the names of the runs that are there as they are.
+        first = variant.backbone == self.variants[0].backbone
+        return variant.folder(alone=first and not self.named_by_backbone)
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain containers."""
@@ -175,12 +186,14 @@ class Plan:
             "changes": self.changes,
             "looks": list(self.looks),
             "budget": self.budget,
+            "asked": self.asked,
+            "named_by_backbone": self.named_by_backbone,
         }
 
 
 def make_plan(
     methods: str | Sequence[str | Variant] = METHODS_BY_DEFAULT,
-    backbone: str | Sequence[str] = "resnet20",
+    backbone: str | Sequence[str] = BACKBONE,
     data: str = "digits",
     recipe: str = "auto",
     *,
@@ -195,9 +208,11 @@ def make_plan(
     methods: variants as `excite compare --methods` takes them; backbone: one, or several that take the same variants;
     train: options of every run that differ from the recipe; options: of all variants of a method, which their own
     options override; until_clear: add seeds up to so many until every verdict is clear.
-    Raises UsageError for words that are no variants.
+    Raises UsageError for words that are no variants, and for what is said twice.
     """
     changes = modernise(train or {})
+    if epochs is not None and changes.get("epochs", epochs) != epochs:
+        raise UsageError(f"--epochs {epochs} and --train.epochs {changes['epochs']} are the same option; leave one out")
     if epochs is not None:
         changes["epochs"] = epochs
     elif (data, recipe) == ("digits", "auto"):
@@ -208,15 +223,19 @@ def make_plan(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--backbone {name} is named twice; leave one of them out")
+    for part in [] if isinstance(methods, str) else methods:
+        if isinstance(part, Variant) and part.backbone not in (BACKBONE, *names):
+            raise UsageError(f"{part.name} is a variant on {part.backbone}, and the backbone is {', '.join(names)}")
     variants = [variant for name in names for variant in parse_all(methods, name)]
     for method in options or {}:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
         if all(variant.method != method for variant in variants):
             raise UsageError(f"--options.{method}: {method} is not compared here")
-    # As JSON holds them, so that a plan read back is equal.
+    # As JSON holds them and as they are typed, so that a plan read back is equal.
     variants = [
-        replace(v, options=json.loads(json.dumps({**(options or {}).get(v.method, {}), **v.options}))) for v in variants
+        replace(v, options=json.loads(json.dumps(in_words({**(options or {}).get(v.method, {}), **v.options}))))
+        for v in variants
     ]
     return Plan(tuple(variants), data, recipe, seeds, changes, looks(seeds, until_clear))
 
@@ -230,29 +249,81 @@ PLAN_ENTRIES: dict[str, Any] = {
 WORDS = {TEXTS: "text or a list", str: "text", int: "a whole number", dict: "a mapping of names to values"}
 
 
-def plan_values(name: str | None) -> dict[str, Any]:
-    """Return what a plan that comes with excite, or a YAML file, says: arguments of `make_plan`.
+def plan_values(name: str | None, given: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a plan says: one that comes with excite, a YAML file, or the plan.json of a comparison.
 
-    Raises UsageError for a name that is none, and for entries that say nothing to a comparison.
+    They are arguments of `make_plan`. given: those that somebody names beside it.
+    Raises UsageError for a name that is none, and for entries that say nothing to a comparison; ExciteError for code
+    that a file names and nobody beside it: it is not run.
     """
     if name is None:
         return {}
     if name in METHODS:
         raise UsageError(f"{name} is a method: excite compare --methods none,{name}")
+    values = _values_there(Path(name)) if name.endswith(".json") else _values_of_yaml(name)
+    values = {key: value for key, value in values.items() if key not in given}
+    backbones = values.get("backbone", BACKBONE)
+    for backbone in [backbones] if isinstance(backbones, str) else backbones:
+        refuse_code({"backbone": backbone}, f"plan {name}")
+    refuse_code({"data": values.get("data", "")}, f"plan {name}")
+    methods = values.get("methods", [])
+    for variant in (parse(text, BACKBONE) for text in split_variants(methods)) if isinstance(methods, str) else methods:
+        if is_python(variant.method) or (variant.file and variant.method not in METHODS):
+            raise code_refused(f"plan {name}", variant.file or variant.method, "--methods")
+    return values
+
+
+def _values_of_yaml(name: str) -> dict[str, Any]:
     values = plans.load(name)
     check_names(f"plan {name}", list(values), list(PLAN_ENTRIES))
     for key, value in values.items():
         if not isinstance(value, PLAN_ENTRIES[key]) or isinstance(value, bool):
             raise UsageError(f"plan {name}: {key} is {shown(value)}; expected {WORDS[PLAN_ENTRIES[key]]}")
-    backbones = values.get("backbone", "resnet20")
+    backbones = values.get("backbone", BACKBONE)
     if not backbones or not all(isinstance(b, str) for b in backbones):
         raise UsageError(f"plan {name}: backbone is {backbones!r}")
     if isinstance(values.get("methods"), list):
-        values["methods"] = [from_entry(entry, "resnet20", f"plan {name}") for entry in values["methods"]]
+        for entry in values["methods"]:
+            if isinstance(entry, dict) and "method" in entry and "backbone" in entry:
+                raise UsageError(
+                    f"plan {name}: variant {shown(entry['method'])} has a backbone of its own; all variants are "
+                    "trained on each backbone of the plan, as backbone: [resnet20, resnet56]"
+                )
+        values["methods"] = [from_entry(entry, BACKBONE, f"plan {name}") for entry in values["methods"]]
     for method, options in values.get("options", {}).items():
         if not isinstance(options, dict):
             raise UsageError(f"plan {name}: options of {method!r} are {options!r}")
     return values
+
+
+def _values_there(file: Path) -> dict[str, Any]:
+    """Return what the command would say that makes the comparison of a plan.json."""
+    if file.name != FILE:
+        raise UsageError(
+            f"{file} is no plan; a plan is one that comes with excite, a YAML file, or a comparison's {FILE}"
+        )
+    plan = load(file.parent)
+    seeds, until_clear = said(plan)
+    return {
+        "methods": [replace(v, backbone=BACKBONE) for v in plan.variants if v.backbone == plan.backbones[0]],
+        "backbone": plan.backbones,
+        "data": plan.data,
+        "recipe": plan.recipe,
+        "seeds": seeds,
+        "until_clear": until_clear,
+        "train": dict(plan.changes),
+    }
+
+
+def said(plan: Plan) -> tuple[int, int | None]:
+    """Return what --seeds and --until-clear say in the command that comes to where a plan stands."""
+    most = max(plan.looks, default=0)
+    if most < plan.seeds:
+        return plan.seeds, None
+    for first in plan.looks:
+        if plan.seeds in (due := looks(first, most)) and set(due) <= set(plan.looks):
+            return first, most
+    return plan.seeds, most
 
 
 def looks(seeds: int, most: int | None) -> tuple[int, ...]:
@@ -299,25 +370,64 @@ def save(plan: Plan, folder: Path) -> Plan:
 def continued(plan: Plan, folder: Path) -> Plan:
     """Return a plan as it goes on with the comparison in a folder. Raises UsageError where that is another one."""
     old = load(folder)
-    labels = {repr(replace(v, label="")): v.label for v in old.variants}
-    plan = replace(plan, variants=tuple(replace(v, label=v.label or labels.get(repr(v), "")) for v in plan.variants))
-    plan = _caught_up(plan, old)
-    differing = [name for name in ("data", "recipe", "changes") if getattr(old, name) != getattr(plan, name)]
+    plan = _caught_up(_as_there(plan, old), old)
+    differing = [name for name in ("data", "recipe") if getattr(old, name) != getattr(plan, name)]
+    differing += changed(old.changes, plan.changes)
     differing += [old.name_of(v) for v in old.variants if v not in plan.variants]
-    if [old.baseline(v) for v in old.variants] != [plan.baseline(v) for v in old.variants if v in plan.variants]:
+    first = [plan.baseline(v) for v in old.variants if v in plan.variants]
+    if [old.baseline(v) for v in old.variants if v in plan.variants] != first:
         differing.append("another baseline")
     if differing:
-        raise UsageError(
-            f"{folder} holds another comparison ({', '.join(differing)}); variants and seeds may be added, not taken "
-            "away or changed; choose another --out"
-        )
+        raise another(folder, differing)
     if old.seeds > plan.seeds:
         until = f" --until-clear {max(*plan.looks, old.seeds)}" if plan.looks else ""
         raise UsageError(
             f"{folder} has {old.seeds} seeds, and none can be taken away: go on with --seeds {old.seeds}{until}, or "
             "choose another --out"
         )
-    return replace(plan, looks=tuple(sorted({*_looked(old, plan, folder), *plan.looks})))
+    return replace(
+        plan,
+        variants=_in_order(old.variants, plan.variants),
+        looks=tuple(sorted({*_looked(old, plan, folder), *plan.looks})),
+        budget=old.budget if plan.budget is None else plan.budget,
+        asked=old.asked if plan.asked is None else plan.asked,
+        named_by_backbone=old.named_by_backbone,
+    )
+
+
+def another(folder: Path, differing: Sequence[str]) -> UsageError:
+    """Return the error for a folder with another comparison."""
+    return UsageError(
+        f"{folder} holds another comparison ({', '.join(differing)}); variants and seeds may be added, not taken away "
+        "or changed; choose another --out"
+    )
+
+
+def changed(there: Mapping[str, Option], here: Mapping[str, Option]) -> list[str]:
+    """Return in words which options of the training differ from those of a comparison that is there."""
+    return [
+        f"--train.{name} {there.get(name, 'as in the recipe')} there, {here.get(name, 'as in the recipe')} here"
+        for name in {**there, **here}
+        if name not in there or name not in here or there[name] != here[name]
+    ]
+
+
+def _as_there(plan: Plan, old: Plan) -> Plan:
+    """Return a plan whose variants are written and labelled as those that are there, whose folders are named so."""
+    variants = []
+    for variant in plan.variants:
+        there = next((v for v in old.variants if v.same(replace(variant, backbone=v.backbone))), variant)
+        if variant.label not in ("", there.label):
+            there = variant
+        variants.append(replace(there, backbone=variant.backbone, file=variant.file or there.file))
+    return replace(plan, variants=tuple(variants))
+
+
+def _in_order(old: Sequence[Variant], new: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants of a comparison that grows: those that are there first, in one order on all backbones."""
+    backbones = [variant.backbone for variant in (*old, *new)]
+    rows = [replace(variant, backbone="") for variant in (*old, *new)]
+    return tuple(sorted(new, key=lambda v: (backbones.index(v.backbone), rows.index(replace(v, backbone="")))))
 
 
 def _caught_up(plan: Plan, old: Plan) -> Plan:
@@ -338,7 +448,20 @@ def load(folder: Path) -> Plan:
     file = folder / FILE
     if not file.is_file():
         raise UsageError(f"{folder} is no comparison: it has no {FILE}")
-    values = _modern(read_values(file), file)
+    try:
+        return _plan_of(_modern(read_values(file, MENDED), file), file)
+    except UsageError as error:
+        raise _broken(file, str(error)) from None
+
+
+MENDED = "; put a whole one there (results.json holds it, as its plan), or choose another --out"
+
+
+def _broken(file: Path, what: str) -> ExciteError:
+    return ExciteError(f"{file} is broken: {what}{MENDED}")
+
+
+def _plan_of(values: dict[str, Any], file: Path) -> Plan:
     known: dict[str, Any] = {
         "variants": list,
         "data": str,
@@ -347,24 +470,25 @@ def load(folder: Path) -> Plan:
         "changes": dict,
         "looks": list,
         "budget": (int, float, type(None)),
+        "asked": (dict, type(None)),
+        "named_by_backbone": bool,
     }
     for name, value in values.items():
-        if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
-            raise ExciteError(f"{file} is broken: {shown(name)} is {shown(value)}")
+        kind = known.get(name)
+        if kind is None or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise _broken(file, f"{shown(name)} is {shown(value)}")
     if missing := {"variants", "data"} - set(values):
-        raise ExciteError(f"{file} is broken: it has no {min(missing)}")
-    try:
-        variants = tuple(from_entry(entry, "resnet20", str(file)) for entry in values["variants"])
-        for variant in variants:
-            variant.check()
-    except UsageError as error:
-        raise ExciteError(f"{file} is broken: {error}") from None
+        raise _broken(file, f"it has no {min(missing)}")
+    variants = tuple(from_entry(entry, BACKBONE, str(file)) for entry in values["variants"])
+    for variant in variants:
+        variant.check(known=False)
     numbers = [values.get("seeds", 1), *values.get("looks", [])]
     whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MOST_SEEDS for n in numbers)
     if not variants or not whole:
-        raise ExciteError(f"{file} is broken: variants and seeds are not those of a comparison")
-    plan = {**values, "variants": variants, "changes": modernise(values.get("changes", {}))}
-    return Plan(**{**plan, "looks": tuple(values.get("looks", []))})
+        raise _broken(file, "variants and seeds are not those of a comparison")
+    several = len({variant.backbone for variant in variants}) > 1
+    plan = {"named_by_backbone": several, **values, "variants": variants}
+    return Plan(**{**plan, "changes": modernise(values.get("changes", {})), "looks": tuple(values.get("looks", []))})
 
 
 def _modern(values: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -379,22 +503,22 @@ def _modern(values: dict[str, Any], file: Path) -> dict[str, Any]:
         or not all(isinstance(m, str) and isinstance(options.get(m, {}), dict) for m in methods)
         or not all(m in methods for m in options)
     ):
-        raise ExciteError(f"{file} is broken: methods, backbone and options are not those of a comparison")
+        raise _broken(file, "methods, backbone and options are not those of a comparison")
     # Its runs stand in folders that are named after the methods alone.
     variants = [{"method": m, "label": m, "backbone": backbone, "options": options.get(m, {})} for m in methods]
     rest = {key: value for key, value in values.items() if key not in ("methods", "options", "backbone")}
     return {"variants": variants, **rest}
 
 
-def read_values(file: Path) -> dict[str, Any]:  # what JSON holds; whoever reads an entry checks it
+def read_values(file: Path, remedy: str = "") -> dict[str, Any]:  # what JSON holds; whoever reads an entry checks it
     """Return the mapping that a JSON file of a comparison holds. Raises ExciteError where it is broken."""
     check_file(file)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ExciteError(f"{file} is broken: {error}") from None
+        raise ExciteError(f"{file} is broken: {error}{remedy}") from None
     except OSError as error:
         raise ExciteError(f"cannot read {file}: {error.strerror or error}") from None
     if not isinstance(values, dict):
-        raise ExciteError(f"{file} is broken: it is {shown(values)}, not a mapping")
+        raise ExciteError(f"{file} is broken: it is {shown(values)}, not a mapping{remedy}")
     return values

@@ -2,12 +2,10 @@
 
 import csv
 import io
-import shlex
 from collections.abc import Mapping, Sequence
 
 from excite.common.tables import counted, markdown_row, printable
 from excite.comparison.agreement import few
-from excite.comparison.plan import Plan
 from excite.comparison.results import Results, Row
 from excite.comparison.statistics import p_in_words
 from excite.train.config import resolve_recipe
@@ -104,18 +102,6 @@ def power(visible: float) -> str:
     if visible >= 1:
         return "not even the largest gain there can be is found with a probability of 80 %"
     return f"a true gain of {100 * visible:.1f} points is found with a probability of 80 %"
-
-
-def command(plan: Plan) -> str:
-    """Return the command line that makes this comparison."""
-    words = ["excite", "compare", "--methods", ",".join(dict.fromkeys(v.written for v in plan.variants))]
-    words += ["--backbone", *plan.backbones] if len(plan.backbones) > 1 else ["--backbone", plan.backbones[0]]
-    words += ["--data", plan.data, "--recipe", plan.recipe]
-    words += ["--seeds", str(min([plan.seeds, *plan.looks]))]
-    words += ["--until-clear", str(max(plan.looks))] if plan.looks and max(plan.looks) > plan.seeds else []
-    for name, value in plan.changes.items():
-        words += [f"--train.{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return printable(shlex.join(words))
 
 
 def notes(results: Results) -> list[str]:

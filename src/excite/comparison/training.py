@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 
 from excite import recipes
 from excite.errors import UsageError
-from excite.train.config import TrainConfig
+from excite.train.config import FOR_TRAINED, TrainConfig
 
 # What every run decides for itself; a comparison that set them would not be one.
 RESERVED = (
@@ -23,9 +23,7 @@ ONE = "a run of a comparison is one process; --jobs N and --ray train several ru
 UNFIT = {
     "pretrained": FRESH,
     "start": FRESH,
-    "freeze_backbone_epochs": HELD,
-    "backbone_lr_factor": HELD,
-    "layer_decay": HELD,
+    **dict.fromkeys(FOR_TRAINED, HELD),
     "patience": LENGTH,
     "devices": ONE,
     "nodes": ONE,

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from excite.backbones.build import options_of_method
+from excite.backbones.build import options_of_backbone, options_of_method
 from excite.backbones.names import BACKBONES
 from excite.common.checks import shown
-from excite.common.options import Option, check_names, parse_pairs
+from excite.common.options import Option, check_names, parse_pairs, parse_value
+from excite.common.pyfile import is_python
 from excite.errors import UsageError, unknown
 from excite.registry import METHODS, resolve_method
 
@@ -23,7 +24,8 @@ class Variant:
     """One row: a method on a backbone. label: its name in tables; by default it is written as on the command line.
 
     options: of the method (of `none`: of the backbone); placement: which blocks of a stage, for backbones of ours;
-    sites: where the method is attached instead, as for `excite.attach`.
+    sites: where the method is attached instead, as for `excite.attach`; file: FILE.py:NAME of a method of one's own,
+    for the command line.
     """
 
     method: str
@@ -32,6 +34,7 @@ class Variant:
     placement: str = "all"
     sites: str | None = None
     label: str = ""
+    file: str = field(default="", compare=False)
 
     @property
     def foreign(self) -> bool:
@@ -48,7 +51,7 @@ class Variant:
         """Those of its options that are the backbone's, which variants have in common; attached ones have none."""
         if self.foreign or self.attached:
             return {}
-        return of_backbone(self.method, self.options)
+        return of_backbone(self.method, self.backbone, self.options)
 
     @property
     def name(self) -> str:
@@ -57,23 +60,39 @@ class Variant:
 
     @property
     def written(self) -> str:
-        """How it is written on the command line, without the backbone."""
-        options = ";".join(f"{key}={_bracketed(value)}" for key, value in self.options.items())
+        """How people write it, without the backbone. Its runs stand in folders that are named so."""
+        return self._with_options(self.method, _bracketed)
+
+    @property
+    def typed(self) -> str:
+        """How it is typed on the command line, where that can be said: text that looks like a number has brackets."""
+        return self._with_options(self.file or self.method, _told_apart)
+
+    def _with_options(self, method: str, write: Callable[[Option], str]) -> str:
+        options = ";".join(f"{key}={write(value)}" for key, value in self.options.items())
         place = f"@sites={_bracketed(self.sites)}" if self.sites else ""
         place += f"@{self.placement}" if self.placement != "all" else ""
-        return self.method + (f":{options}" if options else "") + place
+        return method + (f":{options}" if options else "") + place
 
-    def folder(self, backbones: int) -> str:
-        """Return a name for its runs that is safe in every file system; backbones: how many there are in the plan."""
-        text = self.name if backbones == 1 else f"{self.name} on {self.backbone}"
+    def same(self, other: "Variant") -> bool:
+        """Tell whether another one is the same network on the same backbone, however it is written and labelled."""
+        mine, theirs = (replace(v, label="", options=in_words(v.options)) for v in (self, other))
+        return mine == theirs
+
+    def folder(self, *, alone: bool) -> str:
+        """Return a name for its runs that is safe in every file system; alone: without the backbone."""
+        text = self.name if alone else f"{self.name} on {self.backbone}"
         safe = re.sub(r"[^\w.=-]+", "-", text, flags=re.ASCII).strip("-.")[:80]
         if safe == text:
             return safe
         return f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
-    def check(self) -> None:
-        """Raise UsageError for an unknown method, backbone or place."""
-        if self.method not in METHODS:
+    def check(self, *, known: bool = True) -> None:
+        """Raise UsageError for an unknown method, backbone or place; known: the method must be one that can be built.
+
+        Of runs that are there the method may be somebody's own, in a file that nobody named.
+        """
+        if self.method not in METHODS and (known or not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", self.method)):
             raise unknown("method", self.method, METHODS)
         if self.foreign and not self.backbone.startswith(("timm/", "torchvision/")) and ":" not in self.backbone:
             raise unknown("backbone", self.backbone, BACKBONES)
@@ -94,13 +113,14 @@ class Variant:
             "placement": self.placement,
             "sites": self.sites,
             "label": self.label,
+            "file": self.file,
         }
 
 
-def of_backbone(method: str, options: Mapping[str, Option]) -> dict[str, Option]:
-    """Return those of a network's options that are not the method's."""
-    own = options_of_method(method)
-    return {name: value for name, value in options.items() if name not in own}
+def of_backbone(method: str, backbone: str, options: Mapping[str, Option]) -> dict[str, Option]:
+    """Return those of a network's options that are its backbone's."""
+    names = options_of_backbone(backbone) - options_of_method(method)
+    return {name: value for name, value in options.items() if name in names}
 
 
 def parse(text: str, backbone: str) -> Variant:
@@ -109,25 +129,41 @@ def parse(text: str, backbone: str) -> Variant:
     assert method is not None
     rest = text[method.end() :].strip()
     options: dict[str, Option] = {}
-    placement, sites = "all", None
+    places: dict[str, str] = {}
     if sum((c in "[{(") - (c in ")}]") for c in rest):
         raise UsageError(f"variant {text.strip()!r}: a bracket is not closed, or was never opened; {HOW}")
     for mark, part in _marked(rest, text):
         if mark == ":":
-            pairs = [pair for pair in _split(part, ";") if pair.strip()]
-            options |= {key: _unbracketed(value) for key, value in parse_pairs(pairs).items()}
-        elif part.startswith("sites=") and _unbracketed(part.removeprefix("sites=")):
-            sites = str(_unbracketed(part.removeprefix("sites=")))
+            for pair in _split(part, ";"):
+                said = parse_pairs([pair]) if pair.strip() else {}
+                _check_once(text, said, options)
+                options |= {key: _unbracketed(value) for key, value in said.items()}
+            continue
+        if part.startswith("sites=") and _unbracketed(part.removeprefix("sites=")):
+            place = {"sites": str(_unbracketed(part.removeprefix("sites=")))}
         elif part in PLACEMENTS:
-            placement = part
+            place = {"placement": part}
         else:
             raise UsageError(f"variant {text.strip()!r}: {HOW}")
-    return Variant(method[0].strip(), backbone, options, placement, sites)
+        _check_once(text, place, places)
+        places |= place
+    return Variant(method[0].strip(), backbone, options, **places)
+
+
+def _check_once(text: str, said: Collection[str], before: Collection[str]) -> None:
+    for name in said:
+        if name in before:
+            raise UsageError(f"variant {text.strip()!r}: {name} is said twice; leave one of them out")
+
+
+def split_variants(text: str) -> list[str]:
+    """Return the variants of a line, which commas separate; those inside brackets belong to a value."""
+    return [part for part in _split(text, ",") if part.strip()]
 
 
 def parse_all(text: str | Sequence[str | Variant], backbone: str) -> list[Variant]:
-    """Read variants separated by commas (those inside brackets belong to a value), or a list of them."""
-    parts: Sequence[str | Variant] = [p for p in _split(text, ",") if p.strip()] if isinstance(text, str) else text
+    """Read variants separated by commas, or a list of them."""
+    parts: Sequence[str | Variant] = split_variants(text) if isinstance(text, str) else text
     variants = [replace(p, backbone=backbone) if isinstance(p, Variant) else _typed(p, backbone) for p in parts]
     for variant, part in zip(variants, parts, strict=True):
         if variant.method not in METHODS and isinstance(part, str) and isinstance(text, str) and ":" in text:
@@ -139,7 +175,8 @@ def parse_all(text: str | Sequence[str | Variant], backbone: str) -> list[Varian
 def _typed(text: str, backbone: str) -> Variant:
     """Read a variant that a user typed: its method may be FILE.py:NAME, which is run."""
     variant = parse(text, backbone)
-    return replace(variant, method=resolve_method(variant.method))
+    named = variant.method
+    return replace(variant, method=resolve_method(named), file=named if is_python(named) else "")
 
 
 # object: what a YAML or JSON file may hold.
@@ -157,8 +194,8 @@ def from_entry(entry: object, backbone: str, source: str) -> Variant:
             raise UsageError(f"{source}: a variant has {', '.join(map(repr, entry))} and no method")
         [(method, options)] = entry.items()
         entry = {"method": method, "options": options or {}}
-    check_names(f"{source}: a variant", list(entry), ENTRIES)
-    values = {"backbone": backbone, "options": {}, "placement": "all", "sites": None, "label": "", **entry}
+    check_names(f"{source}: a variant", [key for key in entry if key != "file"], ENTRIES)
+    values = {"backbone": backbone, "options": {}, "placement": "all", "sites": None, "label": "", "file": "", **entry}
     for key, value in values.items():
         kind: type = dict if key == "options" else str
         if not isinstance(value, kind) and not (key == "sites" and value is None):
@@ -197,9 +234,21 @@ def _split(text: str, mark: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def in_words(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Return options with lists as the text that stands for them on a command line: [3, 5] is 3,5."""
+    return {
+        name: _unbracketed(value) if isinstance(value, list | tuple) and not any(map(_nested, value)) else value
+        for name, value in options.items()
+    }
+
+
+def _nested(value: Option) -> bool:
+    return isinstance(value, list | tuple | Mapping) or "," in str(value)
+
+
 def _unbracketed(value: Option) -> Option:
     """A list of words in brackets is the text between them: [3,5,5,7] as on any command line, 3,5,5,7."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return value[1:-1]
@@ -209,3 +258,8 @@ def _unbracketed(value: Option) -> Option:
 def _bracketed(value: Option) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return f"[{text}]" if re.search(r"[,;:@]", text) else text
+
+
+def _told_apart(value: Option) -> str:
+    text = _bracketed(value)
+    return f"[{text}]" if isinstance(value, str) and parse_value(text) != value and text == value else text

@@ -296,15 +296,7 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
     """
     if not isinstance(content, dict) or not is_plain(content):
         raise UsageError(f"{where} is not a mapping of option: value")
-    for option in ("model", "backbone"):
-        if ":" in str(content.get(option, "")) and option not in given:
-            raise code_refused(where, str(content[option]), flag(option))
-    if "attach" not in given and is_python(str(content.get("attach", ""))):
-        raise code_refused(where, str(content["attach"]), "--attach")
-    if "data" not in given and is_python(place := read_cut(str(content.get("data", "")))[0]):
-        raise code_refused(where, place, "--data")
-    if "wds:pipe:" in str(content.get("data", "")) and "data" not in given:
-        raise command_refused(where, str(content["data"]))
+    refuse_code(content, where, given)
     values = check_keys(kind, content, where)
     for name, annotation in typing.get_type_hints(kind).items():
         # In YAML a number such as 1e-4, without a dot, is a text.
@@ -313,6 +305,23 @@ def file_values(kind: type[RunConfig], content: object, where: str, given: Itera
                 values[name] = float(values[name])
     check_values(kind, values, lambda name: f"{where}: {name}")
     return values
+
+
+def refuse_code(content: Mapping[str, object], where: str, given: Iterable[str] = ()) -> None:
+    """Raise ExciteError where a file names code as network, method or data that nobody names beside it."""
+    for option in ("model", "backbone"):
+        if ":" in str(content.get(option, "")) and option not in given:
+            raise code_refused(where, str(content[option]), flag(option))
+    if "attach" not in given and is_python(str(content.get("attach", ""))):
+        raise code_refused(where, str(content["attach"]), "--attach")
+    data = str(content.get("data", ""))
+    if "data" not in given and is_code(data):
+        raise command_refused(where, data) if "wds:pipe:" in data else code_refused(where, read_cut(data)[0], "--data")
+
+
+def is_code(data: str) -> bool:
+    """Return whether a data spec names a Python file or a command, which would be run."""
+    return is_python(read_cut(data)[0]) or "wds:pipe:" in data
 
 
 def check_keys(kind: type[RunConfig], values: Values, where: str) -> Values:

@@ -17,11 +17,10 @@ from torchmetrics import Metric
 
 from excite import recipes
 from excite.common.files import replacing, safe_name
-from excite.common.holdout import read_cut
 from excite.common.options import flag
-from excite.common.pyfile import is_python
 from excite.data import DataBundle
 from excite.data.preprocess import UnreadableImageError
+from excite.engine.config import is_code
 from excite.engine.launch import settle
 from excite.engine.module import Row, gather
 from excite.engine.norms import synchronised
@@ -164,7 +163,7 @@ def command(config: TrainConfig) -> str:
     words = ["excite train"]
     if ":" in config.model:
         words.append(shlex.quote(config.model))
-    if is_python(read_cut(config.data)[0]) or "wds:pipe:" in config.data:
+    if is_code(config.data):
         words += ["--data", shlex.quote(config.data)]
     return " ".join(words)
 

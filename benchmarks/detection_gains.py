@@ -18,6 +18,7 @@ from typing import Any
 
 from record import HERE, show, shown_data, table, write
 
+from excite.common.files import write_json
 from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain
 
 DOCS = HERE.parent / "docs"
@@ -42,6 +43,15 @@ def run(folder: Path, network: str, seed: int, args: argparse.Namespace) -> Metr
     metrics: Metrics = json.loads(scores.read_text(encoding="utf-8"))
     print(f"{folder.name}: AP {100 * metrics['box']['AP']:.2f}", flush=True)
     return metrics
+
+
+def check_same(runs: Path, args: argparse.Namespace) -> None:
+    """Keep how the runs of a folder are trained; raise SystemExit where those there were trained otherwise."""
+    file, made = runs / "trained.json", {"data": args.data, "options": args.train}
+    if file.is_file() and (there := json.loads(file.read_text(encoding="utf-8"))) != made:
+        raise SystemExit(f"{runs} holds runs of {there}, not {made}; choose another --runs")
+    runs.mkdir(parents=True, exist_ok=True)
+    write_json(file, made)
 
 
 def tables(found: dict[str, list[Metrics]]) -> dict[str, Any]:
@@ -97,6 +107,7 @@ def main(arguments: list[str] | None = None, docs: Path = DOCS) -> None:
     args = parser.parse_args(arguments)
     names = args.backbones.split(",")
     runs = args.runs or Path("runs") / args.name
+    check_same(runs, args)
     found: dict[str, list[Metrics]] = {name: [] for name in names}
     for seed in range(args.seeds):
         for name in names:

@@ -58,3 +58,5 @@ def test_finished_runs_make_the_tables(gains: ModuleType, tmp_path: Path, monkey
     python, script, *recorded = shlex.split(content["command"])
     assert [python, script] == ["python", "benchmarks/detection_gains.py"]
     gains.main(recorded, docs=tmp_path / "docs")  # it runs as it stands
+    with pytest.raises(SystemExit, match="holds runs of"):
+        gains.main([*recorded[:-1], "3"], docs=tmp_path / "docs")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from excite.comparison.plan import Plan, load, looks, make_plan, save
+from excite.comparison.standing import joined
 from excite.comparison.variants import Variant
 from excite.errors import UsageError
 
@@ -162,6 +163,19 @@ def test_a_variant_written_otherwise_is_the_same(case: str, turned: bool, more: 
     assert [v.written for v in new.variants][:2] == [v.written for v in stands.variants]
     with pytest.raises(UsageError, match=r"are the same network|is named twice"):
         make_plan(f"none,{first},{second}").check()
+
+
+@pytest.mark.parametrize("case", SPELLINGS)
+def test_what_grew_elsewhere_is_found_by_another_spelling(case: str, tmp_path: Path) -> None:
+    """Of a store that another machine wrote to; a file of one's own may lie elsewhere there."""
+    first, second = SPELLINGS[case]
+    there = save(make_plan(f"none,{first},srm", seeds=2), tmp_path)
+    lines: list[str] = []
+    grown = joined(make_plan(f"none,{second}", seeds=1), tmp_path, lines.append)
+    assert grown == there
+    assert lines == ["the store has grown: going on with 3 variants and 2 seeds"]
+    moved = [replace(v, file="elsewhere/mine.py:MyGate") for v in there.variants]
+    assert joined(make_plan(moved[:2], seeds=2), tmp_path, lines.append) == there
 
 
 def test_labels_and_order_stay(tmp_path: Path) -> None:

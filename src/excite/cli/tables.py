@@ -17,8 +17,8 @@ def tables(
     format: Literal["text", "markdown", "csv"] = "text",
     only: Literal["all", "computed", "reproduced", "rounded twice", "off", "not reproducible"] = "all",
     out: Path | None = None,
-    results: Path = Path("benchmarks/results"),
-    comparisons: Path = Path("docs/results"),
+    results: Path | None = None,
+    comparisons: Path | None = None,
     json: bool = False,
 ) -> None:
     """Set every published number of five works beside the number that our networks give, with a verdict.
@@ -34,8 +34,9 @@ def tables(
         format: text, markdown or csv.
         only: show only what is computed, or one verdict.
         out: the file to write, instead of the terminal.
-        results: folder of recorded runs (JSON files with a list of records).
-        comparisons: folder of comparisons of ours (JSON files of benchmarks/comparison_table.py).
+        results: folder of recorded runs, JSON files with a list of records (default: benchmarks/results).
+        comparisons: folder of comparisons of ours, JSON files of benchmarks/comparison_table.py (default:
+            docs/results).
         json: print JSON.
 
     Examples:
@@ -52,8 +53,10 @@ def tables(
     if json and format != "text":
         raise UsageError(f"--format {format} and --json are two forms; leave one of them out")
     for option, folder in (("--results", results), ("--comparisons", comparisons)):
-        if folder.is_file():
-            raise UsageError(f"{option} {folder} is a file; give the name of a folder")
+        if folder is not None and not folder.is_dir():  # without the usual ones there are no runs of ours
+            what = "is a file" if folder.exists() else "is not there"
+            raise UsageError(f"{option} {folder} {what}; give the name of a folder")
+    results, comparisons = results or Path("benchmarks/results"), comparisons or Path("docs/results")
     if name == ABLATIONS and only != "all":
         raise UsageError(f"--only {only}: ablations have no cells to choose from; leave it out")
     if only != "all":

@@ -18,6 +18,7 @@ from excite.errors import UsageError
 from excite.train.config import TrainConfig
 from excite.train.datamodule import ImageData
 
+PLANNED = ("epochs", "warmup_epochs", "step_epochs", "milestones", "limit_train")  # the options that a budget may set
 FEWEST_EPOCHS = 5  # before that, images are left out
 FEWEST_BATCHES = 4
 MEASURED_BATCHES = 4

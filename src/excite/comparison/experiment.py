@@ -9,10 +9,21 @@ from excite.common.files import write_json, write_text
 from excite.common.options import Option
 from excite.comparison import cost
 from excite.comparison.agreement import check_agreement
-from excite.comparison.budget import Pace, check_minutes, measure_pace, planned
+from excite.comparison.budget import PLANNED, Pace, check_minutes, measure_pace, planned
 from excite.comparison.execute import Report, attempt, execute, outcome
 from excite.comparison.page import page
-from excite.comparison.plan import FILE, METHODS_BY_DEFAULT, Plan, Run, continued, load, make_plan, save
+from excite.comparison.plan import (
+    FILE,
+    METHODS_BY_DEFAULT,
+    Plan,
+    Run,
+    another,
+    changed,
+    continued,
+    load,
+    make_plan,
+    save,
+)
 from excite.comparison.plots import draw
 from excite.comparison.results import Results, collect
 from excite.comparison.standing import joined, mirrored
@@ -136,12 +147,20 @@ def open_store(address: str, folder: Path, *, alone: bool) -> Store:
 
 
 def _as_planned(plan: Plan, folder: Path, budget: float) -> Plan:
-    """Return the plan with the epochs and images of the comparison that is there already."""
+    """Return the plan with the epochs and images of the comparison that is there already.
+
+    Only what a budget plans comes from there. Raises UsageError where something else was asked for.
+    """
     old = load(folder)
     if old.budget != budget:
         there = "no budget" if old.budget is None else f"a budget of {old.budget:g} minutes"
         raise UsageError(f"{folder} holds a comparison with {there}, not {budget:g}; choose another --out")
-    return replace(plan, changes={**plan.changes, **old.changes}, budget=budget)
+    asked, here = old.asked, plan.changes
+    if asked is None:  # as earlier versions kept it: what was asked for of those that a budget plans is not known
+        asked, here = ({k: v for k, v in p.changes.items() if k not in PLANNED} for p in (old, plan))
+    if plan.changes != old.changes and (differing := changed(asked, here)):
+        raise another(folder, differing)
+    return replace(plan, changes=old.changes, budget=budget, asked=old.asked)
 
 
 def _within(plan: Plan, budget: float, bundle: DataBundle, jobs: int, ray: str | None, report: Report) -> Plan:
@@ -149,7 +168,8 @@ def _within(plan: Plan, budget: float, bundle: DataBundle, jobs: int, ray: str |
     started = time.perf_counter()
     paces, at_once = _paces(plan, jobs, ray)
     spent = time.perf_counter() - started
-    return planned(plan, budget, len(bundle.train), len(bundle.val), paces, at_once, report, spent=spent)
+    fits = planned(plan, budget, len(bundle.train), len(bundle.val), paces, at_once, report, spent=spent)
+    return replace(fits, asked=plan.changes)
 
 
 def _paces(plan: Plan, jobs: int, ray: str | None) -> tuple[list[Pace], int]:

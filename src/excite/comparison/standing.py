@@ -45,10 +45,10 @@ def joined(plan: Plan, there: Path, report: Report) -> Plan:
     there: what `mirrored` yields. Raises UsageError where that is another comparison.
     """
     old = load(there)
-    own, others = ({repr(replace(v, label="")): v for v in p.variants} for p in (plan, old))
+    more = [variant for variant in old.variants if not any(map(variant.same, plan.variants))]
     grown = replace(plan, seeds=max(plan.seeds, old.seeds))
-    if own.keys() <= others.keys():
-        grown = replace(grown, variants=(*plan.variants, *(v for key, v in others.items() if key not in own)))
+    if all(any(map(variant.same, old.variants)) for variant in plan.variants):
+        grown = replace(grown, variants=(*plan.variants, *more))
     grown = continued(grown, there)
     if (len(grown.variants), grown.seeds) != (len(plan.variants), plan.seeds):
         report(f"the store has grown: going on with {len(grown.variants)} variants and {grown.seeds} seeds")

@@ -1,5 +1,7 @@
 """Files that are written whole or not at all, and names that stay in their folder."""
 
+import json
+import math
 import os
 from pathlib import Path
 
@@ -85,3 +87,15 @@ def test_safe_names(text: object, name: str, tmp_path: Path) -> None:
 def test_names_that_meet_are_told_apart() -> None:
     taken: set[str] = set()
     assert [safe_name(text, taken) for text in ("a b", "a/b", "A_B", "c")] == ["a_b", "a_b-2", "A_B-3", "c"]
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_json_files_hold_json(odd: float, tmp_path: Path) -> None:
+    """Not the NaN of Python, which other readers refuse."""
+    file = write_json(tmp_path / "a.json", {"one": odd, "many": [1.5, (odd, {"deep": odd})], "text": "NaN"})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    content = json.loads(file.read_text(), parse_constant=refuse)
+    assert content == {"one": None, "many": [1.5, [None, {"deep": None}]], "text": "NaN"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -114,8 +115,20 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> Path:  # whatever json takes
-    """Write JSON atomically."""
-    return write_text(path, json.dumps(content, indent=indent) + "\n")
+    """Write JSON atomically; NaN and infinity, which JSON does not have, become null."""
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(content), indent=indent, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def safe_name(text: object, taken: set[str] | None = None) -> str:

@@ -143,6 +143,7 @@ def test_the_command_makes_the_plan_and_goes_on_with_it(case: str, there: str, t
         (10, (3, 6, 10), "--seeds 3 --until-clear 10"),
         (7, (5, 7, 13), "--seeds 7 --until-clear 13"),
         (3, (3,), "--seeds 3 --until-clear 3"),
+        (5, (2, 4, 5, 8), "--seeds 5 --until-clear 8"),
     ],
 )
 def test_seeds_and_looks(seeds: int, had: tuple[int, ...], expected: str, typed: Any) -> None:
@@ -192,6 +193,13 @@ def test_a_list_of_an_earlier_version_is_gone_on_with(typed: Any) -> None:
 def test_what_is_no_plan_file(name: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["compare", name]) == 2
     assert "plan.json" in capsys.readouterr().err
+
+
+def test_variants_on_one_backbone_alone_are_no_matter_of_a_command(capsys: pytest.CaptureFixture) -> None:
+    """Python can make such a plan, by `run_plan`; a command would add what is missing."""
+    save(Plan((Variant("none"), Variant("eca"), Variant("none", "resnet32")), "digits"), Path("there"))
+    assert main(["compare", "there/plan.json"]) == 2
+    assert "has other variants on each backbone" in capsys.readouterr().err
 
 
 def test_cases_are_those_that_they_say(typed: Any) -> None:

@@ -304,8 +304,11 @@ def _values_there(file: Path) -> dict[str, Any]:
         )
     plan = load(file.parent)
     seeds, until_clear = said(plan)
+    methods = [replace(v, backbone=BACKBONE) for v in plan.variants if v.backbone == plan.backbones[0]]
+    if list(plan.variants) != [replace(v, backbone=backbone) for backbone in plan.backbones for v in methods]:
+        raise UsageError(f"{file} has other variants on each backbone; go on with it in Python, by run_plan")
     return {
-        "methods": [replace(v, backbone=BACKBONE) for v in plan.variants if v.backbone == plan.backbones[0]],
+        "methods": methods,
         "backbone": plan.backbones,
         "data": plan.data,
         "recipe": plan.recipe,

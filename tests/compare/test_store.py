@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -311,6 +312,37 @@ def test_what_a_comparison_has_grown_by_elsewhere_is_taken_over(
     )
     again = run_plan(made(grown), tmp_path / "d", store=address, report=silent)
     assert {row.name: row.top1 for row in again.rows} == {row.name: row.top1 for row in results.rows}
+
+
+@pytest.mark.usefixtures("stubbed")
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"method": "none", "backbone": "evil.py:make"}, "evil.py:make"),
+        ({"method": "my_gate", "backbone": "resnet20", "file": "evil.py:MyGate"}, "evil.py:MyGate"),
+    ],
+)
+def test_code_that_the_store_alone_names_is_not_run(entry: dict[str, str], named: str, tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    file = tmp_path / "kept" / "plan.json"
+    values = json.loads(file.read_text())
+    values["variants"].append(entry)
+    file.write_text(json.dumps(values))
+    with pytest.raises(ExciteError, match=rf"^--store {address} names the Python file '{named}'"):
+        run_plan(made({}), tmp_path / "a", store=address, report=silent)
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_variants_that_are_written_otherwise_are_those_of_the_store(tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    methods = "none,eca:kernel_size=[3,5,5,7]"
+    run_plan(made({"methods": f"{methods},se"}), tmp_path / "a", store=address, report=silent)
+    shutil.rmtree(tmp_path / "kept" / "runs")
+    file = tmp_path / "kept" / "plan.json"
+    file.write_text(file.read_text().replace('"3,5,5,7"', "[3, 5, 5, 7]"))
+    results = run_plan(made({"methods": methods}), tmp_path / "b", store=address, report=silent)
+    assert [row.name for row in results.rows] == ["none", "eca:kernel_size=[3,5,5,7]", "se"]
 
 
 @pytest.mark.usefixtures("stubbed")

@@ -568,6 +568,8 @@ ROOMS: dict[str, list[Row]] = {
         ("other-variants-in-the-store-mixed-in", "comparison/standing.py",
          "if all(any(map(variant.same, old.variants)) for variant in plan.variants):", "if True:",
          f"{STORE}::test_a_store_of_another_comparison_is_refused"),
+        ("code-that-a-store-names-is-run", "comparison/standing.py",
+         "        _refuse_code(more, plan, there)\n", "", f"{STORE}::test_code_that_the_store_alone_names_is_not_run"),
         ("looks-at-a-table-in-the-store-unseen", "comparison/standing.py",
          "(there / name).touch()", "pass", f"{STORE}::test_a_finished_table_that_grows_has_been_looked_at"),
         ("neighbours-of-a-death-trained-again", "comparison/pool.py",

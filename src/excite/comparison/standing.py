@@ -2,14 +2,18 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from excite.card import code_refused
 from excite.comparison.execute import Report
 from excite.comparison.plan import FILE, Plan, continued, load
 from excite.comparison.store import RESULT, Store
+from excite.comparison.variants import Variant
+from excite.engine.config import refuse_code
 from excite.errors import ExciteError, UsageError
+from excite.registry import METHODS
 
 
 @contextlib.contextmanager
@@ -42,14 +46,24 @@ def mirrored(store: Store | None) -> Iterator[Path | None]:
 def joined(plan: Plan, there: Path, report: Report) -> Plan:
     """Return a plan as it goes on with the comparison in a store, which may have grown elsewhere: the larger counts.
 
-    there: what `mirrored` yields. Raises UsageError where that is another comparison.
+    there: what `mirrored` yields. Raises UsageError where that is another comparison, ExciteError where it has grown by
+    code that nobody names here: it is not run.
     """
     old = load(there)
     more = [variant for variant in old.variants if not any(map(variant.same, plan.variants))]
     grown = replace(plan, seeds=max(plan.seeds, old.seeds))
     if all(any(map(variant.same, old.variants)) for variant in plan.variants):
+        _refuse_code(more, plan, there)
         grown = replace(grown, variants=(*plan.variants, *more))
     grown = continued(grown, there)
     if (len(grown.variants), grown.seeds) != (len(plan.variants), plan.seeds):
         report(f"the store has grown: going on with {len(grown.variants)} variants and {grown.seeds} seeds")
     return grown
+
+
+def _refuse_code(more: Iterable[Variant], plan: Plan, there: Path) -> None:
+    for variant in more:
+        if variant.backbone not in plan.backbones:
+            refuse_code({"backbone": variant.backbone}, str(there))
+        if variant.method not in METHODS:
+            raise code_refused(str(there), variant.file or variant.method, "--methods")

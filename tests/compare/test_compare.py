@@ -174,6 +174,7 @@ def test_one_seed_says_why_there_is_no_interval(tmp_path: Path, capsys: pytest.C
         (["--train.seed", "1"], "decides that itself"),
         (["--options.reduction", "8"], "--options.METHOD.NAME VALUE"),
         (["--options.se.reductoin", "8"], "reduction"),
+        (["--methods", "none:stem=3,eca:stem=3"], "unknown stem 3; known: cifar, deep, imagenet"),
         (["--jobs", "0"], "jobs"),
         (["--store", "bucket/runs"], "s3://BUCKET/PATH"),
         (["--store", "file://"], "s3://BUCKET/PATH"),

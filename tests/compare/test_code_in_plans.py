@@ -1,6 +1,7 @@
 """Methods, networks and data of one's own: a plan keeps their names, and what a plan names is never run."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from excite.errors import ExciteError
 from excite.registry import METHODS, VARIABLE, resolve_method
 
 CODE = """
-open('ran', 'w').close()
+from pathlib import Path
+Path(__file__).with_name('ran').touch()
 from torch import nn
 
 class MyGate(nn.Module):
@@ -34,7 +36,7 @@ def make(num_classes):
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv(VARIABLE, "")  # and not without it: what is listed in a test goes with it
     Path("mine.py").write_text(CODE)
     before = METHODS.keys() - {"my_gate"}
     yield
@@ -63,6 +65,14 @@ def own(**values: object) -> Plan:
     plan.check()
     forget(before)
     return plan
+
+
+def test_the_code_of_a_test_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later commands of the same process would run it again, wherever they are."""
+    resolve_method("mine.py:MyGate")
+    assert "mine.py" in os.environ[VARIABLE]
+    monkeypatch.undo()
+    assert "mine.py" not in os.environ.get(VARIABLE, "")
 
 
 def test_a_report_needs_no_method_of_ones_own(capsys: pytest.CaptureFixture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from excite.common.files import write_json, write_text
 from excite.common.options import Option
 from excite.comparison import cost
-from excite.comparison.agreement import check_agreement
+from excite.comparison.agreement import REMEDY, check_agreement, few
 from excite.comparison.budget import PLANNED, Pace, check_minutes, measure_pace, planned
 from excite.comparison.execute import Report, attempt, execute, outcome
 from excite.comparison.page import page
@@ -122,10 +122,12 @@ def run_plan(
         results, uncounted = _run_seeds(plan, folder, bundle.num_classes, size, jobs, ray, kept, report)
         later = [seeds for seeds in plan.looks if seeds > plan.seeds]
         open_ = [row.name for row in results.rows if row.gain is not None and not row.gain.clear]
-        if not later or not open_:
+        if not later or not open_ or results.disagreements:
             break
         report(f"{plan.seeds} seeds: not clear yet: {', '.join(open_)}; going on to {later[0]} seeds")
         plan = save(replace(plan, seeds=later[0]), folder)
+    if results.disagreements:  # since the command began: the photos, or a recipe's file
+        raise ExciteError(f"{folder} holds runs that cannot stand in one table: {few(results.disagreements)}; {REMEDY}")
     if uncounted:
         raise ExciteError(uncounted)
     return results

@@ -11,7 +11,7 @@ from excite.comparison import cost
 from excite.comparison.agreement import disagreements
 from excite.comparison.cost import Cost
 from excite.comparison.plan import Plan, load, read_values
-from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain, visible
+from excite.comparison.statistics import Gain, corrected, mean_std, paired_gain, visible, withheld
 from excite.comparison.variants import Variant
 from excite.data.bundle import WORDS
 from excite.errors import ExciteError
@@ -101,6 +101,9 @@ def collect(folder: Path) -> Results:
                     raise ExciteError(f"{run.folder / 'summary.json'} is broken: {name} is {shown(summary.get(name))}")
             summaries[run.label][run.seed] = summary | {"curve": _curve(run.folder)}
     rows = [_row(plan, v, summaries, costs.get(plan.name_of(v))) for v in plan.variants]
+    unlike = tuple(disagreements(runs))
+    if unlike:
+        rows = [replace(row, gain=row.gain and withheld(row.gain)) for row in rows]
     gains = [row.gain for row in rows if row.gain is not None]
     seen = visible([gain.differences for gain in gains], len(_others(rows)), plan.judged)
     finished = [summary for of_variant in summaries.values() for summary in of_variant.values()]
@@ -108,7 +111,6 @@ def collect(folder: Path) -> Results:
     words = {str(key): word for key, word in WORDS.items()}
     split = words.get(splits.pop(), "") if len(splits) == 1 else ""
     rows = judge(rows, plan.judged)
-    unlike = tuple(disagreements(plan, folder))
     return Results(plan, rows, len(finished), len(runs), machine, seen, split, unlike)
 
 

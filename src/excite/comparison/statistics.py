@@ -75,6 +75,11 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Gain:
     return Gain(mean, mean - half, mean + half, n, p=p, differences=tuple(differences))
 
 
+def withheld(gain: Gain) -> Gain:
+    """Return a gain between runs that were not made alike: a difference, and no verdict on it."""
+    return Gain(gain.mean, None, None, gain.pairs, "not comparable")
+
+
 def p_in_words(p: float) -> str:
     """Return a p-value as tables show it."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from excite.common.tables import counted, markdown_row, printable
-from excite.comparison.agreement import few
+from excite.comparison.agreement import REMEDY, few
 from excite.comparison.results import Results, Row
 from excite.comparison.statistics import p_in_words
 from excite.train.config import resolve_recipe
@@ -74,7 +74,7 @@ def baseline(results: Results) -> str:
 def verdict(results: Results) -> str:
     """Return what the comparison has found, in sentences."""
     if results.disagreements:
-        return printable(unlike(results.disagreements))
+        return "NOT COMPARABLE: these runs differ in more than their variants and seeds."
     words = [
         f"{row.name} is {row.gain.verdict} than {row.baseline}: {gain(row)} points."
         for row in results.rows
@@ -92,11 +92,6 @@ def verdict(results: Results) -> str:
     return printable(" ".join(words) or "Nothing can be compared yet.")
 
 
-def unlike(disagreements: Sequence[str]) -> str:
-    """Return in words that runs cannot be compared, and why."""
-    return f"NOT COMPARABLE: {few(disagreements)}. Remove the folders of these runs, and they are trained again."
-
-
 def power(visible: float) -> str:
     """Return in words which gain (a share) so many seeds show."""
     if visible >= 1:
@@ -108,7 +103,7 @@ def notes(results: Results) -> list[str]:
     """Return what a reader must know to read the table."""
     plan = results.plan
     first = baseline(results)
-    lines = [unlike(results.disagreements)] if results.disagreements else []
+    lines = [f"NOT COMPARABLE: {few(results.disagreements)}; {REMEDY}."] if results.disagreements else []
     if not results.complete:
         lines.append(f"UNFINISHED: {results.finished} of {results.total} runs are done; the table shows what is there.")
     changed = "".join(f", {k}={v}" for k, v in plan.changes.items())

@@ -12,8 +12,10 @@ from excite.cli.main import main
 from excite.comparison import Plan, experiment
 from excite.comparison.plan import load, make_plan, plan_values, save
 from excite.comparison.results import collect
+from excite.comparison.variants import Variant
 from excite.errors import ExciteError
 from excite.registry import METHODS, VARIABLE, resolve_method
+from excite.train.network import spec_from
 
 CODE = """
 from pathlib import Path
@@ -22,8 +24,9 @@ from torch import nn
 
 class MyGate(nn.Module):
     '''A gate of my own.'''
-    def __init__(self, channels, start=0.0):
+    def __init__(self, channels, start=0.0, sizes=(3, 5)):
         super().__init__()
+        self.sizes = [size + 1 for size in sizes]
 
     def forward(self, x):
         return x
@@ -113,6 +116,34 @@ def test_a_plan_file_with_a_method_of_ones_own(planned: list[Plan], capsys: pyte
     resolve_method("mine.py:MyGate")  # as EXCITE_METHODS does
     assert main(["compare", "own/plan.json"]) == 0
     assert planned == [plan]
+
+
+YAML = {
+    "a mapping": "methods: [none, {method: my_gate, options: {sizes: [3, 5, 7]}}]",
+    "a short mapping": "methods: [none, {my_gate: {sizes: [3, 5, 7]}}]",
+    "of all": "{methods: [none, my_gate], options: {my_gate: {sizes: [3, 5, 7]}}}",
+    "text": "methods: 'none,my_gate:sizes=[3,5,7]'",
+}
+
+
+@pytest.mark.parametrize("how", ["variant", "options", "tuple", "typed", *YAML])
+def test_a_list_reaches_a_method_of_ones_own_as_a_list(how: str) -> None:
+    """Those that come with excite read its text, too; nobody else need."""
+    resolve_method("mine.py:MyGate")
+    if how in YAML:
+        Path("grid.yaml").write_text(YAML[how])
+    plan = {
+        "variant": lambda: make_plan(["none", Variant("my_gate", options={"sizes": [3, 5, 7]})]),
+        "options": lambda: make_plan("none,my_gate", options={"my_gate": {"sizes": [3, 5, 7]}}),
+        "tuple": lambda: make_plan("none,my_gate", options={"my_gate": {"sizes": (3, 5, 7)}}),
+        "typed": lambda: make_plan("none,mine.py:MyGate:sizes=[3,5,7]"),
+    }.get(how, lambda: make_plan(**plan_values("grid.yaml")))()
+    plan.check()
+    assert plan.variants[1].options == {"sizes": [3, 5, 7]}
+    assert plan.names == ["none", "my_gate:sizes=[3,5,7]"]
+    network = spec_from(plan.config(plan.variants[1], 0, Path("unused")), 10).build()
+    assert [m.sizes for m in network.modules() if hasattr(m, "sizes")] == [[4, 6, 8]] * 9
+    assert save(plan, Path("own")) == load(Path("own")) == plan
 
 
 REFUSED = {

@@ -506,6 +506,8 @@ ROOMS: dict[str, list[Row]] = {
          "json.dumps(value) for name", "str(value) for name", COMMAND),
         ("budget-forgotten", "comparison/plan.py",
          "budget=old.budget if plan.budget is None else plan.budget", "budget=plan.budget", COMMAND),
+        ("lists-of-own-methods-as-text", "comparison/variants.py",
+         "v if own and isinstance(v, list) else _unbracketed(v)", "_unbracketed(v)", CODE_IN_PLANS),
         ("method-of-a-file-forgotten", "comparison/variants.py",
          'file=named if is_python(named) else ""', 'file=""', CODE_IN_PLANS),
         ("code-of-a-plan-run", "comparison/plan.py",

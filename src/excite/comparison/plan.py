@@ -13,7 +13,7 @@ from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
 from excite.common.pyfile import is_python
 from excite.comparison.training import check_reserved, check_training
-from excite.comparison.variants import BASELINE, Variant, from_entry, in_words, parse, parse_all, split_variants
+from excite.comparison.variants import BASELINE, Variant, from_entry, parse, parse_all, split_variants
 from excite.engine.config import modernise, refuse_code
 from excite.errors import ExciteError, UsageError, unknown
 from excite.recipes import comparison as plans
@@ -232,10 +232,9 @@ def make_plan(
             raise unknown("method", method, METHODS)
         if all(variant.method != method for variant in variants):
             raise UsageError(f"--options.{method}: {method} is not compared here")
-    # As JSON holds them and as they are typed, so that a plan read back is equal.
+    # As JSON holds them, so that a plan read back is equal.
     variants = [
-        replace(v, options=json.loads(json.dumps(in_words({**(options or {}).get(v.method, {}), **v.options}))))
-        for v in variants
+        replace(v, options=json.loads(json.dumps({**(options or {}).get(v.method, {}), **v.options}))) for v in variants
     ]
     return Plan(tuple(variants), data, recipe, seeds, changes, looks(seeds, until_clear))
 

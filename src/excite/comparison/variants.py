@@ -11,7 +11,7 @@ from excite.common.checks import shown
 from excite.common.options import Option, check_names, parse_pairs, parse_value
 from excite.common.pyfile import is_python
 from excite.errors import UsageError, unknown
-from excite.registry import METHODS, resolve_method
+from excite.registry import METHODS, is_own, resolve_method
 
 BASELINE = "none"
 PLACEMENTS = ("all", "first", "last")
@@ -127,6 +127,7 @@ def parse(text: str, backbone: str) -> Variant:
     """Read one variant as people write it. Raises UsageError with the spelling."""
     method = re.match(r"\s*(?:[^,;:@]+\.py:\w+|[\w-]*)", text)
     assert method is not None
+    own = not is_built_in(method[0].strip())
     rest = text[method.end() :].strip()
     options: dict[str, Option] = {}
     places: dict[str, str] = {}
@@ -137,7 +138,7 @@ def parse(text: str, backbone: str) -> Variant:
             for pair in _split(part, ";"):
                 said = parse_pairs([pair]) if pair.strip() else {}
                 _check_once(text, said, options)
-                options |= {key: _unbracketed(value) for key, value in said.items()}
+                options |= {k: v if own and isinstance(v, list) else _unbracketed(v) for k, v in said.items()}
             continue
         if part.startswith("sites=") and _unbracketed(part.removeprefix("sites=")):
             place = {"sites": str(_unbracketed(part.removeprefix("sites=")))}
@@ -234,6 +235,11 @@ def _split(text: str, mark: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def is_built_in(method: str) -> bool:
+    """Tell whether a method comes with excite. Its options take lists as text, too; those of one's own need not."""
+    return method in METHODS and not is_own(method)
+
+
 def in_words(options: Mapping[str, Option]) -> dict[str, Option]:
     """Return options with lists as the text that stands for them on a command line: [3, 5] is 3,5."""
     return {
@@ -262,4 +268,5 @@ def _bracketed(value: Option) -> str:
 
 def _told_apart(value: Option) -> str:
     text = _bracketed(value)
-    return f"[{text}]" if isinstance(value, str) and parse_value(text) != value and text == value else text
+    like = isinstance(value, list | tuple) or (isinstance(value, str) and parse_value(text) != value and text == value)
+    return f"[{text}]" if like and not text.startswith("[") else text

@@ -10,6 +10,7 @@ import pytest
 import excite.cli.compare as cli
 from excite.cli.main import main
 from excite.comparison import Plan, experiment
+from excite.comparison.command import command
 from excite.comparison.plan import load, make_plan, plan_values, save
 from excite.comparison.results import collect
 from excite.comparison.variants import Variant
@@ -152,6 +153,8 @@ REFUSED = {
     "methods: [none, {method: 'mine.py:MyGate'}]": ("methods", "method"),
     "methods: [none, {'mine.py:MyGate': {start: 0.5}}]": ("methods", "method"),
     "methods: [none, {method: my_gate, file: 'mine.py:MyGate'}]": ("methods", "method"),
+    "methods: [none, {method: eca, file: 'mine.py:MyGate'}]": ("methods", "method"),
+    "methods: [{method: none, file: 'mine.py:MyGate'}, eca]": ("methods", "method"),
     "backbone: 'mine.py:make'": ("backbone", "network"),
     "backbone: [resnet20, 'mine.py:make']": ("backbone", "network"),
     "backbone: 'resnet20,mine.py:make'": ("backbone", "network"),
@@ -177,6 +180,21 @@ def test_what_a_plan_names_is_not_run(text: str, planned: list[Plan], capsys: py
     with pytest.raises(ExciteError, match="is not run"):
         plan_values("grid.yaml")
     assert not Path("ran").exists()
+
+
+def test_a_plan_names_no_file_of_a_method_that_comes_with_excite(planned: list[Plan]) -> None:
+    """The command in the report would run it."""
+    values = save(make_plan("none,eca,se", seeds=1), Path("c")).to_dict()
+    for entry in values["variants"][:2]:
+        entry["file"] = "mine.py:MyGate"
+    Path("c/plan.json").write_text(json.dumps(values))
+    assert main(["compare", "c/plan.json"]) == 0
+    for plan in (load(Path("c")), planned[0], save(make_plan("none,eca,se", seeds=1), Path("c"))):
+        assert "--methods none,eca,se" in command(plan)
+        assert [variant.file for variant in plan.variants] == [""] * 3
+    resolve_method("mine.py:MyGate")
+    Path("grid.yaml").write_text("methods: [none, {method: my_gate, file: 'other.py:MyGate'}]")
+    assert main(["compare", "grid.yaml"]) == 1, "what is known here is in no file that a plan may name"
 
 
 BROKEN = ["", "{", "[]", "null", '{"variants": []}', '{"variants": [], "data": "digits"}', '{"data": 3}', "\x00"]

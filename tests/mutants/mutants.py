@@ -512,6 +512,8 @@ ROOMS: dict[str, list[Row]] = {
          'file=named if is_python(named) else ""', 'file=""', CODE_IN_PLANS),
         ("code-of-a-plan-run", "comparison/plan.py",
          'raise code_refused(f"plan {name}", variant.file or variant.method, "--methods")', "pass", CODE_IN_PLANS),
+        ("file-of-a-plan-typed", "comparison/plan.py",
+         'replace(v, file="") if is_built_in(v.method) else v', "v", CODE_IN_PLANS),
         ("network-of-a-plan-run", "comparison/plan.py",
          'refuse_code({"backbone": backbone}, f"plan {name}")', "pass", CODE_IN_PLANS),
         ("data-of-a-plan-run", "comparison/plan.py",

@@ -13,7 +13,7 @@ from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
 from excite.common.pyfile import is_python
 from excite.comparison.training import check_reserved, check_training
-from excite.comparison.variants import BASELINE, Variant, from_entry, parse, parse_all, split_variants
+from excite.comparison.variants import BASELINE, Variant, from_entry, is_built_in, parse, parse_all, split_variants
 from excite.engine.config import modernise, refuse_code
 from excite.errors import ExciteError, UsageError, unknown
 from excite.recipes import comparison as plans
@@ -267,7 +267,10 @@ def plan_values(name: str | None, given: Collection[str] = ()) -> dict[str, Any]
     refuse_code({"data": values.get("data", "")}, f"plan {name}")
     methods = values.get("methods", [])
     for variant in (parse(text, BACKBONE) for text in split_variants(methods)) if isinstance(methods, str) else methods:
-        if is_python(variant.method) or (variant.file and variant.method not in METHODS):
+        # A file of one's own method is known from a comparison that was made with it; nobody else may name one.
+        if is_python(variant.method) or (
+            variant.file and (variant.method not in METHODS or not name.endswith(".json"))
+        ):
             raise code_refused(f"plan {name}", variant.file or variant.method, "--methods")
     return values
 
@@ -482,6 +485,8 @@ def _plan_of(values: dict[str, Any], file: Path) -> Plan:
     if missing := {"variants", "data"} - set(values):
         raise _broken(file, f"it has no {min(missing)}")
     variants = tuple(from_entry(entry, BACKBONE, str(file)) for entry in values["variants"])
+    # Whoever types the command in the report would run the file: what comes with excite is in none.
+    variants = tuple(replace(v, file="") if is_built_in(v.method) else v for v in variants)
     for variant in variants:
         variant.check(known=False)
     numbers = [values.get("seeds", 1), *values.get("looks", [])]

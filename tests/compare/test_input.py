@@ -93,6 +93,39 @@ def test_epochs_that_contradict_each_other(
     assert "--epochs 9 and --train.epochs 3 are the same option; leave one out" in capsys.readouterr().err
 
 
+PLANS = {
+    "json": [],
+    "text": ["methods: 'none,se:reduction=4'"],
+    "entries": ["methods: [none, 'se:reduction=4']", "methods: [none, {se: {reduction: 4}}]"],
+    "a label": ["methods: [none, {method: se, options: {reduction: 4}, label: narrow}]"],
+    "of all": ["methods: none,se\noptions: {se: {reduction: 4}}"],
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_options_of_a_method_that_are_typed_override_those_of_a_file(
+    case: str, planned: Callable[..., Plan], capsys: pytest.CaptureFixture
+) -> None:
+    save(planned("--methods", "none,se", "--options.se.reduction", "4"), Path("plan"))
+    for number, text in enumerate(PLANS[case]):
+        Path(f"{number}.yaml").write_text(text)
+    for name in [f"{number}.yaml" for number in range(len(PLANS[case]))] or ["plan/plan.json"]:
+
+        def options(*words: str, name: str = name) -> list[object]:
+            return [variant.options for variant in planned(name, *words).variants]
+
+        assert options() == [{}, {"reduction": 4}]
+        assert options("--options.se.reduction", "8") == [{}, {"reduction": 8}]
+        assert options("--options.se.bias", "true") == [{}, {"reduction": 4, "bias": True}], "all else stays"
+        assert planned(name, "--options.se.reduction", "8").names == planned(name).names[:1] + [
+            "narrow" if "label" in case else "se:reduction=8"
+        ]
+        typed = options("--methods", "none,se,se:reduction=2", "--options.se.reduction", "8")
+        assert typed == [{}, {"reduction": 8}, {"reduction": 2}], "what is typed of one variant is more exact"
+        assert main(["compare", name, "--options.eca.gamma", "2"]) == 2
+        assert "--options.eca: eca is not compared here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,6 +1,8 @@
 """`excite compare`: the fair experiment."""
 
 import json as json_
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from excite.errors import UsageError
 if TYPE_CHECKING:
     from excite.comparison import Results
     from excite.comparison.execute import Report
+    from excite.comparison.variants import Variant
 
 # What a comparison's folder may hold for people; of gains and costs that are not known there is no picture.
 FILES = ("report.html", "results.csv", "results.json", "results.md", "gains.png", "costs.png", "curves.png")
@@ -93,7 +96,9 @@ def compare(
 
 
 def _overridden(values: dict[str, Any], given: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:
-    """Return what a plan says with what was typed over it: typed epochs over its own, by either name."""
+    """Return what a plan says with what was typed over it: epochs by either name, options of its variants, too."""
+    from excite.common.options import merge
+
     train = {**values.get("train", {}), **typed["train"]}
     epochs, until_clear = typed["epochs"], typed["until_clear"]
     if epochs is None and "epochs" not in typed["train"]:
@@ -102,8 +107,21 @@ def _overridden(values: dict[str, Any], given: dict[str, Any], typed: dict[str, 
         train.pop("epochs", None)
     if until_clear is None and "seeds" not in given:
         until_clear = values.get("until_clear")
-    options = {**values.get("options", {}), **typed["options"]}
-    return {**values, **given, "epochs": epochs, "until_clear": until_clear, "train": train, "options": options}
+    options = merge(values.get("options"), typed["options"])
+    values = {**values, **given, "epochs": epochs, "until_clear": until_clear, "train": train, "options": options}
+    if "methods" in values and "methods" not in given and typed["options"]:
+        values["methods"] = _typed_over(values["methods"], typed["options"])
+    return values
+
+
+def _typed_over(methods: "str | Sequence[Variant]", options: dict[str, dict[str, Any]]) -> "list[Variant]":
+    """Return a file's variants with options that were typed; those that are typed themselves have their own last."""
+    from excite.common.options import merge
+    from excite.comparison.plan import BACKBONE
+    from excite.comparison.variants import parse_all
+
+    variants = parse_all(methods, BACKBONE)
+    return [replace(v, options=merge(v.options, options.get(v.method))) for v in variants]
 
 
 def _folder_of(plan: Path) -> Path:

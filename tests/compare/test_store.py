@@ -334,6 +334,30 @@ def test_code_that_the_store_alone_names_is_not_run(entry: dict[str, str], named
 
 
 @pytest.mark.usefixtures("stubbed")
+def test_a_method_that_is_not_known_here_is_said_so(tmp_path: Path) -> None:
+    address = f"file://{tmp_path}/kept"
+    run_plan(made({}), tmp_path / "a", store=address, report=silent)
+    file = tmp_path / "kept" / "plan.json"
+    values = json.loads(file.read_text())
+    values["variants"].append({"method": "my_gate", "backbone": "resnet20"})
+    file.write_text(json.dumps(values))
+    words = f"^--store {address} holds variants of my_gate, a method .* not known here; .* EXCITE_METHODS=FILE.py:NAME$"
+    with pytest.raises(ExciteError, match=words):
+        run_plan(made({}), tmp_path / "b", store=address, report=silent)
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_an_error_about_the_folder_is_not_one_about_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder holds another comparison than the store, which has a budget, too."""
+    address = f"file://{tmp_path}/kept"
+    monkeypatch.setattr(experiment, "_within", lambda plan, budget, *more: replace(plan, budget=budget, changes=LESS))
+    run_plan(made({}), tmp_path / "a", store=address, budget=5.0, report=silent)
+    run_plan(made({}), tmp_path / "b", report=silent)
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/b holds .* no budget, not 5; choose another --out$"):
+        run_plan(made({}), tmp_path / "b", store=address, budget=5.0, report=silent)
+
+
+@pytest.mark.usefixtures("stubbed")
 def test_variants_that_are_written_otherwise_are_those_of_the_store(tmp_path: Path) -> None:
     address = f"file://{tmp_path}/kept"
     methods = "none,eca:kernel_size=[3,5,5,7]"

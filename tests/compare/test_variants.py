@@ -1,6 +1,7 @@
 """Variants: how they are written, what is refused, and plans made of them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,6 @@ def test_names_taken_for_one_another() -> None:
         ("none:width_mult=0.5,eca:width_mult=0.75", "differ in width_mult"),
         ("none:width_mult=0.5,eca:width_mult=0.5,se", "none:width_mult=0.5 and se are"),
         ("eca:kernel_size=3;drop_rate=0.1,se", "differ in drop_rate"),
-        ("none:width_mult=0.5,eca@sites=stage-ends", "differ in width_mult"),
         ("none:width_mult=0.5,eca:width_mult=0.5;kernel_size=5,se:width_mult=0.5", ""),
         ("none,none:width_mult=0.5,eca", ""),
         ("eca:kernel_size=3,se:reduction=4,emca_eca:stages=1", ""),
@@ -269,3 +269,30 @@ def test_all_variants_are_on_the_same_network(methods: str, differs: str) -> Non
         return
     with pytest.raises(UsageError, match=f"{differs}.*give it to all variants or to none"):
         plan.check()
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "none:width_mult=0.5,eca@sites=stage-ends",
+        "none:width_mult=0.5,eca:width_mult=0.5,eca:width_mult=0.5@sites=stage-ends",
+        "eca@sites=stage-ends,se:width_mult=0.5",
+        "none:width_mult=0.5,eca,eca@sites=stage-ends",
+    ],
+)
+def test_an_attached_variant_has_options_of_the_backbone_by_the_recipe(methods: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        make_plan(methods, "mobilenet_v2_cifar").check()
+    attached = next(part for part in methods.split(",") if "@" in part)
+    assert f"{attached} is attached, and takes options of its method alone; leave width_mult out" in str(refused.value)
+    # as the error says:
+    said = re.search("`(.*)`", str(refused.value))[1].replace("X", "0.5")
+    (tmp_path / "mine.yaml").write_text(f"{said}\nepochs: 2\n")
+    bare = re.sub("[:;]width_mult=0.5", "", methods)
+    plan = make_plan(bare, "mobilenet_v2_cifar", recipe=str(tmp_path / "mine.yaml"))
+    plan.check()
+    networks = [spec_from(plan.config(v, 0, Path("unused")), 10).build() for v in plan.variants]
+    usual = excite.create_model("mobilenet_v2_cifar", num_classes=10)
+    widths = {network.features[0][0].out_channels for network in networks}
+    assert len(widths) == 1
+    assert widths != {usual.features[0][0].out_channels}

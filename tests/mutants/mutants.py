@@ -578,6 +578,8 @@ ROOMS: dict[str, list[Row]] = {
          f"{STORE}::test_a_store_of_another_comparison_is_refused"),
         ("code-that-a-store-names-is-run", "comparison/standing.py",
          "        _refuse_code(more, plan, there)\n", "", f"{STORE}::test_code_that_the_store_alone_names_is_not_run"),
+        ("errors-about-the-folder-name-the-store", "comparison/standing.py",
+         "if place in str(error):", "if True:", f"{STORE}::test_an_error_about_the_folder_is_not_one_about_the_store"),
         ("looks-at-a-table-in-the-store-unseen", "comparison/standing.py",
          "(there / name).touch()", "pass", f"{STORE}::test_a_finished_table_that_grows_has_been_looked_at"),
         ("neighbours-of-a-death-trained-again", "comparison/pool.py",

@@ -135,9 +135,16 @@ class Plan:
                 continue
             missing = object()
             name = next(key for key in {**own, **shared} if own.get(key, missing) != shared.get(key, missing))
+            attached = next((other.name for other in self.variants if other.attached), None)
+            remedy = f"give it to all variants or to none, as {BASELINE}:{name}=X,eca:{name}=X"
+            if attached is not None:
+                remedy = (
+                    f"{attached} is attached, and takes options of its method alone; leave {name} out of all variants, "
+                    f"and say `options: {{{name}: X}}` in a YAML file for --recipe, which is for all of them"
+                )
             raise UsageError(
                 f"{first.name} and {variant.name} are not on the same network: they differ in {name}, an option of the "
-                f"backbone; give it to all variants or to none, as {BASELINE}:{name}=X,eca:{name}=X"
+                f"backbone; {remedy}"
             )
 
     def config(self, variant: Variant, seed: int, folder: Path) -> TrainConfig:

@@ -13,7 +13,7 @@ from excite.comparison.store import RESULT, Store
 from excite.comparison.variants import Variant
 from excite.engine.config import refuse_code
 from excite.errors import ExciteError, UsageError
-from excite.registry import METHODS
+from excite.registry import METHODS, VARIABLE
 
 
 @contextlib.contextmanager
@@ -38,8 +38,9 @@ def mirrored(store: Store | None) -> Iterator[Path | None]:
         try:
             yield there
         except ExciteError as error:
-            words = str(error).replace(place, f"--store {store.address}")
-            error.args = (words.replace("another --out", "another --store"),)
+            if place in str(error):
+                words = str(error).replace(place, f"--store {store.address}")
+                error.args = (words.replace("another --out", "another --store"),)
             raise
 
 
@@ -65,5 +66,10 @@ def _refuse_code(more: Iterable[Variant], plan: Plan, there: Path) -> None:
     for variant in more:
         if variant.backbone not in plan.backbones:
             refuse_code({"backbone": variant.backbone}, str(there))
+        if variant.method not in METHODS and variant.file:
+            raise code_refused(str(there), variant.file, "--methods")
         if variant.method not in METHODS:
-            raise code_refused(str(there), variant.file or variant.method, "--methods")
+            raise ExciteError(
+                f"{there} holds variants of {variant.method}, a method that is not known here; where it is one of "
+                f"yours, register it: {VARIABLE}=FILE.py:NAME"
+            )

@@ -87,14 +87,48 @@ def test_the_rate_is_found_by_a_command_that_there_is() -> None:
     TrainConfig("resnet20", data="digits", lr="find").check()
 
 
+BACKBONE_OF = {"ecanet-mobilenetv2": "mobilenet_v2"}  # of recipes that set options of their network; else any
+
+
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_recipes_that_come_with_excite(recipe: str) -> None:
-    if recipe != "finetune":
-        plan(recipe).check()
-        return
-    with pytest.raises(UsageError, match="--recipe finetune sets freeze_backbone_epochs and backbone_lr_factor: all"):
-        plan(recipe).check()
-    plan(recipe, freeze_backbone_epochs=0, backbone_lr_factor=1.0).check()
+    options = dict.fromkeys(("freeze_backbone_epochs", "backbone_lr_factor"), 0) if recipe == "finetune" else {}
+    if options:
+        with pytest.raises(
+            UsageError, match="--recipe finetune sets freeze_backbone_epochs and backbone_lr_factor: all"
+        ):
+            plan(recipe).check()
+        options["backbone_lr_factor"] = 1.0
+    made = make_plan("none,eca,eca@sites=stage-ends", BACKBONE_OF.get(recipe, "resnet20"), recipe=recipe, train=options)
+    made.check()
+    for variant in made.variants:
+        spec_from(made.config(variant, 0, Path("unused")), 10).build()
+
+
+@pytest.mark.parametrize("methods", ["none,eca", "eca,se", "se,eca@sites=stage-ends", "none,eca:kernel_size=3"])
+def test_options_of_a_method_in_a_recipe_are_said_of_a_variant(methods: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("options: {kernel_size: [3, 5, 7], drop_rate: 0.1}\nepochs: 2")
+    with pytest.raises(UsageError) as refused:
+        make_plan(methods, recipe=str(file)).check()
+    words = str(refused.value)
+    assert words.startswith(f"--recipe {file} sets the option 'kernel_size' of the network, and the backbone resnet20")
+    assert words.endswith("say it of a variant, as --methods none,eca:kernel_size=[3,5,7]")
+    file.write_text("options: {drop_rate: 0.1}\nepochs: 2")
+    made = make_plan(words.rpartition(" ")[2], recipe=str(file))  # as the error says
+    made.check()
+    assert made.config(made.variants[1], 0, tmp_path).options == {"kernel_size": "3,5,7", "drop_rate": 0.1}
+
+
+def test_options_of_another_backbone_in_a_recipe() -> None:
+    words = (
+        "--recipe ecanet-mobilenetv2 sets the option 'dropout' .* the backbone resnet20 has none: .* another backbone"
+    )
+    for methods in ("none,eca", "none,eca@sites=stage-ends"):
+        with pytest.raises(UsageError, match=words):
+            make_plan(methods, recipe="ecanet-mobilenetv2").check()
+        with pytest.raises(UsageError, match=words):
+            make_plan(methods, "mobilenet_v2,resnet20", recipe="ecanet-mobilenetv2").check()
 
 
 @pytest.mark.parametrize(

@@ -484,6 +484,8 @@ ROOMS: dict[str, list[Row]] = {
          "if unfit:", "if False:", TRAINING_OPTIONS),
         ("options-of-a-recipe-for-some-variants", "comparison/plan.py",
          "{**config.options, **variant.options}", "dict(variant.options)", TRAINING_OPTIONS),
+        ("options-of-a-recipe-for-a-method", "comparison/plan.py",
+         "            if name in shared:\n", "            if True:\n", TRAINING_OPTIONS),
         ("start-weights-without-options-of-the-backbone", "comparison/execute.py",
          "of_backbone(run.variant.method, run.variant.backbone, options) if within", "{} if within", TRAINING_OPTIONS),
         ("one-variant-on-another-network", "comparison/plan.py",

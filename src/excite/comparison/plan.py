@@ -7,13 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from excite import recipes
+from excite.backbones.build import options_of_method
 from excite.card import code_refused
 from excite.common.checks import shown
 from excite.common.files import check_file, write_json
 from excite.common.options import Option, check_names
 from excite.common.pyfile import is_python
 from excite.comparison.training import check_reserved, check_training
-from excite.comparison.variants import BASELINE, Variant, from_entry, is_built_in, parse, parse_all, split_variants
+from excite.comparison.variants import (
+    BASELINE,
+    Variant,
+    from_entry,
+    is_built_in,
+    of_backbone,
+    parse,
+    parse_all,
+    split_variants,
+)
 from excite.engine.config import modernise, refuse_code
 from excite.errors import ExciteError, UsageError, unknown
 from excite.recipes import comparison as plans
@@ -114,6 +125,8 @@ class Plan:
         for variant in self.variants:
             config = self.config(variant, 0, Path("unused"))
             check_training(config, self.changes)
+            if not variant.foreign:
+                self._check_recipe(config.recipe, variant)
             config.check()
 
     def _check_twice(self) -> None:
@@ -145,6 +158,23 @@ class Plan:
             raise UsageError(
                 f"{first.name} and {variant.name} are not on the same network: they differ in {name}, an option of the "
                 f"backbone; {remedy}"
+            )
+
+    def _check_recipe(self, recipe: str, variant: Variant) -> None:
+        # The options of a recipe are those of all variants, so they can be the backbone's alone.
+        options = recipes.load(recipe).get("options", {})
+        shared = of_backbone(variant.method, variant.backbone, options)
+        for name in options:
+            if name in shared:
+                continue
+            having = [v.method for v in self.variants if name in options_of_method(v.method)]
+            remedy = f"a comparison on {variant.backbone} takes another recipe, or another backbone this one"
+            if having:
+                one = Variant(having[0], options={name: options[name]}).typed
+                remedy = f"leave it out of the recipe, and say it of a variant, as --methods {BASELINE},{one}"
+            raise UsageError(
+                f"--recipe {recipe} sets the option {name!r} of the network, and the backbone {variant.backbone} has "
+                f"none: what a recipe sets is for all variants; {remedy}"
             )
 
     def config(self, variant: Variant, seed: int, folder: Path) -> TrainConfig:

@@ -77,6 +77,30 @@ def test_epochs_that_are_typed_override_those_of_a_file(case: str, planned: Call
 
 
 @pytest.mark.parametrize(
+    ("before", "words", "epochs"),
+    [
+        ([], ["--data", "cifar10"], None),
+        ([], ["--recipe", "modern"], None),
+        ([], ["--data", "cifar10", "--epochs", "10"], 10),
+        ([], ["--data", "cifar10", "--train.epochs", "4"], 4),
+        ([], ["--seeds", "5"], 10),
+        ([], ["--data", "digits"], 10),
+        (["--epochs", "7"], ["--data", "cifar10"], 7),
+        (["--data", "cifar10", "--epochs", "10"], ["--seeds", "5"], 10),
+        (["--data", "cifar10", "--epochs", "10"], ["--data", "digits"], 10),
+        (["--data", "cifar10"], ["--data", "digits"], 10),
+        (["--recipe", "digits", "--epochs", "10"], ["--data", "cifar10"], 10),
+    ],
+)
+def test_epochs_that_only_the_digits_take_stay_with_them(
+    before: list[str], words: list[str], epochs: int | None, planned: Callable[..., Plan]
+) -> None:
+    stands = save(planned("--methods", "none,se", *before, "--train.lr", "0.5"), Path("plan"))
+    assert planned("plan/plan.json") == stands
+    assert planned("plan/plan.json", *words).changes == {"lr": 0.5} | ({"epochs": epochs} if epochs else {})
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("seeds: 2", ["--epochs", "9", "--train.epochs", "3"]),

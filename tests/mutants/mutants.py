@@ -524,6 +524,8 @@ ROOMS: dict[str, list[Row]] = {
          "(differing := changed(asked, here))", "(differing := [])", INPUT),
         ("epochs-of-a-file-over-typed-ones", "cli/compare.py",
          'if epochs is None and "epochs" not in typed["train"]:', "if epochs is None:", INPUT),
+        ("epochs-of-the-digits-for-other-data", "comparison/plan.py",
+         "if (name, value) not in _implied(plan)", "if True", INPUT),
         ("options-of-a-file-over-typed-ones", "cli/compare.py",
          "merge(v.options, options.get(v.method))", "merge(options.get(v.method), v.options)", INPUT),
         ("options-beside-typed-ones-lost", "cli/compare.py",

@@ -35,6 +35,7 @@ from excite.train.config import TrainConfig
 
 BACKBONE = "resnet20"
 METHODS_BY_DEFAULT = (BASELINE, "se", "eca", "emca_eca")
+DIGITS = ("digits", "auto")  # data and recipe
 DIGITS_EPOCHS = 10  # enough to tell methods apart, and twelve runs end within minutes on two cores
 FILE = "plan.json"
 MOST_SEEDS = 10_000
@@ -252,7 +253,7 @@ def make_plan(
         raise UsageError(f"--epochs {epochs} and --train.epochs {changes['epochs']} are the same option; leave one out")
     if epochs is not None:
         changes["epochs"] = epochs
-    elif (data, recipe) == ("digits", "auto"):
+    elif (data, recipe) == DIGITS:
         changes.setdefault("epochs", DIGITS_EPOCHS)
     names = [name.strip() for name in backbone.split(",")] if isinstance(backbone, str) else list(backbone)
     if recipe in plans.names():
@@ -353,8 +354,13 @@ def _values_there(file: Path) -> dict[str, Any]:
         "recipe": plan.recipe,
         "seeds": seeds,
         "until_clear": until_clear,
-        "train": dict(plan.changes),
+        "train": {name: value for name, value in plan.changes.items() if (name, value) not in _implied(plan)},
     }
+
+
+def _implied(plan: Plan) -> list[tuple[str, Option]]:
+    """Return the changes that `make_plan` makes to these data by itself; other data that are typed go without."""
+    return [("epochs", DIGITS_EPOCHS)] if (plan.data, plan.recipe) == DIGITS else []
 
 
 def said(plan: Plan) -> tuple[int, int | None]:

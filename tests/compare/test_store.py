@@ -417,7 +417,7 @@ def test_runs_in_a_store_that_were_made_otherwise_are_refused_before_anything_is
     config = tmp_path / "kept" / "runs" / "eca-seed0" / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.1", "lr: 0.7"))
     before = read(tmp_path / "kept")
-    with pytest.raises(UsageError, match=r"eca, seed 0 was made with --lr 0.7, not 0.1"):
+    with pytest.raises(UsageError, match=r"eca, seed 0 was made with --lr 0.7, and none, seed 0 with --lr 0.1"):
         run_plan(made({"seeds": 3}), tmp_path / "b", store=address, report=silent)
     assert read(tmp_path / "kept") == before
 

@@ -46,6 +46,15 @@ def note(run: Run, word: str) -> None:
         log.write(f"{word} {run.name}\n")
 
 
+def until_noted(run: Run, line: str) -> None:
+    log = run.folder.parent.parent / "log"
+    for _ in range(1200):
+        if line in log.read_text().splitlines():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never noted: {line}")
+
+
 def result(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "metrics.csv").write_text("epoch,train_loss,val_top1\n1,1.0,0.5\n")
@@ -63,6 +72,17 @@ def deadly(plan: Plan, run: Run, store: Store | None = None) -> None:
     time.sleep(0.2)
     result(run)
     note(run, "end")
+
+
+def deadly_beside(plan: Plan, run: Run, store: Store | None = None) -> None:
+    """The same; the first two runs wait for each other, so that one is at work when its neighbour dies."""
+    note(run, "here")
+    if run.name == "none, seed 0":
+        until_noted(run, "start eca, seed 0")
+        time.sleep(0.5)
+    elif run.name == "eca, seed 0":
+        until_noted(run, "here none, seed 0")
+    deadly(plan, run, store)
 
 
 def later_killed(plan: Plan, run: Run, store: Store | None = None) -> None:
@@ -86,7 +106,7 @@ def ready(folder: Path, plan: Plan) -> list[Run]:
 
 def test_a_run_that_kills_its_process_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours are neither stopped nor trained again, and whoever died is tried again when nobody else is at work."""
-    monkeypatch.setattr(pool, "execute", deadly)
+    monkeypatch.setattr(pool, "execute", deadly_beside)
     monkeypatch.setattr(tally, "MOST_DEATHS", 2)
     runs, lines = ready(tmp_path / "c", plan_of()), list[str]()
     failures = pool.train_in_processes(plan_of(), runs, 2, lines.append)
@@ -96,7 +116,7 @@ def test_a_run_that_kills_its_process_fails_alone(tmp_path: Path, monkeypatch: p
     }
     assert {run.name for run in runs if run.finished} == {"none, seed 0", "se, seed 0", "none, seed 1", "se, seed 1"}
     log = (tmp_path / "c" / "log").read_text().splitlines()
-    starts = [log.count(f"start {run.name}") for run in runs]
+    starts = [log.count(f"here {run.name}") for run in runs]
     assert dict(zip((run.name for run in runs), starts, strict=True)) == {
         "none, seed 0": 1, "eca, seed 0": 2, "se, seed 0": 1, "none, seed 1": 1, "eca, seed 1": 1, "se, seed 1": 2
     }  # fmt: skip

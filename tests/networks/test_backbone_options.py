@@ -1,6 +1,5 @@
 """Every backbone of ours takes the same options with every method; lists as options; the bank is plain dataflow."""
 
-import importlib
 from functools import cache
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 import excite
-from excite.backbones.build import backbone_options
+from excite.backbones.build import HOST, options_of_backbone
 from excite.backbones.names import BACKBONES
 from excite.backbones.network import Network
 from excite.errors import UsageError
@@ -31,10 +30,7 @@ VALUES: dict[str, dict] = {
 
 @cache
 def options_of(backbone: str) -> frozenset[str]:
-    entry = BACKBONES[backbone]
-    return frozenset(
-        backbone_options(getattr(importlib.import_module(f"excite.backbones.{entry.module}"), entry.function))
-    )
+    return frozenset(options_of_backbone(backbone) - HOST.keys())
 
 
 def short(backbone: str) -> dict:

@@ -17,6 +17,7 @@ from excite.comparison.statistics import (
     corrected,
     holm,
     mean_std,
+    p_in_words,
     paired_gain,
     visible,
 )
@@ -80,6 +81,15 @@ def test_holm() -> None:
     assert holm([0.4, 0.01, 0.02, 0.02]) == pytest.approx([0.4, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0, "<0.001"), (0.0009, "<0.001"), (0.001, "0.001"), (0.0494, "0.049"), (0.0496, "0.0496"), (0.05, "0.050"),
+     (0.0504, "0.050"), (1.0, "1.000")],
+)  # fmt: skip
+def test_a_p_value_is_shown_on_its_side_of_the_level(p: float, text: str) -> None:
+    assert p_in_words(p) == text
 
 
 def row(name: str, gain: Gain | None) -> Row:

@@ -81,8 +81,11 @@ def withheld(gain: Gain) -> Gain:
 
 
 def p_in_words(p: float) -> str:
-    """Return a p-value as tables show it."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    """Return a p-value as tables show it: on the side of the level on which it is."""
+    if p < 0.001:
+        return "<0.001"
+    text = f"{p:.3f}"
+    return f"{p:.4f}" if p < LEVEL <= float(text) else text
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -119,7 +119,7 @@ def notes(results: Results) -> list[str]:
     again = f" and for {plan.judged} looks at it (Bonferroni)" if plan.judged > 1 else ""
     lines.append(
         f"Gain: mean over seeds of (variant - {first}), percentage points, with its own 95 % interval (paired "
-        f"Student t). The verdict is stricter: its p-value is corrected for the {others} variants of the "
+        f"Student t). The verdict is stricter: its p-value is corrected for the {counted(others, 'variant')} of the "
         f"table (Holm){again}, so that 'better' or 'worse' is false somewhere in at most 5 % of tables."
     )
     if plan.seeds == 1:
